@@ -1,0 +1,195 @@
+"""The command line: verbs, thin; errors the user can cause end with one line and exit code 2."""
+
+import fnmatch
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import timm
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from weakseg import __version__
+from weakseg.data.check import check_dataset
+from weakseg.data.dataset import load_dataset
+from weakseg.data.formats import FORMATS
+from weakseg.data.synth import generate
+from weakseg.errors import WeaksegError, unknown_name
+from weakseg.files import read_json, write_json
+from weakseg.networks.weights import ALIASES
+from weakseg.progress import progress_for
+from weakseg.recipe import load_recipe, shipped_recipes
+from weakseg.stages import evaluate as evaluation
+from weakseg.stages import panels, runner
+from weakseg.stages.base import PhotoTask
+from weakseg.stages.executor import LocalExecutor
+from weakseg.stages.pipeline import REFINERS, SEEDS
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Semantic segmentation from image tags.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataFolder = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"weakseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a YAML file.")],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="The run's folder; the same one again resumes.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)
+    ] = None,
+    workers: Workers = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Run a recipe from tags to masks, or go on with a run that was cut off."""
+    chosen = load_recipe(recipe, overrides or [])
+    with LocalExecutor(workers) as executor:
+        runner.run(chosen, data, out, executor, progress_for(), _device(device))
+    rows = read_json(out / evaluation.METRICS)["stages"]
+    if rows:
+        _print_table(rows)
+    print(f"Pictures to look at: {out / panels.NAME}")
+
+
+@app.command(name="list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="recipes, backbones, seeds, refiners or formats.")],
+    pattern: Annotated[str, typer.Argument(help="Wildcard, such as 'resnet*'.")] = "*",
+) -> None:
+    """List what a recipe can name."""
+    known = {
+        "recipes": shipped_recipes,
+        "backbones": _backbones,
+        "seeds": lambda: SEEDS,
+        "refiners": lambda: REFINERS,
+        "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
+    }
+    if what not in known:
+        raise unknown_name("list", what, known)
+    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern)}
+    width = max(map(len, names), default=0)
+    for name, text in names.items():
+        print(f"{name:<{width}}  {text}".rstrip())
+
+
+@data_app.command()
+def check(folder: Annotated[Path, typer.Argument(help="The data set's folder.")]) -> None:
+    """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
+    report = check_dataset(folder)
+    for line in report.lines():
+        print(line)
+    if not report.usable:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Where to make it.")],
+    images: Annotated[int, typer.Option(min=1, help="Number of photos.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Make a data set with exact masks, in VOC layout."""
+    generate(folder, images, seed)
+    print(f"{images} photos in {folder}")
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Option(help="A folder of masks ID.png.")],
+    data: DataFolder,
+    split: Annotated[str, typer.Option(help="A split's name, or all.")],
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Compare masks with the ground truth of a data set."""
+    if not pred.is_dir():
+        raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
+    dataset = load_dataset(data, split)
+    tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
+    with LocalExecutor(workers) as executor:
+        row = evaluation.evaluate_folder(
+            pred, tasks, dataset.classes, split, executor, progress_for()
+        )
+    if json:
+        write_json(json, row)
+    _print_table([row])
+    for name, value in row["per_class"].items():
+        print(f"  {name:<16} {'-' if value is None else f'{100 * value:.1f}'}")
+
+
+def main() -> None:
+    """Entry point of `weakseg`."""
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _fail("Interrupted. The same command goes on from here.", INTERRUPTED)
+    except (WeaksegError, OSError) as error:
+        if debug:
+            raise
+        _fail(f"Error: {error}", USER_ERROR)
+
+
+def _fail(message: str, code: int) -> None:
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise WeaksegError("There is no CUDA device here. Use --device cpu, or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _backbones() -> dict[str, str]:
+    packaged = dict.fromkeys(sorted(ALIASES), "ImageNet weights are installed with weakseg")
+    return packaged | dict.fromkeys(timm.list_models(), "timm")
+
+
+def _print_table(rows: list[dict[str, object]]) -> None:
+    table = Table("stage", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for cells, row in zip(evaluation.table(rows), rows, strict=True):
+        table.add_row(*cells, evaluation.describe_protocol(row))
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    Console(width=width).print(table)

@@ -1,0 +1,1 @@
+"""Data folders as samples; photos and masks as arrays."""

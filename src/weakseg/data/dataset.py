@@ -1,0 +1,92 @@
+"""A data set: photos with their tags, and masks where there are some."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from weakseg.data.contents import ALL, read_contents
+from weakseg.errors import WeaksegError
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One photo.
+
+    Attributes:
+        id: the photo's file name without suffix.
+        image: the photo.
+        tags: the classes in it, in the order of `Dataset.classes`; none if it has none of them.
+        mask: the true mask, for evaluation only.
+    """
+
+    id: str
+    image: Path
+    tags: tuple[str, ...]
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The tagged photos of one split.
+
+    Attributes:
+        root: the folder.
+        format: name of its format.
+        classes: class names without background; a class has the mask id index + 1.
+        samples: in the order of the split's list, or by id for the split "all".
+        untagged: ids of the photos that were left out because nobody tagged them.
+        missing: ids that are tagged or listed, but have no photo.
+    """
+
+    root: Path
+    format: str
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    untagged: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def load_dataset(root: Path, split: str = ALL, format: str = "auto") -> Dataset:
+    """Read the lists and tags of a data folder; photos and masks stay closed.
+
+    Several rows for one image add up: its tags are their union.
+
+    Args:
+        root: a folder in one of `weakseg.data.formats.FORMATS`.
+        split: name of a split's list, or "all" for every tagged photo.
+        format: name of a format, or "auto" to recognise it.
+
+    Raises:
+        WeaksegError: if the folder, the format or the split is unknown, a list has a line that
+            can't be used, a tag is no class, or no photo is tagged.
+    """
+    contents = read_contents(root, split, format)
+    if contents.faults:
+        first, *others = contents.faults
+        more = f" {len(others)} more: see `weakseg data check`." if others else ""
+        raise WeaksegError(f"{root}: {first}{more}")
+    position = {name: index for index, name in enumerate(contents.classes)}
+    samples, untagged, missing = [], [], []
+    for image in contents.ids:
+        tags = contents.tags(image)
+        if image not in contents.photos.paths:
+            missing.append(image)
+        elif tags is None:
+            untagged.append(image)
+        else:
+            tags = tuple(sorted(tags, key=position.__getitem__))
+            path = contents.photos.paths[image]
+            samples.append(Sample(image, path, tags, contents.masks.get(image)))
+    if not samples or not contents.classes:
+        raise WeaksegError(
+            f"{root} has no tagged photo in split {split!r}: {len(untagged)} photos without tags,"
+            f" {len(missing)} tagged or listed images without a photo. Tag some photos, and name"
+            " them in the tags as the files are named."
+        )
+    return Dataset(
+        root=root,
+        format=contents.format.name,
+        classes=contents.classes,
+        samples=tuple(samples),
+        untagged=tuple(untagged),
+        missing=tuple(missing),
+    )

@@ -1,0 +1,35 @@
+"""The formats that a data set may have. A new one is a file here and a line in `FORMATS`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from weakseg.data.formats.base import Format
+from weakseg.data.formats.tagged_folder import TaggedFolder
+from weakseg.data.formats.voc import Voc
+from weakseg.errors import WeaksegError, unknown_name
+
+FORMATS: Mapping[str, Format] = {
+    "voc": Voc(),
+    "tagged-folder": TaggedFolder(),
+}
+"""In the order in which a folder is tried."""
+
+
+def find_format(root: Path, name: str) -> Format:
+    """The format called `name`, or for "auto" the first that the folder looks like.
+
+    Raises:
+        WeaksegError: if there is no such folder or format, or the folder doesn't look like it.
+    """
+    if name != "auto" and name not in FORMATS:
+        raise unknown_name("format", name, [*FORMATS, "auto"])
+    if not root.is_dir():
+        raise WeaksegError(f"There is no folder {root}. Give the folder that holds the data set.")
+    candidates = list(FORMATS.values()) if name == "auto" else [FORMATS[name]]
+    for candidate in candidates:
+        if candidate.matches(root):
+            return candidate
+    inner = [child for child in sorted(root.iterdir()) if any(c.matches(child) for c in candidates)]
+    expected = "; ".join(f"{c.name}: {c.summary}" for c in candidates)
+    hint = f" Did you mean {inner[0]}?" if inner else ""
+    raise WeaksegError(f"{root} holds no data set.{hint} Expected one of: {expected}.")

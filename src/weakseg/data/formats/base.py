@@ -1,0 +1,207 @@
+"""What a format has to tell about a folder, and what formats share."""
+
+import os
+import unicodedata
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from weakseg.data.images import PHOTO_SUFFIXES
+from weakseg.errors import WeaksegError
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """The photos of a folder.
+
+    Attributes:
+        paths: id -> file, sorted by id; an id is the file's name without its suffix, as NFC.
+        ignored: suffix -> number of files that were passed over because of it.
+        faults: names that can't be used, one line each.
+    """
+
+    paths: Mapping[str, Path]
+    ignored: Mapping[str, int]
+    faults: tuple[str, ...]
+
+    def id_of(self, name: str) -> str:
+        """Id that a list means by `name`, which may carry the file's suffix."""
+        stem = name.removesuffix(_suffix(name)) if _suffix(name) in PHOTO_SUFFIXES else name
+        if stem in self.paths and normal(self.paths[stem].name) == name:
+            return stem
+        return name if name in self.paths else stem
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """One statement about one image: all its tags, or none of the classes.
+
+    Attributes:
+        image: the image's name as the list has it, with or without suffix.
+        tags: names as the list has them.
+        where: file and line, for messages.
+    """
+
+    image: str
+    tags: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagTable:
+    """What is known about the images, and the lines that can't be used."""
+
+    rows: tuple[TagRow, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The images of a split, in its own order, and the lines that can't be used."""
+
+    names: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+class Format(ABC):
+    """One way to lay out photos, tags and masks in a folder.
+
+    Attributes:
+        name: the name in `FORMATS`.
+        summary: what the folder holds, on one line.
+    """
+
+    name: str
+    summary: str
+
+    @abstractmethod
+    def matches(self, root: Path) -> bool:
+        """Whether `root` looks like this format."""
+
+    @abstractmethod
+    def photos(self, root: Path) -> Photos:
+        """All photos, tagged or not."""
+
+    @abstractmethod
+    def tags(self, root: Path, ids: Collection[str]) -> TagTable:
+        """The tags of at least the images in `ids`."""
+
+    @abstractmethod
+    def classes(self, root: Path) -> tuple[str, ...] | None:
+        """The classes that the folder declares, or None if its tags are its classes."""
+
+    @abstractmethod
+    def masks(self, root: Path) -> Mapping[str, Path]:
+        """Id -> mask, for the images that have one."""
+
+    @abstractmethod
+    def splits(self, root: Path) -> Mapping[str, Path]:
+        """Name -> the file that lists the split."""
+
+    def read_split(self, path: Path) -> Split:
+        """Read one of the files of `splits`: an image a line."""
+        names: dict[str, None] = {}
+        faults = []
+        for number, name in read_lines(path):
+            if fault := name_fault(name):
+                faults.append(f"{path.name} line {number} {fault}.")
+            else:
+                names[name] = None
+        return Split(tuple(names), tuple(faults))
+
+
+def normal(text: str) -> str:
+    """Text as NFC, so that names agree between file systems and spreadsheets."""
+    return unicodedata.normalize("NFC", text)
+
+
+def is_printable(text: str) -> bool:
+    """Whether `text` is free of control characters and of bytes that are no UTF-8."""
+    return all(unicodedata.category(character) not in {"Cc", "Cs"} for character in text)
+
+
+def name_fault(name: str) -> str | None:
+    """Why `name` can't name an image of the data folder, or None."""
+    if not name:
+        return "names no image"
+    if "/" in name or "\\" in name or name in {".", ".."}:
+        return f"names {name!r}, which is a path; write the bare name of a photo"
+    if not is_printable(name):
+        return f"names {name!r}, which has control characters or is no UTF-8; rename the photo"
+    return None
+
+
+def list_photos(folder: Path) -> Photos:
+    """The photos that lie directly in `folder`; hidden files are passed over.
+
+    Raises:
+        WeaksegError: if the folder is missing or can't be listed.
+    """
+    paths: dict[str, Path] = {}
+    ignored: Counter[str] = Counter()
+    faults = []
+    for path in _files(folder):
+        if _suffix(path.name) not in PHOTO_SUFFIXES:
+            ignored[_suffix(path.name)] += 1
+            continue
+        if fault := name_fault(path.name):
+            faults.append(f"A file in {folder.name}/ {fault}.")
+            continue
+        other = paths.setdefault(normal(path.stem), path)
+        if other != path:
+            faults.append(
+                f"{folder.name}/ holds both {other.name!r} and {path.name!r}, where an id belongs"
+                " to one photo; rename or remove one of them."
+            )
+    return Photos(dict(sorted(paths.items())), dict(sorted(ignored.items())), tuple(faults))
+
+
+def list_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
+    """Id -> file with `suffix` in `folder`; empty if there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    files = (path for path in _files(folder) if is_printable(path.name))
+    return {normal(path.stem): path for path in files if _suffix(path.name) == suffix}
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file, with or without byte order mark; line ends are kept.
+
+    Raises:
+        WeaksegError: if the file is missing, can't be read or is no UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise WeaksegError(f"{path} is not UTF-8. Save it as UTF-8 text.") from None
+    except OSError as error:
+        raise WeaksegError(f"Can't read {path}: {error.strerror or error}.") from error
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of the lines that aren't blank, stripped, as NFC."""
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    return [(number, normal(line.strip())) for number, line in lines if line.strip()]
+
+
+def read_classes(path: Path) -> tuple[str, ...] | None:
+    """Read class names, one a line, or None if the file is missing or has none."""
+    if not path.is_file():
+        return None
+    return tuple(name for _, name in read_lines(path)) or None
+
+
+def _files(folder: Path) -> list[Path]:
+    """Regular files by name; a pipe or a device would block whoever opens it."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if e.name[0] != "." and e.is_file())
+        return [folder / name for name in names]
+    except OSError as error:
+        raise WeaksegError(f"Can't list {folder}: {error.strerror or error}.") from error
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()

@@ -1,0 +1,122 @@
+"""Photos as arrays, whatever a camera, a scanner or the web made of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from weakseg.errors import WeaksegError
+
+PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 2**28 // 3  # 256 MiB as RGB; Pillow warns from the same size on
+
+_PHOTO_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+
+
+class UnreadablePhoto(WeaksegError):  # noqa: N818
+    """A photo is missing, broken, too large or no photo; the message names file and reason."""
+
+
+def read_photo(path: Path) -> npt.NDArray[np.uint8]:
+    """Read the first frame of a photo, upright, as 8-bit RGB.
+
+    Transparent pixels are shown on white, as a browser's page shows them: what lies beneath is
+    arbitrary, and the person who wrote the tags never saw it. 16-bit greys are scaled over their
+    full range.
+
+    Returns:
+        uint8 (H, W, 3), writable.
+
+    Raises:
+        UnreadablePhoto: if the file can't be decoded in full, or exceeds `MAX_PIXELS`.
+    """
+    with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
+        turn = _TO_UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Height and width of the array that `read_photo` gives; reads the header only.
+
+    Raises:
+        UnreadablePhoto: if the header can't be read, or announces more than `MAX_PIXELS`.
+    """
+    with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+
+
+@contextmanager
+def open_image(
+    path: Path, formats: tuple[str, ...], failure: type[WeaksegError]
+) -> Iterator[Image.Image]:
+    """Open an untrusted image file of one of Pillow's `formats`, of at most `MAX_PIXELS`.
+
+    Raises:
+        WeaksegError: of type `failure`, for whatever fails in opening the file and in the block.
+    """
+    try:
+        with Image.open(path, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except Exception as error:  # broken files make Pillow's decoders raise nearly any type
+        reason = _reason(path, formats, error)
+        raise failure(f"{path} can't be read: {reason}. Replace the file or remove it.") from error
+
+
+def _reason(path: Path, formats: tuple[str, ...], error: Exception) -> str:
+    match error:
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"it has more than {MAX_PIXELS:,} pixels"
+        case UnidentifiedImageError() if path.stat().st_size == 0:
+            return "it is empty"
+        case UnidentifiedImageError():
+            return f"it is no image of the kinds {', '.join(formats)}"
+        case OSError(strerror=str(reason)):
+            return reason.lower()
+        case _:
+            return " ".join(str(error).split()) or type(error).__name__
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, that is still to be undone."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself
+    try:
+        # Not `image.getexif()`: PNG's decodes all pixels, to find what may stand behind them.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except Exception:  # pixels under broken EXIF are still a photo
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, where 8 or 16 bits are expected")
+    if image.mode.startswith("I"):
+        return _from_16_bits(np.asarray(image)).convert("RGB")
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bits(grey: npt.NDArray[np.integer]) -> Image.Image:
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError("its pixels have 32 bits, where 8 or 16 are expected")
+    return Image.fromarray(((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,0 +1,43 @@
+"""A stratified split of multi-label photos."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from weakseg.data.dataset import Sample
+
+
+def split_by_tags(
+    samples: Sequence[Sample], fraction: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Split photos so that each tag has about the same share in both parts.
+
+    Tags are taken from the rarest on: of the photos that carry one and belong to no part yet, a
+    drawn `fraction` (rounded to the nearest number, and at least one where the tag has three or
+    more photos) is held out, the others are kept. Photos without tags come last.
+
+    Args:
+        samples: the photos, in any order that is the same every time.
+        fraction: share that is held out, in (0, 1).
+        seed: of the draw.
+
+    Returns:
+        The photos that are kept and those held out, both in the order given.
+    """
+    rng = np.random.default_rng(seed)
+    counts = Counter(tag for sample in samples for tag in sample.tags)
+    rarest_first = sorted(counts, key=lambda tag: (counts[tag], tag))
+    undecided = list(range(len(samples)))
+    held_out: set[int] = set()
+    for tag in (*rarest_first, None):
+        group = [i for i in undecided if tag is None or tag in samples[i].tags]
+        taken = set(group)
+        undecided = [i for i in undecided if i not in taken]
+        already = sum(tag in samples[i].tags for i in held_out)
+        of_tag = len(group) if tag is None else counts[tag]
+        wanted = max(round(fraction * of_tag), int(of_tag >= 3)) - already
+        if wanted > 0:
+            held_out.update(rng.permutation(group)[:wanted].tolist())
+    kept = [sample for i, sample in enumerate(samples) if i not in held_out]
+    return kept, [samples[i] for i in sorted(held_out)]

@@ -1,0 +1,101 @@
+"""Multi-scale class activation maps of one photo."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from weakseg.networks.cam_classifier import CamClassifier
+
+GRID_STRIDE = 4
+"""Image pixels a cell of the grid on which CAMs and shallow features are kept."""
+
+
+class Localization(NamedTuple):
+    """Where the tags of one photo are, on the grid of (H-1)//4+1 by (W-1)//4+1 cells.
+
+    Attributes:
+        cam: float32 (K, h, w) in [0, 1], a row for each given class.
+        features: float16 (D, h, w), the chosen stages, one after the other.
+    """
+
+    cam: NDArray[np.float32]
+    features: NDArray[np.float16]
+
+
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """The grid's size for a photo of `height` by `width` pixels."""
+    return (height - 1) // GRID_STRIDE + 1, (width - 1) // GRID_STRIDE + 1
+
+
+@torch.inference_mode()
+def localize(
+    network: CamClassifier,
+    photo: NDArray[np.uint8],
+    classes: Sequence[int],
+    scales: Sequence[float],
+    feature_stages: Sequence[int] = (),
+    feature_scales: Sequence[float] = (1.0,),
+) -> Localization:
+    """Multi-scale, flip-averaged CAMs and shallow features of one photo.
+
+    At each scale the maps of the photo and of its mirror image go through a ReLU and are added;
+    they are brought to the grid (bilinear), summed over the scales, and divided by each class's
+    maximum (paper A, eq. 2). Features are averaged over flips and scales.
+
+    Args:
+        network: the trained classifier, in eval mode.
+        photo: uint8 (H, W, 3), RGB.
+        classes: indices of the photo's own tags; K of them.
+        scales: factors on the photo's size at which maps are made.
+        feature_stages: indices of the backbone's stages to give as features.
+        feature_scales: the scales of which features are averaged; a subset of `scales`.
+    """
+    device = network.head.weight.device
+    image = torch.from_numpy(photo).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
+    size = grid_size(*photo.shape[:2])
+    total = torch.zeros(len(classes), *size, device=device)
+    depth = sum(network.backbone.stages[stage].channels for stage in feature_stages)
+    features = torch.zeros(depth, *size, device=device)
+    for scale in scales:
+        wanted = feature_stages if scale in feature_scales else ()
+        maps, stages = network.class_maps(_with_mirror_image(_rescale(image, scale)), wanted)
+        total += _resize(_add_mirror_image(F.relu(maps[:, list(classes)])), size)
+        if wanted:
+            levels = [_resize(_add_mirror_image(stage), size) for stage in stages]
+            features += torch.cat(levels) / (2 * len(feature_scales))
+    cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
+    return Localization(cam.cpu().numpy(), features.half().cpu().numpy())
+
+
+def upsample(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bring maps (K, h, w) from the grid to the photo's size (bilinear), float32 (K, H, W)."""
+    full: NDArray[np.float32] = _resize(
+        torch.from_numpy(maps).unsqueeze(0), (height, width)
+    ).numpy()
+    return full
+
+
+def _rescale(image: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[2:]]
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _with_mirror_image(image: Tensor) -> Tensor:
+    return torch.cat([image, image.flip(-1)])
+
+
+def _add_mirror_image(maps: Tensor) -> Tensor:
+    return maps[:1] + maps[1:].flip(-1)
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[1] == 0:
+        return maps.new_zeros(0, *size)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[0]

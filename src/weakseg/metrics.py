@@ -1,0 +1,93 @@
+"""Segmentation metrics from one accumulated confusion matrix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.data.masks import IGNORE
+
+
+@dataclass
+class ConfusionMatrix:
+    """Pixel counts over a set of masks; ids 0 (background) to C, ground truth 255 ignored.
+
+    A predicted 255 is no answer: it is counted against the true class and for no other.
+
+    Attributes:
+        classes: names of ids 1 to C.
+        counts: int64 (C+1, C+2); row = true id, column = predicted id, last column = no answer.
+        images: number of masks added.
+    """
+
+    classes: Sequence[str]
+    counts: NDArray[np.int64] = field(init=False)
+    images: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        ids = len(self.classes) + 1
+        self.counts = np.zeros((ids, ids + 1), np.int64)
+
+    def update(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
+        """Add one pair of masks, uint8 (H, W).
+
+        Raises:
+            ValueError: masks of two sizes, or ids over C other than 255.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(
+                f"the prediction is {_size(prediction)} pixels, the ground truth {_size(truth)}"
+            )
+        ids = len(self.classes) + 1
+        counted = truth != IGNORE
+        true = truth[counted].astype(np.int64)
+        predicted = prediction[counted].astype(np.int64)
+        predicted[predicted == IGNORE] = ids
+        for name, values, most in (("ground truth", true, ids - 1), ("prediction", predicted, ids)):
+            if values.size and values.max() > most:
+                raise ValueError(f"the {name} has id {values.max()}; expected 0 to {ids - 1}")
+        flat = np.bincount(true * (ids + 1) + predicted, minlength=self.counts.size)
+        self.counts += flat.reshape(self.counts.shape)
+        self.images += 1
+
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of ids 0 to C; NaN where an id is in no mask of either kind."""
+        hits = np.diag(self.counts).astype(np.float64)
+        union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hits
+        return _divide(hits, union)
+
+    def summary(self) -> dict[str, Any]:
+        """mIoU, mean accuracy, pixel accuracy and IoU per class, each in [0, 1].
+
+        Means are over the ids that occur (background included). A figure that nothing defines is
+        None.
+        """
+        hits = np.diag(self.counts).astype(np.float64)
+        accuracy = _divide(hits, self.counts.sum(axis=1))
+        iou = self.iou()
+        names = ("background", *self.classes)
+        return {
+            "images": self.images,
+            "miou": _mean(iou),
+            "mean_accuracy": _mean(accuracy),
+            "pixel_accuracy": _mean(_divide(hits.sum(keepdims=True), self.counts.sum())),
+            "per_class": {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(names, iou, strict=True)
+            },
+        }
+
+
+def _divide(top: NDArray[Any], bottom: Any) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(top / bottom, np.float64)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmean(values))
+
+
+def _size(mask: NDArray[np.uint8]) -> str:
+    return " by ".join(str(side) for side in mask.shape)

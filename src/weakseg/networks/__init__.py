@@ -1,0 +1,1 @@
+"""Backbones, their weights, and the networks built on them."""

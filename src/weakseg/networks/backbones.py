@@ -1,0 +1,156 @@
+"""Backbones: any timm model that gives feature maps, behind one contract.
+
+A backbone gives its *stages*, feature maps from fine to coarse, and a *final* map, the deepest
+one (for EfficientNet and its kin the output of the convolution after the last stage). Stage `i`
+has `stages[i].stride` image pixels a cell and `stages[i].channels` channels; a map's side is
+the image's side over the stride, rounded up. Mean and standard deviation come with the weights:
+callers pass images in [0, 1], and the backbone normalises.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from weakseg.errors import WeaksegError, nearest
+from weakseg.networks.weights import ALIASES, load_weights
+
+
+class Stage(NamedTuple):
+    """One level of a backbone's feature maps."""
+
+    stride: int
+    channels: int
+
+
+class Features(NamedTuple):
+    """What a backbone gives for a batch: the deepest map, and the stages that were asked for."""
+
+    final: Tensor
+    stages: list[Tensor]
+
+
+class Backbone(nn.Module):
+    """A timm model without its head.
+
+    Args:
+        name: a timm name, or one of `efficientnet_lite0/1/2`.
+        weights: see `weakseg.networks.weights`.
+        output_stride: image pixels a cell of the final map: 32, 16 or 8.
+        dilated: whether a stride that is taken out is made up for by dilation. IRN's and SIPE's
+            ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1).
+        frozen_stages: how many stages, from the finest, are not trained. Everything before the
+            end of the last of them is frozen, the stem included. `-1` freezes the whole.
+
+    BatchNorm always uses its running statistics and never updates them, in training too:
+    batches are small and the statistics are ImageNet's.
+
+    Raises:
+        WeaksegError: an unknown name, a model without feature maps, a stride that it can't have,
+            or weights that can't be had.
+    """
+
+    stages: tuple[Stage, ...]
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        weights: str = "imagenet",
+        output_stride: int = 32,
+        dilated: bool = True,
+        frozen_stages: int = 0,
+    ) -> None:
+        super().__init__()
+        name = ALIASES.get(name, name)
+        if not timm.is_model(name):
+            hint = nearest(name, [*ALIASES, *timm.list_models()])
+            raise WeaksegError(
+                f"Unknown backbone {name!r}."
+                + (f" Did you mean {hint!r}?" if hint else "")
+                + f" Known: {', '.join(sorted(ALIASES))}, and timm's models (resnet50, ...)."
+            )
+        self.model: Any = _create(name, output_stride)  # timm's interface is untyped
+        if not dilated:
+            _remove_dilation(self.model)
+        load_weights(self.model, name, weights)
+        self.stages, self.final = _measure(self.model, name)
+        if self.final.stride != output_stride:
+            raise WeaksegError(
+                f"{name} has an output stride of {self.final.stride}, not {output_stride}."
+            )
+        config = self.model.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
+        self._freeze(frozen_stages)
+
+    def forward(self, images: Tensor, stages: Sequence[int] = ()) -> Features:
+        """Feature maps of a batch.
+
+        Args:
+            images: float (N, 3, H, W) in [0, 1], any size.
+            stages: indices into `self.stages` of the stages wanted, which are given from fine
+                to coarse.
+        """
+        normalised = (images - self.mean) / self.std
+        indices = sorted(stages) or [0]  # timm wants at least one
+        final, maps = self.model.forward_intermediates(normalised, indices=indices)
+        return Features(final, maps[: len(stages)])
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def _freeze(self, count: int) -> None:
+        if not -1 <= count <= len(self.stages):
+            raise WeaksegError(
+                f"frozen_stages is {count}; expected -1 (all) to {len(self.stages)} for this "
+                "backbone."
+            )
+        if count == -1:
+            self.model.requires_grad_(False)
+        elif count > 0:
+            end = self.model.get_submodule(self.model.feature_info[count - 1]["module"])
+            last = [*end.modules()][-1]
+            for module in self.model.modules():
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+                if module is last:
+                    break
+
+
+def _create(name: str, output_stride: int) -> Any:
+    reduced = {} if output_stride == 32 else {"output_stride": output_stride}
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **reduced)
+    except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
+        raise WeaksegError(f"{name} can't be made with output_stride {output_stride}.") from error
+    if not hasattr(model, "forward_intermediates"):
+        raise WeaksegError(f"{name} gives no intermediate feature maps. Choose another backbone.")
+    return model.eval()
+
+
+def _remove_dilation(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
+            if not isinstance(module.padding, str):
+                module.padding = tuple(
+                    p // d for p, d in zip(module.padding, module.dilation, strict=True)
+                )
+            module.dilation = (1, 1)
+
+
+def _measure(model: Any, name: str) -> tuple[tuple[Stage, ...], Stage]:
+    side = 64
+    with torch.inference_mode():
+        final, stages = model.forward_intermediates(torch.zeros(1, 3, side, side))
+    if final.ndim != 4:
+        raise WeaksegError(f"{name} gives tokens, not feature maps. Choose a convolutional one.")
+    measured = [Stage(side // m.shape[-1], m.shape[1]) for m in (*stages, final)]
+    return tuple(measured[:-1]), measured[-1]

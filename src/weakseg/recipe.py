@@ -1,0 +1,235 @@
+"""The recipe: every number of a run, typed, checked as a whole before anything starts."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+    with_config,
+)
+
+from weakseg.errors import WeaksegError, nearest, unknown_name
+from weakseg.refine.crf import CRFSettings
+from weakseg.refine.svm import SVMSettings
+from weakseg.training.optimizers import SGD, AdamW
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
+
+for _settings in (SVMSettings, CRFSettings, SGD, AdamW):
+    with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which photos: a split of the data set, or `all`."""
+
+    split: str = "train"
+
+
+class BackboneSection(Section):
+    """See `weakseg.networks.backbones.Backbone`."""
+
+    name: str
+    weights: str = "imagenet"
+    output_stride: Literal[8, 16, 32] = 32
+    dilated: bool = True
+    frozen_stages: Annotated[int, Field(ge=-1)] = 0
+
+
+class Classify(Section):
+    """Training of the classifier on tags.
+
+    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
+    square that is cut from it. The learning rate decays as `(1 - step / steps) ** decay_power`.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    long_side: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]]
+    crop: Annotated[int, Field(ge=32)]
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
+    decay_power: Annotated[float, Field(ge=0)] = 0.9
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Classify":
+        low, high = self.long_side
+        if low > high:
+            raise ValueError(f"long_side is [{low}, {high}]; expected [smaller, larger]")
+        return self
+
+
+class Localize(Section):
+    """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
+
+    `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
+    `feature_scales` is a subset of `scales`.
+    """
+
+    scales: Scales
+    feature_stages: tuple[Annotated[int, Field(ge=0)], ...]
+    feature_scales: Scales
+    every: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _subset(self) -> "Localize":
+        missing = sorted(set(self.feature_scales) - set(self.scales))
+        if missing:
+            raise ValueError(f"feature_scales has {missing}, which scales has not")
+        return self
+
+
+class Crf(Section):
+    """The dense CRF, and the unary it starts from.
+
+    `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores over
+    `temperature`.
+    """
+
+    unary: Literal["labels", "scores"]
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    kernels: CRFSettings
+
+
+class Evaluate(Section):
+    """`cam_threshold`: the constant background of a bare CAM, chosen without ground truth."""
+
+    cam_threshold: Fraction
+
+
+class Report(Section):
+    """`panels`: how many photos get a panel picture."""
+
+    panels: Annotated[int, Field(ge=0)] = 12
+
+
+class Recipe(Section):
+    """A whole run. `seed` seeds every draw; sections carry the names of stages."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: Data = Data()
+    backbone: BackboneSection
+    classify: Classify
+    localize: Localize
+    svm: SVMSettings
+    crf: Crf
+    cam_crf: Crf
+    evaluate: Evaluate
+    report: Report = Report()
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The shipped recipes' names, each with the first line of its opening comment."""
+    folder = files("weakseg") / "recipes"
+    texts = {
+        Path(entry.name).stem: entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+    return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(texts.items())}
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and check it as a whole.
+
+    Args:
+        name_or_path: a shipped recipe's name, or the path of a YAML file.
+        overrides: `section.key=value` strings; values are YAML.
+
+    Raises:
+        WeaksegError: an unknown name, a file that is no YAML, or keys and values that the recipe
+            can't have; one message lists every problem.
+    """
+    values = _parse(_read(name_or_path), name_or_path)
+    for override in overrides:
+        _apply(values, override)
+    return check_recipe(values, name_or_path)
+
+
+def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
+    """Check a recipe's values; `origin` names them in the error.
+
+    Raises:
+        WeaksegError: lists every problem.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors())
+        raise WeaksegError(f"Recipe {origin}: {problems}.") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML."""
+    values = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _read(name_or_path: str) -> str:
+    if name_or_path in shipped_recipes():
+        return (files("weakseg") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise unknown_name("recipe", name_or_path, shipped_recipes())
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeaksegError(f"The recipe {path} can't be read: {error}.") from error
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise WeaksegError(f"{origin} is no YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise WeaksegError(f"{origin} is no recipe: expected sections such as 'classify:'.")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise WeaksegError(f"Override {override!r} has no '='. Expected section.key=value.")
+    *sections, last = key.split(".")
+    node = values
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise WeaksegError(f"Override {override!r}: {section!r} is a value, not a section.")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise WeaksegError(f"Override {override!r}: the value is no YAML.") from error
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        hint = nearest(str(problem["loc"][-1]), _known_keys())
+        return f"unknown key {where}" + (f" (did you mean {hint}?)" if hint else "")
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] == "missing" else f", given {problem['input']!r:.60}"
+    return f"{where}: {message}{given}" if where else message
+
+
+def _known_keys() -> set[str]:
+    schema = Recipe.model_json_schema()
+    keys = set(schema["properties"])
+    for definition in schema["$defs"].values():
+        keys |= set(definition["properties"])
+    return keys

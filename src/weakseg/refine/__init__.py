@@ -1,0 +1,1 @@
+"""From seeds to pseudo masks: sample selection, the per-image SVM, the dense CRF."""

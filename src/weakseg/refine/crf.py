@@ -1,0 +1,728 @@
+"""Fully connected CRF: mean field inference on a permutohedral lattice.
+
+Sources:
+    Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
+    Potentials", NeurIPS 2011 (the model and its mean field update, algorithm 1).
+    Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice",
+    Eurographics 2010 (the Gaussian filter inside the update).
+
+Two Gaussian kernels couple the pixels: one on positions, one on positions and colours. Both are
+diagonal, symmetrically normalised, and weigh a Potts compatibility. A pixel's message includes
+its own term, as in the authors' implementation.
+
+The kernels are compiled with numba: building the lattice is a loop over a hash table, which torch
+has no operator for, and torch's gather and scatter make a pass over memory for every corner of a
+simplex, where one fused loop keeps a pixel in registers.
+
+Compilation happens at the first call (some seconds) and is cached on disk. Everything runs on the
+calling thread without the GIL, and the result doesn't depend on what else is running.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic, models, register_model
+from numba.np.arrayobj import make_array
+from numpy.typing import NDArray
+
+__all__ = ["CRFSettings", "dense_crf", "unary_from_labels", "unary_from_probabilities"]
+
+
+@dataclass(frozen=True)
+class CRFSettings:
+    """Kernels of the CRF and the number of mean field iterations.
+
+    Attributes:
+        gaussian_sxy: Standard deviation of the position kernel, in pixels, > 0.
+        gaussian_compat: Weight of the position kernel, >= 0; 0 leaves the kernel out.
+        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, > 0.
+        bilateral_srgb: Standard deviation of the bilateral kernel in colour, in grey levels
+            (0..255), > 0.
+        bilateral_compat: Weight of the bilateral kernel, >= 0; 0 leaves the kernel out.
+        iterations: Number of mean field updates, >= 0.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
+
+    gaussian_sxy: float
+    gaussian_compat: float
+    bilateral_sxy: float
+    bilateral_srgb: float
+    bilateral_compat: float
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "iterations":
+                valid, accepted = value >= 0 and value == int(value), "an integer >= 0"
+            elif field.name.endswith("compat"):
+                valid, accepted = 0 <= value < math.inf, "a finite number >= 0"
+            else:
+                valid, accepted = 0 < value < math.inf, "a finite number > 0"
+            if not valid:
+                raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
+
+
+def unary_from_labels(
+    labels: NDArray[np.integer[Any]], n_labels: int, confidence: float = 0.7
+) -> NDArray[np.float32]:
+    """Turn a label map into unary potentials.
+
+    Args:
+        labels: Integers (H, W) in 0..n_labels-1, or -1 where the label is uncertain.
+        n_labels: Number of labels, >= 1.
+        confidence: Probability of the given label, in (0, 1); the other labels share the rest
+            evenly. With a single label it has no effect.
+
+    Returns:
+        float32 (n_labels, H, W), -log p. Uncertain pixels have p = 1 / n_labels.
+
+    Raises:
+        ValueError: An argument is outside its range.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels have shape {labels.shape} and dtype {labels.dtype}; "
+            "expected integers (H, W) with H, W >= 1"
+        )
+    if n_labels < 1:
+        raise ValueError(f"n_labels is {n_labels}; expected an integer >= 1")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a number between 0 and 1")
+    low, high = int(labels.min()), int(labels.max())
+    if low < -1 or high >= n_labels:
+        raise ValueError(
+            f"labels hold {low if low < -1 else high}; expected -1 (uncertain) or 0..{n_labels - 1}"
+        )
+    if n_labels == 1:
+        return np.zeros((1, *labels.shape), np.float32)
+    costs = np.full((n_labels + 1, n_labels), -math.log((1 - confidence) / (n_labels - 1)))
+    np.fill_diagonal(costs, -math.log(confidence))
+    costs[-1] = math.log(n_labels)
+    return np.take(costs.T.astype(np.float32), labels, axis=1, mode="wrap")
+
+
+def unary_from_probabilities(
+    probabilities: NDArray[np.floating[Any]], clip: float = 1e-5
+) -> NDArray[np.float32]:
+    """Turn class probabilities into unary potentials.
+
+    Args:
+        probabilities: Floats (n, H, W) in 0..1. They need not sum to 1.
+        clip: Smallest probability, in (0, 1); it bounds the potentials at -log(clip).
+
+    Returns:
+        float32 (n, H, W), -log p.
+
+    Raises:
+        ValueError: An argument is outside its range.
+    """
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 3 or probabilities.size == 0:
+        raise ValueError(
+            f"probabilities have shape {probabilities.shape}; expected (n, H, W), all >= 1"
+        )
+    if not 0 < clip < 1:
+        raise ValueError(f"clip is {clip}; expected a number between 0 and 1")
+    low, high = float(probabilities.min()), float(probabilities.max())
+    tolerance = 1e-3
+    if not (low >= -tolerance and high <= 1 + tolerance):
+        raise ValueError(f"probabilities range from {low} to {high}; expected 0..1")
+    costs = np.clip(probabilities, clip, 1).astype(np.float32)
+    np.log(costs, out=costs)
+    return np.negative(costs, out=costs)
+
+
+def dense_crf(
+    image: NDArray[np.uint8], unary: NDArray[np.float32], settings: CRFSettings
+) -> NDArray[np.float32]:
+    """Infer the label probabilities of every pixel (Kraehenbuehl and Koltun, algorithm 1).
+
+    Args:
+        image: uint8 (H, W, 3), RGB, H and W >= 1.
+        unary: float32 (n, H, W), -log p, finite, n >= 1.
+        settings: Kernels and number of iterations.
+
+    Returns:
+        float32 (n, H, W), probabilities that sum to 1 over the labels. With one label they are 1.
+
+    Raises:
+        ValueError: An argument has the wrong shape, dtype or range, or a standard deviation is so
+            small that the lattice of this image can't be indexed.
+    """
+    image, unary = np.asarray(image), np.asarray(unary)
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+        raise ValueError(
+            f"image has shape {image.shape} and dtype {image.dtype}; "
+            "expected uint8 (H, W, 3) with H, W >= 1"
+        )
+    height, width = image.shape[:2]
+    if unary.ndim != 3 or unary.shape[0] < 1 or unary.shape[1:] != (height, width):
+        raise ValueError(
+            f"unary has shape {unary.shape}; expected (n, {height}, {width}) with n >= 1"
+        )
+    if unary.dtype != np.float32:
+        raise ValueError(f"unary has dtype {unary.dtype}; expected float32")
+    low, high = float(unary.min()), float(unary.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"unary ranges from {low} to {high}; expected finite numbers")
+    n_labels = unary.shape[0]
+    if n_labels == 1:
+        return np.ones_like(unary)
+
+    lanes = (0,) * (2 if n_labels == 2 else 4 if n_labels <= 4 else 8)
+    lattice = _build_lattice(_kernels(image, settings), height * width)
+    scores = _pack_scores(unary.reshape(n_labels, -1), -(-n_labels // len(lanes)) * len(lanes))
+    _mean_field(lattice, scores, settings.iterations, lanes)
+    return np.ascontiguousarray(scores[:, :n_labels].T).reshape(unary.shape)
+
+
+class _Kernel(NamedTuple):
+    features: NDArray[np.float32]
+    """(d, N), in standard deviations, >= 0."""
+    compat: float
+
+
+def _kernels(image: NDArray[np.uint8], settings: CRFSettings) -> list[_Kernel]:
+    height, width = image.shape[:2]
+    kernels = []
+    for sxy, srgb, compat in (
+        (settings.gaussian_sxy, None, settings.gaussian_compat),
+        (settings.bilateral_sxy, settings.bilateral_srgb, settings.bilateral_compat),
+    ):
+        if compat == 0:
+            continue
+        features = np.empty((2 if srgb is None else 5, height, width), np.float32)
+        features[0] = np.arange(width, dtype=np.float32) / np.float32(sxy)
+        features[1] = (np.arange(height, dtype=np.float32) / np.float32(sxy))[:, None]
+        if srgb is not None:
+            np.divide(np.moveaxis(image, 2, 0), np.float32(srgb), out=features[2:])
+        kernels.append(_Kernel(features.reshape(len(features), -1), compat))
+    return kernels
+
+
+# SIMD rows. LLVM's auto-vectoriser can't prove that the rows of a scatter don't overlap and falls
+# back to scalars, about three times slower, so the few operations on rows are spelled out for it.
+
+
+def _operation(function: Callable[..., Any]) -> Callable[..., Any]:
+    operation: Callable[..., Any] = intrinsic(function)
+    return operation
+
+
+class _Lanes(types.Type):  # type: ignore[misc]
+    """Numba's type of a SIMD vector of float32."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Lanes({width})")
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, lanes: _Lanes) -> None:
+        super().__init__(manager, lanes, ir.VectorType(ir.FloatType(), lanes.width))
+
+
+_CONTRACT = ("contract",)
+
+
+def _pointer(
+    context: Any, builder: Any, array_type: Any, array: Any, start: Any, width: int
+) -> Any:
+    address = builder.gep(make_array(array_type)(context, builder, array).data, [start])
+    return builder.bitcast(address, ir.PointerType(ir.VectorType(ir.FloatType(), width)))
+
+
+def _broadcast(builder: Any, scalar: Any, width: int) -> Any:
+    index = ir.IntType(32)
+    undefined = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(index, 0))
+    mask = ir.Constant(ir.VectorType(index, width), [0] * width)
+    return builder.shuffle_vector(first, undefined, mask)
+
+
+def _horizontal(builder: Any, name: str, lanes: _Lanes, arguments: list[Any]) -> Any:
+    function = builder.module.declare_intrinsic(
+        f"llvm.vector.reduce.{name}.v{lanes.width}f32",
+        fnty=ir.FunctionType(ir.FloatType(), [argument.type for argument in arguments]),
+    )
+    return builder.call(function, arguments, fastmath=("nnan", "reassoc"))
+
+
+@_operation
+def _load(typing_context: Any, array: Any, start: Any, lanes: Any) -> Any:
+    """The `len(lanes)` numbers of the flat float32 array from `start` on."""
+    result = _Lanes(len(lanes))
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_value, start_value, _ = arguments
+        address = _pointer(
+            context, builder, signature.args[0], array_value, start_value, result.width
+        )
+        return builder.load(address, align=4)
+
+    return result(array, types.intp, lanes), generate
+
+
+@_operation
+def _store(typing_context: Any, array: Any, start: Any, row: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_value, start_value, row_value = arguments
+        address = _pointer(context, builder, signature.args[0], array_value, start_value, row.width)
+        builder.store(row_value, address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, row), generate
+
+
+@_operation
+def _add_scaled(typing_context: Any, row: Any, factor: Any, other: Any) -> Any:
+    """`row + factor * other`, with a scalar factor."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row_value, factor_value, other_value = arguments
+        factors = _broadcast(builder, factor_value, row.width)
+        return builder.fadd(
+            row_value, builder.fmul(factors, other_value, flags=_CONTRACT), flags=_CONTRACT
+        )
+
+    return row(row, types.float32, row), generate
+
+
+@_operation
+def _maximum(typing_context: Any, row: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _horizontal(builder, "fmax", row, [arguments[0]])
+
+    return types.float32(row), generate
+
+
+@_operation
+def _total(typing_context: Any, row: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        zero = ir.Constant(ir.FloatType(), 0.0)
+        return _horizontal(builder, "fadd", row, [zero, arguments[0]])
+
+    return types.float32(row), generate
+
+
+@_operation
+def _exp_below(typing_context: Any, row: Any, top: Any) -> Any:
+    """`exp(row - top)` where no number of `row` exceeds `top`, to 2 ulp; at least e^-64.
+
+    The floor keeps products with lattice weights out of the subnormal numbers, which are slow.
+    exp(x) = 2^k exp(r), |r| <= log(2) / 2, and a polynomial for exp(r) (Cephes, expf).
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row_value, top_value = arguments
+        vector = row_value.type
+        integers = ir.VectorType(ir.IntType(32), row.width)
+
+        def constant(value: float) -> Any:
+            return ir.Constant(vector, [value] * row.width)
+
+        def multiply_add(factor: Any, other: Any, summand: Any) -> Any:
+            return builder.fadd(
+                builder.fmul(factor, other, flags=_CONTRACT), summand, flags=_CONTRACT
+            )
+
+        x = builder.fsub(row_value, _broadcast(builder, top_value, row.width))
+        low = constant(-64.0)
+        x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
+        k = builder.fptosi(multiply_add(x, constant(np.log2(np.e)), constant(-0.5)), integers)
+        whole = builder.sitofp(k, vector)
+        r = multiply_add(whole, constant(-0.693359375), x)
+        r = multiply_add(whole, constant(2.12194440e-4), r)
+        p = constant(1.9875691500e-4)
+        for coefficient in (
+            1.3981999507e-3,
+            8.3334519073e-3,
+            4.1665795894e-2,
+            1.6666665459e-1,
+            5.0000001201e-1,
+        ):
+            p = multiply_add(p, r, constant(coefficient))
+        p = multiply_add(builder.fmul(p, r), r, r)
+        p = builder.fadd(p, constant(1.0))
+        bias = ir.Constant(integers, [127] * row.width)
+        mantissa_bits = ir.Constant(integers, [23] * row.width)
+        power = builder.bitcast(builder.shl(builder.add(k, bias), mantissa_bits), vector)
+        return builder.fmul(p, power)
+
+    return row(row, types.float32), generate
+
+
+# The permutohedral lattice
+
+
+class _Lattice(NamedTuple):
+    """The weighted sum of all kernels as one operator: splat, blur, slice.
+
+    The kernels share one numbering of vertices, so that every stage is one loop. Splat and slice
+    use the same weights: normalisation and compatibility are split evenly between the two.
+    """
+
+    vertices: NDArray[np.int32]
+    """(N, corners): the vertices around each pixel, those of all kernels side by side."""
+    weights: NDArray[np.float32]
+    """(N, corners): the weight of each of them."""
+    chains: NDArray[np.int32]
+    """The vertices in the order of the blur: runs of neighbours along one direction."""
+    chain_starts: NDArray[np.int64]
+    """Where each run begins in `chains`, and where the last ends."""
+    n_vertices: int
+
+
+def _build_lattice(kernels: list[_Kernel], n_pixels: int) -> _Lattice:
+    n_corners = sum(len(kernel.features) + 1 for kernel in kernels)
+    all_vertices = np.empty((n_pixels, n_corners), np.int32)
+    all_weights = np.empty((n_pixels, n_corners), np.float32)
+    all_chains = [np.empty(0, np.int32)]
+    all_starts = [np.zeros(1, np.int64)]
+    n_vertices = column = 0
+    for features, compat in kernels:
+        dims = len(features)
+        vertices = all_vertices[:, column : column + dims + 1]
+        weights = all_weights[:, column : column + dims + 1]
+        scale, strides, origin = _embedding(features)
+        # A step along direction j adds 1 to every coordinate and takes dims + 1 from the j-th. The
+        # last coordinate is minus the sum of the others and isn't stored.
+        steps = np.append(strides.sum() - (dims + 1) * strides, strides.sum())
+        keys, table, shift = _locate(features, scale, strides, steps, origin, vertices, weights)
+        chains, starts = _link(keys, table, shift, steps)
+        response = np.zeros(len(keys), np.float32)
+        _splat_ones(vertices, weights, response)
+        _blur(response, chains, starts, 1, (0,))
+        _normalise(vertices, weights, response, compat)
+        vertices += np.int32(n_vertices)
+        all_chains.append(chains + np.int32(n_vertices))
+        all_starts.append(starts[1:] + all_starts[-1][-1])
+        n_vertices += len(keys)
+        column += dims + 1
+    return _Lattice(
+        all_vertices,
+        all_weights,
+        np.concatenate(all_chains),
+        np.concatenate(all_starts),
+        n_vertices,
+    )
+
+
+def _embedding(
+    features: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
+    """How features become lattice coordinates, and coordinates a 64-bit key.
+
+    Returns:
+        float32 (d,), the scale of each feature that makes the blur's standard deviation 1 (Adams
+        et al., section 3.1); int64 (d,) and an int64: a point's key is the dot product of its
+        first d coordinates with the strides, plus the origin.
+    """
+    dims = len(features)
+    axis = np.arange(dims)
+    scale = math.sqrt(2 / 3) * (dims + 1) / np.sqrt((axis + 1) * (axis + 2))
+    spans = features.max(axis=1)
+    reach = spans * scale
+    # Vertices and their neighbours lie within 2 (d + 1) of a pixel in every coordinate.
+    margin = 2 * (dims + 1) + 1
+    low = np.floor(-axis * np.append(0, reach[:-1])) - margin
+    high = np.ceil(np.cumsum(reach[::-1])[::-1]) + margin
+    extent = high - low + 1
+    if np.prod(extent) >= 2**62:
+        raise ValueError(
+            f"the features of this image span {spans.tolist()} standard deviations, too many for a "
+            "lattice; expected a larger gaussian_sxy, bilateral_sxy or bilateral_srgb"
+        )
+    strides = np.append(1, np.cumprod(extent[:-1])).astype(np.int64)
+    return scale.astype(np.float32), strides, -int(low.astype(np.int64) @ strides)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        compiled: Callable[..., Any] = njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder for the cache can be written
+        compiled = njit(nogil=True)(function)
+    return compiled
+
+
+@_compiled
+def _find(table: Any, key: Any, shift: Any) -> Any:
+    """The slot of a hash table of (key, vertex) that holds `key`, else the free one for it."""
+    slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift))
+    while table[slot, 0] != key and table[slot, 0] != -1:
+        slot = (slot + 1) & (len(table) - 1)
+    return slot
+
+
+@_compiled
+def _locate(
+    features: Any, scale: Any, strides: Any, steps: Any, origin: Any, vertices: Any, weights: Any
+) -> tuple[Any, Any, int]:
+    """Find the simplex around every pixel and number the vertices in the order they are met.
+
+    Fills `vertices` and `weights` (the barycentric coordinates) and returns the vertices' keys,
+    their hash table and its shift.
+    """
+    dims, n_pixels = features.shape
+    corners = dims + 1
+    position = np.empty(corners, np.float32)
+    nearest = np.empty(corners, np.int64)
+    rank = np.empty(corners, np.int64)
+    direction = np.empty(corners, np.int64)
+    barycentric = np.empty(corners + 1, np.float32)
+    per_step = np.float32(1 / corners)
+
+    bits = 12
+    table = np.full((1 << bits, 2), -1, np.int64)
+    keys = np.empty(1 << bits, np.int64)
+    n_vertices = 0
+    for pixel in range(n_pixels):
+        partial = np.float32(0)
+        for axis in range(dims, 0, -1):
+            scaled = features[axis - 1, pixel] * scale[axis - 1]
+            position[axis] = partial - np.float32(axis) * scaled
+            partial += scaled
+        position[0] = partial
+
+        excess = 0
+        for axis in range(corners):
+            multiple = np.int64(math.floor(position[axis] * per_step + np.float32(0.5)))
+            nearest[axis] = multiple * corners
+            position[axis] -= np.float32(nearest[axis])
+            excess += multiple
+        for axis in range(corners):
+            rank[axis] = excess
+        for axis in range(dims):
+            for other in range(axis + 1, corners):
+                behind = position[axis] < position[other]
+                rank[axis] += behind
+                rank[other] += not behind
+        for axis in range(corners + 1):
+            barycentric[axis] = 0
+        key = origin
+        for axis in range(corners):
+            wrap = 0
+            if rank[axis] < 0:
+                wrap = corners
+            elif rank[axis] > dims:
+                wrap = -corners
+            column = dims - (rank[axis] + wrap)
+            share = (position[axis] - np.float32(wrap)) * per_step
+            barycentric[column] += share
+            barycentric[column + 1] -= share
+            direction[column] = axis
+            if axis < dims:
+                key += (nearest[axis] + wrap) * strides[axis]
+        barycentric[0] += np.float32(1) + barycentric[corners]
+
+        for corner in range(corners):
+            slot = _find(table, key, 64 - bits)
+            if table[slot, 0] == -1:
+                table[slot, 0] = key
+                table[slot, 1] = n_vertices
+                keys[n_vertices] = key
+                n_vertices += 1
+            vertices[pixel, corner] = table[slot, 1]
+            weights[pixel, corner] = barycentric[corner]
+            key += steps[direction[corner]]
+
+        if 2 * (n_vertices + corners) > len(table):
+            bits += 1
+            table = np.full((1 << bits, 2), -1, np.int64)
+            longer = np.empty(1 << bits, np.int64)
+            longer[:n_vertices] = keys[:n_vertices]
+            keys = longer
+            for vertex in range(n_vertices):
+                slot = _find(table, keys[vertex], 64 - bits)
+                table[slot, 0] = keys[vertex]
+                table[slot, 1] = vertex
+    return keys[:n_vertices], table, 64 - bits
+
+
+@_compiled
+def _link(keys: Any, table: Any, shift: int, steps: Any) -> tuple[Any, Any]:
+    """Chain the vertices along every direction; those without a neighbour need no blur."""
+    successor = np.empty(len(keys), np.int32)
+    is_first = np.empty(len(keys), np.bool_)
+    chains = np.empty(len(keys) * len(steps), np.int32)
+    starts = np.zeros(len(chains) // 2 + 1, np.int64)
+    length, n_chains = 0, 0
+    for step in steps:
+        is_first[:] = True
+        for vertex in range(len(keys)):
+            neighbour = table[_find(table, keys[vertex] + step, shift), 1]
+            successor[vertex] = neighbour
+            if neighbour >= 0:
+                is_first[neighbour] = False
+        for vertex in range(len(keys)):
+            if is_first[vertex] and successor[vertex] >= 0:
+                member = np.int32(vertex)
+                while member >= 0:
+                    chains[length] = member
+                    length += 1
+                    member = successor[member]
+                n_chains += 1
+                starts[n_chains] = length
+    return chains[:length].copy(), starts[: n_chains + 1].copy()
+
+
+@_compiled
+def _splat_ones(vertices: Any, weights: Any, values: Any) -> None:
+    for pixel in range(vertices.shape[0]):
+        for corner in range(vertices.shape[1]):
+            values[vertices[pixel, corner]] += weights[pixel, corner]
+
+
+@_compiled
+def _normalise(vertices: Any, weights: Any, response: Any, compat: float) -> None:
+    """Fold normalisation and compatibility into the weights, given the blur's response to ones.
+
+    The constant factor of the filter cancels out in the symmetric normalisation.
+    """
+    n_pixels, corners = vertices.shape
+    for pixel in range(n_pixels):
+        norm = 0.0
+        for corner in range(corners):
+            norm += weights[pixel, corner] * response[vertices[pixel, corner]]
+        factor = np.float32(math.sqrt(compat / norm))
+        for corner in range(corners):
+            weights[pixel, corner] *= factor
+
+
+@_compiled
+def _blur(values: Any, chains: Any, starts: Any, width: int, lanes: Any) -> None:
+    """Convolve with (1/2, 1, 1/2) along one direction after the other, in place.
+
+    Args:
+        values: float32, flat, `width` numbers for each vertex.
+        chains: See `_Lattice`.
+        starts: See `_Lattice`.
+        width: A multiple of `len(lanes)`.
+        lanes: A tuple whose length is the SIMD width; a type, so that the width is a constant.
+    """
+    half = np.float32(0.5)
+    for chain in range(len(starts) - 1):
+        for block in range(0, width, len(lanes)):
+            here = chains[starts[chain]] * width + block
+            value = _load(values, here, lanes)
+            blurred = value
+            for link in range(starts[chain] + 1, starts[chain + 1]):
+                ahead = chains[link] * width + block
+                following = _load(values, ahead, lanes)
+                _store(values, here, _add_scaled(blurred, half, following))
+                blurred = _add_scaled(following, half, value)
+                value = following
+                here = ahead
+            _store(values, here, blurred)
+
+
+# Mean field
+
+_TILE = 32
+
+
+def _pack_scores(unary: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Bring (n, N) costs into (N, width) scores <= 0; the columns past n never win."""
+    scores = np.full((unary.shape[1], width), -1e30, np.float32)
+    with np.errstate(over="ignore"):
+        np.subtract(unary.min(axis=0), unary, out=scores[:, : len(unary)].T)
+    return scores
+
+
+def _mean_field(
+    lattice: _Lattice, scores: NDArray[np.float32], iterations: int, lanes: tuple[int, ...]
+) -> None:
+    """Replace the scores by the probabilities after the last iteration."""
+    width = scores.shape[1]
+    corners = (0,) * lattice.vertices.shape[1]
+    messages = np.zeros(lattice.n_vertices * width, np.float32)
+    splatted = np.zeros_like(messages)
+    rows = np.empty((_TILE, width), np.float32)
+    shares = np.empty(_TILE, np.float32)
+    flat = scores.ravel()
+    for iteration in range(iterations + 1):
+        last = iteration == iterations
+        _update(
+            flat,
+            lattice.vertices,
+            lattice.weights,
+            messages,
+            splatted,
+            rows,
+            shares,
+            last,
+            lanes,
+            corners,
+        )
+        messages, splatted = splatted, messages
+        if not last:
+            _blur(messages, lattice.chains, lattice.chain_starts, width, lanes)
+
+
+@_compiled
+def _update(
+    scores: Any,
+    vertices: Any,
+    weights: Any,
+    messages: Any,
+    splatted: Any,
+    rows: Any,
+    shares: Any,
+    last: bool,
+    lanes: Any,
+    corners: Any,
+) -> None:
+    """Slice the messages, apply the softmax, and splat its result for the next iteration.
+
+    One loop over the pixels does it all, so that the probabilities never leave the cache; the
+    last iteration writes them over the scores.
+    """
+    tile, width = rows.shape
+    flat = rows.ravel()
+    splatted[:] = 0
+    for first in range(0, len(vertices), tile):
+        count = min(tile, len(vertices) - first)
+        for i in range(count):
+            pixel = first + i
+            for block in range(0, width, len(lanes)):
+                score = _load(scores, pixel * width + block, lanes)
+                for corner in range(len(corners)):
+                    message = _load(messages, vertices[pixel, corner] * width + block, lanes)
+                    score = _add_scaled(score, weights[pixel, corner], message)
+                _store(flat, i * width + block, score)
+        for i in range(count):
+            top = np.float32(0)
+            for block in range(0, width, len(lanes)):
+                top = max(top, _maximum(_load(flat, i * width + block, lanes)))
+            total = np.float32(0)
+            for block in range(0, width, len(lanes)):
+                numerator = _exp_below(_load(flat, i * width + block, lanes), top)
+                _store(flat, i * width + block, numerator)
+                total += _total(numerator)
+            shares[i] = np.float32(1) / total
+        if last:
+            for i in range(count):
+                for label in range(width):
+                    scores[(first + i) * width + label] = rows[i, label] * shares[i]
+        else:
+            for i in range(count):
+                pixel = first + i
+                for block in range(0, width, len(lanes)):
+                    numerator = _load(flat, i * width + block, lanes)
+                    for corner in range(len(corners)):
+                        start = vertices[pixel, corner] * width + block
+                        weight = weights[pixel, corner] * shares[i]
+                        so_far = _load(splatted, start, lanes)
+                        _store(splatted, start, _add_scaled(so_far, weight, numerator))

@@ -1,0 +1,331 @@
+"""One SVM per image that corrects its own training labels (paper A, section 2.3).
+
+Labels are local to an image, as in `weakseg.localize.seeds`: 0 is the background, `k` in
+1..K the class of row `k - 1` of its CAM.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.svm import SVC
+
+from weakseg.localize.seeds import as_cam, check_thresholds, seed_from_cam
+from weakseg.refine.samples import Sampling, exclude_noisy_foreground, select_samples
+
+Kernel = Literal["rbf", "linear"]
+
+Outcome = Literal["svm", "cam", "no-tags"]
+"""What decided an image: its SVM; its CAM, since no SVM could be trained; or the lack of tags."""
+
+_KERNEL_BYTES = 512 * 2**20
+"""Most memory for the kernel matrix of the samples (8,192 of them), or for rows of it."""
+
+_BLOCK = 2048
+"""Rows of a kernel matrix that are computed at once."""
+
+
+@dataclass(frozen=True)
+class SVMSettings:
+    """How `refine_with_svm` works; the defaults are paper A's.
+
+    The paper names no kernel: `kernel`, `C` and `gamma` are scikit-learn's defaults.
+
+    Attributes:
+        foreground_threshold: T_fg (eq. 3), in [background_threshold, 1].
+        background_threshold: T_bg (eq. 3), in [0, foreground_threshold].
+        samples_per_class: the most pixels drawn of each class, background included; at least 1.
+        sampling: how foreground pixels are drawn; see `samples.select_samples`.
+        exclusion_threshold: T_s (eq. 8), in [-1, 1]; None excludes nothing.
+        cycles: how often samples are relabelled and the SVM trained anew; at least 0.
+        kernel: the SVM's kernel.
+        C: the price of a sample on the wrong side, over 0.
+        gamma: the width of the RBF kernel, over 0; "scale" is 1 / (D * variance of the samples).
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    foreground_threshold: float = 0.2
+    background_threshold: float = 0.05
+    samples_per_class: int = 2500
+    sampling: Sampling = "probability"
+    exclusion_threshold: float | None = 0.2
+    cycles: int = 5
+    kernel: Kernel = "rbf"
+    C: float = 1.0
+    gamma: float | Literal["scale"] = "scale"
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.foreground_threshold, self.background_threshold)
+        exclusion = self.exclusion_threshold
+        checks = {
+            "samples_per_class": (self.samples_per_class >= 1, "at least 1"),
+            "sampling": (self.sampling in get_args(Sampling), f"one of {get_args(Sampling)}"),
+            "exclusion_threshold": (
+                exclusion is None or -1 <= exclusion <= 1,
+                "None or in [-1, 1]",
+            ),
+            "cycles": (self.cycles >= 0, "at least 0"),
+            "kernel": (self.kernel in get_args(Kernel), f"one of {get_args(Kernel)}"),
+            "C": (0 < self.C < math.inf, "over 0 and finite"),
+            "gamma": (
+                self.gamma == "scale"
+                or (not isinstance(self.gamma, str) and 0 < self.gamma < math.inf),
+                "'scale', or over 0 and finite",
+            ),
+        }
+        for name, (valid, accepted) in checks.items():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {accepted}")
+
+
+@dataclass(frozen=True)
+class SVMRefinement:
+    """What `refine_with_svm` gives.
+
+    Attributes:
+        scores: float32 (K + 1, h, w); row 0 is the background, row k the k-th tag. The highest
+            wins; the scale depends on `outcome` and on the number of classes.
+        outcome: what decided the image.
+        cycles: how often samples were relabelled and the SVM trained anew; 0 without an SVM.
+        samples: pixels drawn per row of `scores`, before exclusion.
+        excluded: of those, how many were dropped as too like the background.
+    """
+
+    scores: NDArray[np.float32]
+    outcome: Outcome
+    cycles: int
+    samples: tuple[int, ...]
+    excluded: tuple[int, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int16]:
+        """int16 (h, w): the row of the highest score, the first of equals."""
+        labels: NDArray[np.int16] = self.scores.argmax(axis=0).astype(np.int16)
+        return labels
+
+
+def zscore(features: NDArray[np.floating[Any]], eps: float = 1e-10) -> NDArray[np.float32]:
+    """Give each channel of one image mean 0 and standard deviation 1 (paper A, section 3.1).
+
+    A constant channel becomes zeros.
+
+    Args:
+        features: (D, h, w).
+        eps: added to the standard deviation.
+
+    Returns:
+        float32 (D, h, w).
+
+    Raises:
+        ValueError: the shape is another, or a value is not finite.
+    """
+    _check_features(features)
+    axes = (1, 2)
+    mean = features.mean(axis=axes, keepdims=True, dtype=np.float64)
+    normalized: NDArray[np.float32] = features.astype(np.float32) - mean.astype(np.float32)
+    variance = np.square(normalized).mean(axis=axes, keepdims=True, dtype=np.float64)
+    normalized /= (np.sqrt(variance) + eps).astype(np.float32)
+    return normalized
+
+
+def refine_with_svm(
+    features: NDArray[np.floating[Any]],
+    cam: NDArray[np.floating[Any]],
+    settings: SVMSettings,
+    rng: np.random.Generator,
+) -> SVMRefinement:
+    """Label every pixel of an image by an SVM that is trained on this image (paper A, section 2).
+
+    Seeds come from the CAM (eq. 3), samples from the seeds (eq. 4-6), foreground samples that
+    look like the background are dropped (eq. 7, 8), and a first SVM is trained on the rest. A
+    cycle gives each sample the label that the current SVM predicts for it, and trains a new SVM
+    on the same features. `settings.cycles` = t cycles train 1 + t SVMs, and the last one labels
+    the image. Cycles end early once no label changes, since all further SVMs would be the same.
+
+    What happens where the method as published has no answer:
+
+    - Without a tag (K = 0) everything is background: outcome "no-tags".
+    - If no background or no foreground was drawn, or the samples' features are all the same, no
+      SVM can be trained. The CAM decides against a background of constant score T_fg: outcome
+      "cam".
+    - A tag without a sample takes no part in the SVM. Its score is everywhere 1 below the lowest
+      of all others, so that it wins no pixel.
+    - A cycle whose relabelling would leave a class without a sample is not taken; the SVM before
+      it labels the image.
+
+    Args:
+        features: (D, h, w), float32, z-scored: see `zscore`.
+        cam: (K, h, w) in [0, 1], on the same grid, a row for each of the image's tags.
+        settings: thresholds, sampling, kernel and cycles.
+        rng: source of the draws; `samples.image_rng` gives one for each image.
+
+    Raises:
+        ValueError: shapes disagree, or values are not finite.
+    """
+    _check_features(features)
+    cam = as_cam(cam)
+    if cam.shape[1:] != features.shape[1:]:
+        raise ValueError(f"features have the grid {features.shape[1:]}; the CAM {cam.shape[1:]}")
+    rows = len(cam) + 1
+    if rows == 1:
+        return SVMRefinement(np.zeros((1, *cam.shape[1:]), np.float32), "no-tags", 0, (0,), (0,))
+
+    pixels = features.astype(np.float32, copy=False).reshape(len(features), -1).T
+    seed = seed_from_cam(cam, settings.foreground_threshold, settings.background_threshold)
+    indices, labels = select_samples(
+        cam,
+        seed,
+        settings.samples_per_class,
+        settings.foreground_threshold,
+        rng,
+        settings.sampling,
+    )
+    drawn = _count(labels, rows)
+    if drawn[0] == 0 or sum(drawn[1:]) == 0:
+        return SVMRefinement(_cam_scores(cam, settings), "cam", 0, drawn, (0,) * rows)
+
+    samples = np.ascontiguousarray(pixels[indices])
+    if settings.exclusion_threshold is not None:
+        keep = exclude_noisy_foreground(samples, labels, settings.exclusion_threshold)
+        samples, labels = samples[keep], labels[keep]
+    excluded = tuple(np.subtract(drawn, _count(labels, rows)).tolist())
+    if (samples == samples[0]).all():
+        return SVMRefinement(_cam_scores(cam, settings), "cam", 0, drawn, excluded)
+
+    present, targets = np.unique(labels, return_inverse=True)
+    svm = _PixelSVM(samples, settings)
+    cycles = _self_enhance(svm, samples, targets, settings.cycles)
+    scores = np.empty((rows, len(pixels)), np.float32)
+    scores[present] = svm.scores(pixels)
+    scores[np.setdiff1d(np.arange(rows), present)] = scores[present].min() - 1
+    return SVMRefinement(scores.reshape(rows, *cam.shape[1:]), "svm", cycles, drawn, excluded)
+
+
+class _PixelSVM:
+    """A soft-margin SVM, one class against one, over fixed samples with changing labels.
+
+    scikit-learn's solver trains it. The samples' kernel matrix serves every training if it fits
+    in memory; scores of pixels come from matrix products with the support vectors, blockwise,
+    which is some ten times faster than scikit-learn's own.
+
+    Args:
+        samples: float32 (n, D), not all alike.
+        settings: kernel, `C` and `gamma`.
+    """
+
+    def __init__(self, samples: NDArray[np.float32], settings: SVMSettings) -> None:
+        self._samples = samples
+        self._kernel = settings.kernel
+        if isinstance(settings.gamma, str):
+            self._gamma = 1 / (samples.shape[1] * float(samples.var(dtype=np.float64)))
+        else:
+            self._gamma = settings.gamma
+        self._gram: NDArray[np.float64] | None = None
+        if 8 * len(samples) ** 2 <= _KERNEL_BYTES:
+            self._gram = np.empty((len(samples), len(samples)))
+            for rows in _blocks(len(samples)):
+                self._gram[rows] = self._kernel_matrix(samples[rows], samples)
+        self._solver = SVC(
+            kernel=settings.kernel if self._gram is None else "precomputed",
+            C=settings.C,
+            gamma=self._gamma,
+            cache_size=_KERNEL_BYTES / 2**20,
+        )
+
+    def fit(self, labels: NDArray[np.intp]) -> None:
+        """Train on `labels` (n,), of which each value in 0..m-1 occurs; m >= 2."""
+        solver = self._solver.fit(self._samples if self._gram is None else self._gram, labels)
+        self._support = self._samples[solver.support_]
+        self._classes = len(solver.classes_)
+        pairs = list(itertools.combinations(range(self._classes), 2))
+        weights = np.zeros((len(solver.support_), len(pairs)), np.float32)
+        # libsvm's layout: in the pair (i, j) the coefficients of i's support vectors are in row
+        # j - 1, those of j's in row i. With two classes scikit-learn turns all signs around.
+        sign = -1 if self._classes == 2 else 1
+        owner = np.repeat(np.arange(self._classes), solver.n_support_)
+        for pair, (i, j) in enumerate(pairs):
+            weights[owner == i, pair] = sign * solver.dual_coef_[j - 1, owner == i]
+            weights[owner == j, pair] = sign * solver.dual_coef_[i, owner == j]
+        self._weights = weights
+        self._intercepts = (sign * solver.intercept_).astype(np.float32)
+
+    def scores(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One score for each class and pixel: float32 (m, p) for `pixels` (p, D).
+
+        With two classes, plus and minus half the decision value. With more, the pairs that a
+        class wins plus its squashed sum of decision values, as scikit-learn's
+        `decision_function_shape="ovr"`.
+        """
+        scores = np.empty((self._classes, len(pixels)), np.float32)
+        for rows in _blocks(len(pixels)):
+            kernel = self._kernel_matrix(pixels[rows], self._support)
+            margins = kernel @ self._weights + self._intercepts
+            scores[:, rows] = self._class_scores(margins.T)
+        return scores
+
+    def _class_scores(self, margins: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._classes == 2:
+            return np.concatenate([margins, -margins]) * np.float32(0.5)
+        votes = np.zeros((self._classes, margins.shape[1]), np.float32)
+        confidence = np.zeros_like(votes)
+        pairs = itertools.combinations(range(self._classes), 2)
+        for (i, j), margin in zip(pairs, margins, strict=True):
+            votes[i] += margin >= 0
+            votes[j] += margin < 0
+            confidence[i] += margin
+            confidence[j] -= margin
+        votes += confidence / (3 * (np.abs(confidence) + 1))
+        return votes
+
+    def _kernel_matrix(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        kernel: NDArray[np.float32] = a @ b.T
+        if self._kernel == "linear":
+            return kernel
+        kernel *= 2
+        kernel -= np.einsum("id,id->i", a, a)[:, None]
+        kernel -= np.einsum("id,id->i", b, b)
+        # Rounding may leave squared distances below 0.
+        np.minimum(kernel, 0, out=kernel)
+        kernel *= np.float32(self._gamma)
+        np.exp(kernel, out=kernel)
+        return kernel
+
+
+def _self_enhance(
+    svm: _PixelSVM, samples: NDArray[np.float32], labels: NDArray[np.intp], cycles: int
+) -> int:
+    """Train `svm` on `labels`, then on its own predictions; the number of cycles taken."""
+    svm.fit(labels)
+    classes = np.unique(labels)
+    for cycle in range(cycles):
+        predicted = svm.scores(samples).argmax(axis=0)
+        if np.array_equal(predicted, labels) or not np.array_equal(np.unique(predicted), classes):
+            return cycle
+        svm.fit(predicted)
+        labels = predicted
+    return cycles
+
+
+def _cam_scores(cam: NDArray[np.float32], settings: SVMSettings) -> NDArray[np.float32]:
+    background = np.full((1, *cam.shape[1:]), settings.foreground_threshold, np.float32)
+    return np.concatenate([background, cam])
+
+
+def _count(labels: NDArray[np.integer[Any]], rows: int) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=rows).tolist())
+
+
+def _blocks(length: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, length, _BLOCK)]
+
+
+def _check_features(features: NDArray[np.floating[Any]]) -> None:
+    if features.ndim != 3:
+        raise ValueError(f"features have shape {features.shape}; it must be (D, h, w)")
+    if not np.isfinite(features).all():
+        raise ValueError("features hold NaN or infinity; all values must be finite")

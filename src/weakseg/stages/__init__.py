@@ -1,0 +1,1 @@
+"""Stages bind algorithms to artefacts; a runner orders, skips and resumes them."""

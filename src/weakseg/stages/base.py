@@ -1,0 +1,107 @@
+"""What a stage is, and what it is given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weakseg.data.dataset import Dataset, Sample
+from weakseg.progress import Progress
+from weakseg.recipe import Recipe
+from weakseg.stages.executor import Executor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage of a run can use.
+
+    Attributes:
+        folder: the run's folder; each stage has the folder of its name in it.
+        dataset: the data set, without the photos that can't be read.
+        device: where networks run.
+    """
+
+    folder: Path
+    recipe: Recipe
+    dataset: Dataset
+    executor: Executor
+    progress: Progress
+    device: torch.device
+
+    def stage_folder(self, name: str) -> Path:
+        return self.folder / name
+
+    def masked_samples(self) -> Sequence[Sample]:
+        """The samples that pseudo masks are made for."""
+        return self.dataset.samples[:: self.recipe.localize.every]
+
+    def class_ids(self, sample: Sample) -> tuple[int, ...]:
+        """Mask ids of the sample's tags, ascending."""
+        return tuple(sorted(self.dataset.classes.index(tag) + 1 for tag in sample.tags))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: the stage's name and its folder's.
+        needs: names of the stages whose files it reads.
+        settings: what of the recipe it depends on; JSON values. With the data and the stages
+            it needs, they make its fingerprint.
+        run: does the work; files that are there already, whole, need not be made again.
+        reads_masks: whether it reads the data set's masks.
+        output: what it writes, relative to the run's folder; by default the folder of its name.
+    """
+
+    name: str
+    run: Callable[[Context], None]
+    needs: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    reads_masks: bool = False
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class PhotoTask:
+    """One photo's share of a stage: small, and picklable.
+
+    Attributes:
+        sample: the photo.
+        class_ids: mask ids of its tags, ascending.
+    """
+
+    sample: Sample
+    class_ids: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        return self.sample.id
+
+
+def map_photos(
+    context: Context,
+    name: str,
+    make: Callable[[], Callable[[PhotoTask], None]],
+    outputs: Sequence[str] = (".png",),
+    executor: Executor | None = None,
+) -> None:
+    """Do a stage's per-photo work for every photo that lacks one of its output files.
+
+    Args:
+        name: the stage's name; its outputs are `NAME/ID` + each of `outputs`.
+        make: makes the function that does one photo; see `Executor`.
+        executor: does the work; by default the run's.
+    """
+    folder = context.stage_folder(name)
+    samples = context.masked_samples()
+    tasks = [
+        PhotoTask(sample, context.class_ids(sample))
+        for sample in samples
+        if not all((folder / f"{sample.id}{suffix}").exists() for suffix in outputs)
+    ]
+    with context.progress.track(name, len(samples), len(samples) - len(tasks)) as advance:
+        for _ in (executor or context.executor).map(make, tasks):
+            advance(1)

@@ -1,0 +1,230 @@
+"""Figures against ground truth; the only reader of a data set's masks."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.data.masks import IGNORE, read_mask
+from weakseg.errors import WeaksegError
+from weakseg.files import write_json
+from weakseg.metrics import ConfusionMatrix
+from weakseg.progress import Progress
+from weakseg.stages import localize, refine
+from weakseg.stages.base import Context, PhotoTask
+from weakseg.stages.executor import Executor
+
+NAME = "evaluate"
+METRICS = "metrics.json"
+CAM_ORACLE = "cam-oracle"
+MASK_STAGES = (localize.CAM, localize.SEED, refine.SVM, refine.SVM_CRF, refine.CAM_CRF)
+_THRESHOLDS = np.linspace(0, 1, 101, dtype=np.float32)
+
+
+def run(context: Context) -> None:
+    """Write `metrics.json`: a row for every stage that makes masks, and the CAM's oracle."""
+    tasks = [
+        PhotoTask(sample, context.class_ids(sample))
+        for sample in context.masked_samples()
+        if sample.mask
+    ]
+    rows = []
+    if tasks:
+        classes = context.dataset.classes
+        for stage in MASK_STAGES:
+            folder = context.stage_folder(stage)
+            matrix = _confusion(
+                folder, tasks, classes, context.executor, context.progress, f"evaluate {stage}"
+            )
+            rows.append(_row(context, stage, matrix))
+            if stage == localize.CAM:
+                rows.append(_oracle_row(context, tasks))
+    else:
+        context.progress.say("evaluate: the data set has no masks, so there are no figures.")
+    write_json(context.folder / METRICS, {"stages": rows})
+
+
+def evaluate_folder(
+    predictions: Path,
+    tasks: Sequence[PhotoTask],
+    classes: Sequence[str],
+    split: str,
+    executor: Executor,
+    progress: Progress,
+) -> dict[str, Any]:
+    """A row as in `metrics.json` for any folder of masks `ID.png`.
+
+    Raises:
+        WeaksegError: no ground truth, or photos that have it and no prediction.
+    """
+    with_truth = [task for task in tasks if task.sample.mask]
+    if not with_truth:
+        raise WeaksegError(f"Split {split!r} has no masks to evaluate against.")
+    missing = [task.id for task in with_truth if not (predictions / f"{task.id}.png").exists()]
+    if missing:
+        raise WeaksegError(
+            f"{predictions} has no mask for {len(missing)} of {len(with_truth)} photos of split "
+            f"{split!r} (the first: {missing[0]}.png). Predict them, or name another split."
+        )
+    matrix = _confusion(predictions, with_truth, classes, executor, progress, NAME)
+    return {"name": predictions.name, "split": split, **matrix.summary(), "protocol": _protocol()}
+
+
+def _confusion(
+    folder: Path,
+    tasks: Sequence[PhotoTask],
+    classes: Sequence[str],
+    executor: Executor,
+    progress: Progress,
+    label: str,
+) -> ConfusionMatrix:
+    total = ConfusionMatrix(classes)
+    with progress.track(label, len(tasks)) as advance:
+        for counts in executor.map(_Comparison(folder, tuple(classes)), tasks):
+            total.counts += counts
+            total.images += 1
+            advance(1)
+    return total
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    folder: Path
+    classes: tuple[str, ...]
+
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.int64]]:
+        def work(task: PhotoTask) -> NDArray[np.int64]:
+            matrix = ConfusionMatrix(self.classes)
+            path = self.folder / f"{task.id}.png"
+            try:
+                matrix.update(_truth(task), read_mask(path))
+            except ValueError as error:
+                raise WeaksegError(f"{path} can't be evaluated: {error}.") from error
+            return matrix.counts
+
+        return work
+
+
+def _truth(task: PhotoTask) -> NDArray[np.uint8]:
+    assert task.sample.mask is not None
+    return read_mask(task.sample.mask)
+
+
+def _oracle_row(context: Context, tasks: Sequence[PhotoTask]) -> dict[str, Any]:
+    """The CAM at the threshold that is best by ground truth, over the whole set."""
+    classes = context.dataset.classes
+    totals = [ConfusionMatrix(classes) for _ in _THRESHOLDS]
+    make = _ThresholdSweep(context.stage_folder(localize.NAME), len(classes))
+    with context.progress.track(f"evaluate {CAM_ORACLE}", len(tasks)) as advance:
+        for counts in context.executor.map(make, tasks):
+            for total, at_threshold in zip(totals, counts, strict=True):
+                total.counts += at_threshold
+                total.images += 1
+            advance(1)
+    best = max(range(len(totals)), key=lambda i: np.nanmean(totals[i].iou()))
+    row = _row(context, CAM_ORACLE, totals[best])
+    row["protocol"]["threshold"] = round(float(_THRESHOLDS[best]), 2)
+    row["protocol"]["threshold_source"] = "ground truth (oracle)"
+    return row
+
+
+@dataclass(frozen=True)
+class _ThresholdSweep:
+    localized: Path
+    classes: int
+
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.int64]]:
+        def work(task: PhotoTask) -> NDArray[np.int64]:
+            cam = localize.full_size_cam(self.localized, task)
+            return sweep_thresholds(_truth(task), cam, task.class_ids, self.classes, _THRESHOLDS)
+
+        return work
+
+
+def sweep_thresholds(
+    truth: NDArray[np.uint8],
+    cam: NDArray[np.float32],
+    class_ids: tuple[int, ...],
+    classes: int,
+    thresholds: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """Confusion counts of a CAM's mask at every threshold, in one pass over the pixels.
+
+    Args:
+        truth: uint8 (H, W), 255 ignored.
+        cam: float32 (K, H, W).
+        class_ids: mask ids of the CAM's rows.
+        classes: number C of classes.
+        thresholds: ascending, T of them; a pixel is background where its CAM is not over it.
+
+    Returns:
+        int64 (T, C+1, C+2), as `ConfusionMatrix.counts`.
+    """
+    counted = truth != IGNORE
+    true = truth[counted].astype(np.int64)
+    columns, bins = classes + 2, len(thresholds) + 1
+    if len(cam):
+        values = cam[:, counted]
+        winner = np.array(class_ids)[values.argmax(axis=0)]
+        exceeded = np.searchsorted(thresholds, values.max(axis=0), side="left")
+    else:
+        winner = exceeded = np.zeros(len(true), np.int64)
+    flat = np.bincount(
+        (true * columns + winner) * bins + exceeded, minlength=(classes + 1) * columns * bins
+    )
+    by_bin = flat.reshape(classes + 1, columns, bins)
+    at_least = by_bin[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    counts = np.ascontiguousarray(np.moveaxis(at_least[..., 1:], -1, 0))
+    counts[:, :, 0] += by_bin.sum(axis=(1, 2)) - counts.sum(axis=2)
+    return counts
+
+
+def _row(context: Context, name: str, matrix: ConfusionMatrix) -> dict[str, Any]:
+    recipe = context.recipe
+    protocol = _protocol(crf=name in (refine.SVM_CRF, refine.CAM_CRF))
+    if name in (localize.CAM, refine.CAM_CRF):
+        protocol |= {"threshold": recipe.evaluate.cam_threshold, "threshold_source": "recipe"}
+    elif name != CAM_ORACLE:
+        protocol |= {
+            "threshold": [recipe.svm.background_threshold, recipe.svm.foreground_threshold],
+            "threshold_source": "recipe",
+        }
+    if name == localize.SEED:
+        protocol["uncertain"] = "counted as wrong"
+    return {"name": name, "split": recipe.data.split, **matrix.summary(), "protocol": protocol}
+
+
+def _protocol(crf: bool | None = None) -> dict[str, Any]:
+    return {"crf": crf, "ignore": IGNORE}
+
+
+def table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
+    """Rows for people: name, images, mIoU, mean accuracy and pixel accuracy in percent."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    return [
+        (
+            row["name"],
+            str(row["images"]),
+            percent(row["miou"]),
+            percent(row["mean_accuracy"]),
+            percent(row["pixel_accuracy"]),
+        )
+        for row in rows
+    ]
+
+
+def describe_protocol(row: dict[str, Any]) -> str:
+    """How a row's figures came about, for people."""
+    protocol = row["protocol"]
+    parts = [row["split"], "255 ignored"]
+    if "threshold" in protocol:
+        parts.append(f"threshold {protocol['threshold']} by {protocol['threshold_source']}")
+    if "uncertain" in protocol:
+        parts.append(f"uncertain {protocol['uncertain']}")
+    return ", ".join(parts)

@@ -1,0 +1,111 @@
+"""Per-photo work on all cores of this machine."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Protocol, TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from weakseg.errors import WeaksegError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
+
+
+class Executor(Protocol):
+    """Maps a function over items, in any place and order of work, results in the items' order."""
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+    ) -> Iterator[Result]:
+        """Apply `make()` to every item.
+
+        Args:
+            make: picklable and compared by value (a frozen dataclass with `__call__`); called
+                once in each worker, so that what is dear to set up (a network, say) is set up once.
+            items: picklable.
+
+        Raises:
+            WeaksegError: what `make()` raised on an item, or that a worker died.
+        """
+
+
+class LocalExecutor:
+    """Worker processes, each single-threaded, so that results don't depend on their number.
+
+    Args:
+        workers: number of processes; by default the number of cores this process may use.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers or available_cores()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "LocalExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+    ) -> Iterator[Result]:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_single_threaded,
+            )
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(self._pool.submit(_work, make, item))
+                if len(waiting) >= _AHEAD * self._workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise WeaksegError(
+                "A worker process was ended from outside, most likely for want of memory. Run the "
+                "same command with fewer workers (--workers 1): it goes on where it stopped."
+            ) from error
+
+
+class InProcessExecutor:
+    """One item after the other in this process: for work that one GPU does."""
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+    ) -> Iterator[Result]:
+        return map(make(), items)
+
+
+def available_cores() -> int:
+    """The number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_made: dict[Any, Callable[[Any], Any]] = {}
+
+
+def _single_threaded() -> None:
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
+    if make not in _made:
+        _made.clear()
+        _made[make] = make()
+    return _made[make](item)

@@ -1,0 +1,130 @@
+"""CAMs and shallow features of every photo; the masks and seeds that a CAM gives by itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from weakseg.data.images import photo_size, read_photo
+from weakseg.data.masks import IGNORE, write_mask
+from weakseg.files import write_atomically
+from weakseg.localize.cam import Localization, localize, upsample
+from weakseg.localize.seeds import mask_from_cam, seed_from_cam
+from weakseg.recipe import Localize
+from weakseg.stages import classify
+from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.executor import InProcessExecutor
+
+NAME = "localize"
+CAM = "cam"
+SEED = "seed"
+SUFFIX = ".safetensors"
+
+
+def run(context: Context) -> None:
+    """Write `localize/ID.safetensors`: `cam` (K, h, w) and `features` (D, h, w)."""
+    make = _Localizer(
+        context.stage_folder(classify.NAME) / classify.CLASSIFIER,
+        context.recipe.localize,
+        context.stage_folder(NAME),
+        str(context.device),
+    )
+    on_gpu = context.device.type == "cuda"
+    map_photos(context, NAME, make, (SUFFIX,), InProcessExecutor() if on_gpu else None)
+
+
+def run_cam(context: Context) -> None:
+    """Write `cam/ID.png`: the CAM against the recipe's constant background."""
+    threshold = context.recipe.evaluate.cam_threshold
+    make = _CamMasks(context.stage_folder(NAME), context.stage_folder(CAM), threshold)
+    map_photos(context, CAM, make)
+
+
+def run_seed(context: Context) -> None:
+    """Write `seed/ID.png`: the initial seed, 255 where it is uncertain."""
+    svm = context.recipe.svm
+    make = _SeedMasks(
+        context.stage_folder(NAME),
+        context.stage_folder(SEED),
+        svm.foreground_threshold,
+        svm.background_threshold,
+    )
+    map_photos(context, SEED, make)
+
+
+def read_localization(folder: Path, photo_id: str) -> Localization:
+    """Read what the stage wrote of one photo."""
+    arrays = safetensors.numpy.load_file(folder / f"{photo_id}{SUFFIX}")
+    return Localization(arrays["cam"], arrays["features"])
+
+
+def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Mask ids of labels 0 (background), 1..K (a photo's own tags) and -1 (uncertain: 255)."""
+    ids = np.array([0, *class_ids, IGNORE], np.uint8)
+    mask: NDArray[np.uint8] = ids[labels]
+    return mask
+
+
+@dataclass(frozen=True)
+class _Localizer:
+    classifier: Path
+    settings: Localize
+    folder: Path
+    device: str
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        network = classify.read_classifier(self.classifier, torch.device(self.device))
+
+        def work(task: PhotoTask) -> None:
+            found = localize(
+                network,
+                read_photo(task.sample.image),
+                [class_id - 1 for class_id in task.class_ids],
+                self.settings.scales,
+                self.settings.feature_stages,
+                self.settings.feature_scales,
+            )
+            with write_atomically(self.folder / f"{task.id}{SUFFIX}") as temporary:
+                safetensors.numpy.save_file(found._asdict(), temporary)
+
+        return work
+
+
+@dataclass(frozen=True)
+class _CamMasks:
+    source: Path
+    folder: Path
+    threshold: float
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        def work(task: PhotoTask) -> None:
+            cam = full_size_cam(self.source, task)
+            labels = mask_from_cam(cam, self.threshold)
+            write_mask(self.folder / f"{task.id}.png", class_mask(labels, task.class_ids))
+
+        return work
+
+
+@dataclass(frozen=True)
+class _SeedMasks:
+    source: Path
+    folder: Path
+    foreground_threshold: float
+    background_threshold: float
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        def work(task: PhotoTask) -> None:
+            cam = full_size_cam(self.source, task)
+            labels = seed_from_cam(cam, self.foreground_threshold, self.background_threshold)
+            write_mask(self.folder / f"{task.id}.png", class_mask(labels, task.class_ids))
+
+        return work
+
+
+def full_size_cam(folder: Path, task: PhotoTask) -> NDArray[np.float32]:
+    """A photo's CAM at the photo's own size, float32 (K, H, W)."""
+    return upsample(read_localization(folder, task.id).cam, *photo_size(task.sample.image))

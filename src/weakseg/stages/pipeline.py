@@ -1,0 +1,56 @@
+"""Which stages a recipe asks for, in order, and what each depends on."""
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from weakseg.recipe import Recipe
+from weakseg.stages import classify, evaluate, inspect, localize, panels, refine
+from weakseg.stages.base import Stage
+
+SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
+
+REFINERS = {
+    "svm": "an SVM per image on shallow features, from confident samples (paper A)",
+    "crf": "the fully connected CRF, over any labels or scores",
+}
+
+
+def stages(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of refined pixel-labeling (paper A)."""
+    values: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    seed = {"seed": values["seed"]}
+    threshold = {"cam_threshold": values["evaluate"]["cam_threshold"]}
+    thresholds = {
+        key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
+    }
+    return (
+        Stage(inspect.NAME, inspect.run),
+        Stage(
+            classify.NAME,
+            classify.train,
+            (inspect.NAME,),
+            seed | {key: values[key] for key in ("backbone", "classify")},
+        ),
+        Stage(localize.NAME, localize.run, (classify.NAME,), values["localize"]),
+        Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
+        Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
+        Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | values["svm"]),
+        Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), values["crf"]),
+        Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), threshold | values["cam_crf"]),
+        Stage(
+            evaluate.NAME,
+            evaluate.run,
+            evaluate.MASK_STAGES,
+            threshold,
+            reads_masks=True,
+            output=evaluate.METRICS,
+        ),
+        Stage(
+            panels.NAME,
+            panels.run,
+            (localize.SEED, refine.SVM, refine.SVM_CRF),
+            values["report"],
+            reads_masks=True,
+        ),
+    )

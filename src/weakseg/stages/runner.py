@@ -1,0 +1,145 @@
+"""Runs a recipe's stages: skips what is up to date, goes on with what was cut off."""
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weakseg import __version__
+from weakseg.data.dataset import Dataset, load_dataset
+from weakseg.errors import WeaksegError
+from weakseg.files import read_json, remove_partial_files, write_json, write_text
+from weakseg.progress import Progress
+from weakseg.recipe import Recipe, dump_recipe
+from weakseg.stages import inspect
+from weakseg.stages.base import Context, Stage
+from weakseg.stages.executor import Executor
+from weakseg.stages.pipeline import stages
+
+RECORD = "run.json"
+
+
+def run(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    device: torch.device,
+) -> None:
+    """Bring every stage of a recipe up to date in a run's folder.
+
+    A stage whose fingerprint (its settings, the data, the stages it needs, the version of this
+    package) is that of the folder's record is skipped if it was finished and continued if it was
+    not; a stage with another fingerprint starts anew.
+
+    Args:
+        data: the data set's folder.
+        folder: the run's folder; made if it is not there.
+
+    Raises:
+        WeaksegError: what a user can mend; what was finished stays.
+    """
+    dataset = load_dataset(data, recipe.data.split)
+    record = _open_record(folder)
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    record |= {
+        "version": __version__,
+        "seed": recipe.seed,
+        "device": _describe(device),
+        "data": {"folder": str(data), "split": recipe.data.split, "photos": len(dataset.samples)},
+    }
+    photos, truth = _photos_fingerprint(recipe, dataset), _masks_fingerprint(dataset)
+    context = Context(folder, recipe, dataset, executor, progress, device)
+    fingerprints: dict[str, str] = {}
+    for stage in stages(recipe):
+        fingerprints[stage.name] = _digest(
+            __version__,
+            stage.name,
+            stage.settings,
+            [fingerprints[name] for name in stage.needs],
+            photos,
+            truth if stage.reads_masks else None,
+        )
+        _bring_up_to_date(stage, fingerprints[stage.name], context, record)
+        if stage.name == inspect.NAME:
+            context = replace(context, dataset=inspect.readable(context))
+
+
+def _bring_up_to_date(
+    stage: Stage, fingerprint: str, context: Context, record: dict[str, Any]
+) -> None:
+    known = record["stages"].get(stage.name, {})
+    output = context.folder / (stage.output or stage.name)
+    same = known.get("fingerprint") == fingerprint and output.exists()
+    if same and known["finished"]:
+        context.progress.say(f"{stage.name}: up to date")
+        return
+    if not same:
+        _remove(output)
+        known = {"fingerprint": fingerprint, "seconds": 0.0}
+    known["finished"] = False
+    if stage.output is None:
+        output.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(output)
+    record["stages"][stage.name] = known
+    write_json(context.folder / RECORD, record)
+    start = time.monotonic()
+    try:
+        stage.run(context)
+        known["finished"] = True
+    finally:
+        known["seconds"] = round(known["seconds"] + time.monotonic() - start, 2)
+        write_json(context.folder / RECORD, record)
+
+
+def _remove(output: Path) -> None:
+    if output.is_dir():
+        shutil.rmtree(output)
+    else:
+        output.unlink(missing_ok=True)
+
+
+def _open_record(folder: Path) -> dict[str, Any]:
+    if (folder / RECORD).exists():
+        record: dict[str, Any] = read_json(folder / RECORD)
+        return record
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WeaksegError(
+            f"{folder} exists and is no run's folder (it has no {RECORD}). Choose another."
+        )
+    return {"stages": {}}
+
+
+def _photos_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
+    photos = [[s.id, s.tags, _stamp(s.image)] for s in dataset.samples]
+    weights = Path(recipe.backbone.weights)
+    return _digest(dataset.classes, photos, _stamp(weights) if weights.is_file() else None)
+
+
+def _masks_fingerprint(dataset: Dataset) -> str:
+    return _digest([_stamp(s.mask) if s.mask else None for s in dataset.samples])
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise WeaksegError(f"{path} can't be read: {error.strerror}.") from error
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _digest(*values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type

@@ -1,0 +1,84 @@
+"""Training of the CAM classifier on image tags."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
+
+from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
+from weakseg.training.optimizers import SGD, AdamW
+
+
+class ClassifierTraining(L.LightningModule):
+    """Multi-label training with polynomial decay; validated by F1 and mAP on held-out tags.
+
+    Logs `loss` (mean of the epoch), `f1` and `map` (means over the classes that the held-out
+    photos have). The F1 and average precision of each class are in `per_class` after a
+    validation.
+
+    Args:
+        network: the classifier.
+        optimizer: its learning rates are the backbone's and the head's.
+        decay_power: the learning rate is `lr * (1 - step / steps) ** decay_power`.
+    """
+
+    def __init__(self, network: CamClassifier, optimizer: SGD | AdamW, decay_power: float) -> None:
+        super().__init__()
+        self.network = network
+        self._optimizer = optimizer
+        self._decay_power = decay_power
+        classes = network.head.out_channels
+        self._f1 = MultilabelF1Score(classes, average=None)
+        self._average_precision = MultilabelAveragePrecision(classes, average=None)
+        self._seen = torch.zeros(classes)
+        self.per_class: dict[str, list[float | None]] = {}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        photos, tags = batch
+        loss = multi_label_loss(self.network(photos), tags)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(photos), sync_dist=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._seen = torch.zeros_like(self._seen, device=self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        photos, tags = batch
+        scores = self.network(photos).float().sigmoid()
+        self._f1.update(scores, tags.int())
+        self._average_precision.update(scores, tags.int())
+        self._seen += tags.sum(dim=0)
+
+    def on_validation_epoch_end(self) -> None:
+        seen = self.all_gather(self._seen).reshape(-1, len(self._seen)).sum(dim=0) > 0
+        f1, average_precision = self._f1.compute(), self._average_precision.compute()
+        self._f1.reset()
+        self._average_precision.reset()
+        self.log("f1", _mean(f1, seen))
+        self.log("map", _mean(average_precision, seen))
+        self.per_class = {
+            "f1": _known(f1, seen),
+            "average_precision": _known(average_precision, seen),
+        }
+
+    def configure_optimizers(self) -> Any:
+        network = self.network
+        optimizer = self._optimizer.build(network.backbone.parameters(), network.head.parameters())
+        steps = self.trainer.estimated_stepping_batches
+        decay = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: max(0.0, 1 - step / steps) ** self._decay_power
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": decay, "interval": "step"},
+        }
+
+
+def _mean(values: Tensor, seen: Tensor) -> Tensor:
+    return values[seen].mean() if seen.any() else torch.tensor(0.0)
+
+
+def _known(values: Tensor, seen: Tensor) -> list[float | None]:
+    return [float(v) if known else None for v, known in zip(values, seen, strict=True)]

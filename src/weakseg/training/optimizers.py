@@ -1,0 +1,75 @@
+"""Optimizers with one learning rate for what is pretrained and one for what is new."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent.
+
+    Attributes:
+        lr: learning rate of the pretrained part, over 0.
+        head_lr: learning rate of the new part, over 0.
+        momentum: in [0, 1). Published results of the IRN, SEAM and SIPE family were trained with
+            momentum near 0, since their code hands the weight decay to it.
+        weight_decay: L2 factor, at least 0.
+    """
+
+    name: Literal["sgd"]
+    lr: float
+    head_lr: float
+    momentum: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        _check_rates(self.lr, self.head_lr, self.weight_decay)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; expected 0 <= momentum < 1")
+
+    def build(
+        self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
+    ) -> torch.optim.Optimizer:
+        groups = _groups(pretrained, self.lr, new, self.head_lr)
+        return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay; attributes as for `SGD`."""
+
+    name: Literal["adamw"]
+    lr: float
+    head_lr: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        _check_rates(self.lr, self.head_lr, self.weight_decay)
+
+    def build(
+        self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
+    ) -> torch.optim.Optimizer:
+        groups = _groups(pretrained, self.lr, new, self.head_lr)
+        return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+
+
+def _check_rates(lr: float, head_lr: float, weight_decay: float) -> None:
+    for name, rate in (("lr", lr), ("head_lr", head_lr)):
+        if not rate > 0:
+            raise ValueError(f"{name} is {rate}; expected {name} > 0")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay is {weight_decay}; expected weight_decay >= 0")
+
+
+def _groups(
+    pretrained: Iterable[Parameter], lr: float, new: Iterable[Parameter], head_lr: float
+) -> list[dict[str, Any]]:
+    groups = [
+        {"params": [p for p in pretrained if p.requires_grad], "lr": lr},
+        {"params": list(new), "lr": head_lr},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,102 @@
+"""Photos and tags as training batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from weakseg.data.dataset import Sample
+from weakseg.data.images import read_photo
+
+Example = tuple[Tensor, Tensor]
+"""A photo, float32 (3, S, S) in [0, 1], and its tags, float32 (C), 0 or 1."""
+
+
+class TaggedPhotos(TorchDataset[Example]):
+    """Square crops of photos with their tags.
+
+    Each draw depends on the seed, the epoch and the photo's place alone, so that neither the
+    number of loader workers nor a resumed run changes it.
+
+    Args:
+        samples: the photos.
+        classes: names of the outputs, in order.
+        long_side: range in pixels from which the longer side is drawn.
+        crop: side of the square; what the photo leaves of it is filled with `fill`.
+        fill: RGB in [0, 1]; a backbone's mean, so that it is zero once normalised.
+        seed, epoch: of the draws; epoch `None` draws nothing: no flip, the photo's longer side
+            fits the crop.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        long_side: tuple[int, int],
+        crop: int,
+        fill: Sequence[float],
+        seed: int,
+        epoch: int | None,
+    ) -> None:
+        self._samples = samples
+        self._classes = classes
+        self._long_side = long_side
+        self._crop = crop
+        self._fill = np.asarray(fill, np.float32) * 255
+        self._seed = seed
+        self._epoch = epoch
+        self._order = np.arange(len(samples))
+        if epoch is not None:
+            np.random.default_rng((seed, epoch)).shuffle(self._order)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Example:
+        place = int(self._order[index])
+        sample = self._samples[place]
+        photo = read_photo(sample.image)
+        if self._epoch is None:
+            square = self._centred(_resize(photo, min(self._crop, self._long_side[1])))
+        else:
+            rng = np.random.default_rng((self._seed, self._epoch, place))
+            square = self._drawn(photo, rng)
+        tags = torch.tensor([float(name in sample.tags) for name in self._classes])
+        return torch.from_numpy(square).permute(2, 0, 1).float() / 255, tags
+
+    def _drawn(self, photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+        low, high = self._long_side
+        photo = _resize(photo, int(rng.integers(low, high + 1)))
+        if rng.random() < 0.5:
+            photo = photo[:, ::-1]
+        top, left = (int(rng.integers(0, abs(side - self._crop) + 1)) for side in photo.shape[:2])
+        return self._place(photo, top, left)
+
+    def _centred(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+        top, left = (abs(side - self._crop) // 2 for side in photo.shape[:2])
+        return self._place(photo, top, left)
+
+    def _place(self, photo: NDArray[np.uint8], top: int, left: int) -> NDArray[np.float32]:
+        """Cut from (top, left) the sides that exceed the crop, put those there that don't."""
+        square = np.empty((self._crop, self._crop, 3), np.float32)
+        square[:] = self._fill
+        rows, cut_rows = _overlap(photo.shape[0], self._crop, top)
+        columns, cut_columns = _overlap(photo.shape[1], self._crop, left)
+        square[rows, columns] = photo[cut_rows, cut_columns]
+        return square
+
+
+def _overlap(side: int, crop: int, offset: int) -> tuple[slice, slice]:
+    if side > crop:
+        return slice(0, crop), slice(offset, offset + crop)
+    return slice(offset, offset + side), slice(0, side)
+
+
+def _resize(photo: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
+    factor = long_side / max(photo.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in photo.shape[:2])
+    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))

@@ -1,0 +1,270 @@
+import os
+import unicodedata
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+
+from weakseg.data.dataset import Dataset, load_dataset
+from weakseg.data.masks import read_mask, write_mask
+from weakseg.errors import WeaksegError
+
+VOC2012 = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "VOC2012"
+
+
+class Folder(Protocol):
+    def __call__(self, names: list[str], *content: object) -> Path: ...
+
+
+def tags(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    return {sample.id: sample.tags for sample in dataset.samples}
+
+
+def annotation(*names: str) -> str:
+    objects = "".join(
+        f"<object><name>{name}</name><part><name>head</name></part></object>" for name in names
+    )
+    return f"<annotation><filename>x.jpg</filename>{objects}</annotation>"
+
+
+def test_tagged_folder(tagged_folder: Folder) -> None:
+    root = tagged_folder(["b.png", "a.jpg"], "image,tags\nb,dog\na.jpg,dog cat\n")
+    write_mask(root / "masks" / "a.png", np.zeros((3, 4), np.uint8))
+    dataset = load_dataset(root)
+    assert (dataset.root, dataset.format) == (root, "tagged-folder")
+    assert dataset.classes == ("cat", "dog")
+    a, b = dataset.samples
+    assert (a.id, a.image, a.tags) == ("a", root / "images" / "a.jpg", ("cat", "dog"))
+    assert (b.id, b.image, b.tags) == ("b", root / "images" / "b.png", ("dog",))
+    assert (a.mask, b.mask) == (root / "masks" / "a.png", None)
+    assert (dataset.untagged, dataset.missing) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "id_"),
+    [
+        ("007.jpg", "007", "007"),
+        ("007.jpg", "007.jpg", "007"),
+        ("007.JPG", "007.jpg", "007"),
+        ("007.png", "007.jpg", "007"),
+        ("2007_000032.jpg", "2007_000032", "2007_000032"),
+        ("v1.2.jpg", "v1.2", "v1.2"),
+        ("v1.2.jpg", "v1.2.jpg", "v1.2"),
+        ("a.png.jpg", "a.png", "a.png"),
+        ("my photo.jpg", "my photo", "my photo"),
+        ("größe-猫🐈.jpg", "größe-猫🐈", "größe-猫🐈"),
+        (unicodedata.normalize("NFD", "größe.jpg"), "größe", "größe"),
+        ("größe.jpg", unicodedata.normalize("NFD", "größe.jpg"), "größe"),
+        ("-rf.jpg", "-rf", "-rf"),
+    ],
+)
+def test_ids(tagged_folder: Folder, name: str, cell: str, id_: str) -> None:
+    dataset = load_dataset(tagged_folder([name], f"image,tags\n{cell},cat\n"))
+    assert [(s.id, s.image.name) for s in dataset.samples] == [(id_, name)]
+    assert dataset.missing == ()
+
+
+def test_a_full_file_name_goes_before_an_id(tagged_folder: Folder) -> None:
+    root = tagged_folder(["a.png", "a.png.jpg"], "image,tags\na.png,cat\na.png.jpg,dog\n")
+    assert tags(load_dataset(root)) == {"a": ("cat",), "a.png": ("dog",)}
+
+
+def test_what_is_left_out_is_counted(tagged_folder: Folder) -> None:
+    root = tagged_folder(
+        ["1.jpg", "2.jpg", "3.jpg"], "image,tags\n1,cat\n2,\n9,dog\n", {"images/notes.txt": "-"}
+    )
+    dataset = load_dataset(root)
+    assert tags(dataset) == {"1": ("cat",), "2": ()}
+    assert dataset.untagged == ("3",)
+    assert dataset.missing == ("9",)
+    assert dataset.classes == ("cat", "dog")
+
+
+def test_several_rows_add_up(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg", "2.jpg"], "image,tags\n1,dog\n1.jpg,cat dog\n1,\n2,cat cat\n")
+    assert tags(load_dataset(root)) == {"1": ("cat", "dog"), "2": ("cat",)}
+
+
+def test_declared_classes_set_ids_and_the_order_of_tags(tagged_folder: Folder) -> None:
+    root = tagged_folder(
+        ["1.jpg"],
+        "image,tags\n1,ant;zoo bus\n",
+        {"classes.txt": "\ufeffzoo bus\r\n\r\nowl\r\nant\r\n"},
+    )
+    dataset = load_dataset(root)
+    assert dataset.classes == ("zoo bus", "owl", "ant")
+    assert dataset.samples[0].tags == ("zoo bus", "ant")
+
+
+def test_split_keeps_its_order(tagged_folder: Folder) -> None:
+    root = tagged_folder(
+        ["1.jpg", "2.jpg", "3.jpg", "4.jpg"],
+        "image,tags\n1,cat\n2,dog\n3,cow\n",
+        {"splits/train.txt": "3\n1.jpg\n\n3\n4\n8\n", "splits/val.txt": "2\n"},
+    )
+    train, val = (load_dataset(root, split) for split in ("train", "val"))
+    assert [s.id for s in train.samples] == ["3", "1"]
+    assert (train.untagged, train.missing) == (("4",), ("8",))
+    assert [s.id for s in val.samples] == ["2"]
+    assert train.classes == val.classes == ("cat", "cow", "dog")
+
+
+@pytest.mark.parametrize("split", ["trian", "../images/1", "train.txt"])
+def test_unknown_split(tagged_folder: Folder, split: str) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n", {"splits/train.txt": "1\n"})
+    with pytest.raises(WeaksegError, match=r"Unknown split .* Known: all, train"):
+        load_dataset(root, split)
+
+
+def test_voc_tags_from_annotations(voc_folder: Folder) -> None:
+    root = voc_folder(
+        ["2007_000032", "2007_000033", "2007_000039"],
+        {
+            "Annotations/2007_000032.xml": annotation("person", "aeroplane", "person"),
+            "Annotations/2007_000033.xml": annotation(),
+            "ImageSets/Segmentation/train.txt": "2007_000033\n2007_000032\n2007_000039\n",
+        },
+    )
+    write_mask(root / "SegmentationClass" / "2007_000032.png", np.zeros((3, 4), np.uint8))
+    dataset = load_dataset(root, "train")
+    assert dataset.format == "voc"
+    assert len(dataset.classes) == 20
+    assert tags(dataset) == {"2007_000033": (), "2007_000032": ("aeroplane", "person")}
+    assert dataset.untagged == ("2007_000039",)
+    assert dataset.samples[1].mask == root / "SegmentationClass" / "2007_000032.png"
+
+
+def test_voc_prefers_tags_csv_and_augmented_masks(voc_folder: Folder) -> None:
+    root = voc_folder(
+        ["1"], {"tags.csv": "image,tags\n1,cat\n", "Annotations/1.xml": annotation("dog")}
+    )
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        write_mask(root / folder / "1.png", np.zeros((3, 4), np.uint8))
+    (sample,) = load_dataset(root).samples
+    assert sample.tags == ("cat",)
+    assert sample.mask == root / "SegmentationClassAug" / "1.png"
+
+
+def test_voc_layout_with_other_classes(voc_folder: Folder) -> None:
+    root = voc_folder(["1"], {"tags.csv": "image,tags\n1,owl\n", "classes.txt": "owl\ncar\n"})
+    assert load_dataset(root).classes == ("owl", "car")
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        '<!DOCTYPE a [<!ENTITY x "cat">]><annotation>&x;</annotation>',
+        '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>',
+        "<annotation>",
+        "",
+        '<?xml version="1.0" encoding="nonsense"?><annotation/>',
+        "<annotation><object><name> </name></object></annotation>",
+        "<annotation><object/></annotation>" * 2,
+    ],
+)
+def test_annotations_that_cannot_be_used(voc_folder: Folder, xml: str) -> None:
+    root = voc_folder(["1"], {"Annotations/1.xml": xml})
+    with pytest.raises(WeaksegError, match=r"Annotations/1\.xml can't be read: .* Mend") as caught:
+        load_dataset(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_voc_without_any_tags(voc_folder: Folder) -> None:
+    with pytest.raises(WeaksegError, match=r"has no tags. Add tags\.csv or Annotations"):
+        load_dataset(voc_folder(["1"], {}))
+
+
+@pytest.mark.parametrize(
+    ("names", "tags_csv", "texts", "message"),
+    [
+        (["1.jpg"], "image,tags\n", {}, "no tagged photo in split 'all': 1 photos without tags, 0"),
+        (["1.jpg"], "image,tags\n1,\n", {}, "no tagged photo"),
+        (["1.jpg"], "image,tags\n2,cat\n", {}, "1 tagged or listed images without a photo"),
+        ([], "image,tags\n", {}, "no tagged photo"),
+        (["1.jpg", "1.png"], "image,tags\n1,cat\n", {}, "both '1.jpg' and '1.png'"),
+        (["1.jpg"], "image,tags\n../1,cat\n", {}, r"tags\.csv line 2 names '\.\./1', which is a p"),
+        (["1.jpg"], "image,tags\n1,background\n", {}, "'background' is among the classes"),
+        (["1.jpg"], "image,tags\n1,cat\n", {"classes.txt": "cat\ncat\n"}, "listed 2 times"),
+        (["1.jpg"], "image,tags\n1,a\n", {"classes.txt": "a\n\x1b[2J\n"}, "control characters"),
+        (
+            ["1.jpg"],
+            "image,tags\n1," + " ".join(f"t{i}" for i in range(255)),
+            {},
+            "There are 255 classes, where a mask has room for 254",
+        ),
+        (
+            ["1.jpg", "2.jpg", "3.jpg"],
+            "image,tags\n1,cat\n2.jpg,dog owll\n3,owll\n",
+            {"classes.txt": "cat\ndog\nowl\n"},
+            r"tags\.csv line 3 \(image '2\.jpg'\) and 1 more rows: Unknown tag 'owll'\. "
+            r"Did you mean 'owl'\? Known: cat, dog, owl\. Correct the row",
+        ),
+        (
+            ["1.jpg"],
+            "image,tags\na/b,cat\na/c,cat\n1,cat,dog\n",
+            {},
+            r"line 2 names .* 2 more: see `weakseg data check`",
+        ),
+    ],
+)
+def test_errors(
+    tagged_folder: Folder, names: list[str], tags_csv: str, texts: dict[str, str], message: str
+) -> None:
+    with pytest.raises(WeaksegError, match=message) as caught:
+        load_dataset(tagged_folder(names, tags_csv, texts))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["../../etc/passwd", "/JPEGImages/1.jpg /Seg/1.png", "..", "\0"])
+def test_split_line_that_is_a_path(tagged_folder: Folder, line: str) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n", {"splits/train.txt": f"1\n{line}\n"})
+    with pytest.raises(WeaksegError, match=r"train\.txt line 2 names"):
+        load_dataset(root, "train")
+    assert tags(load_dataset(root)) == {"1": ("cat",)}
+
+
+def test_missing_tags_csv(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "")
+    (root / "tags.csv").unlink()
+    with pytest.raises(WeaksegError, match=r"There is no .*tags\.csv. Write one, with a row"):
+        load_dataset(root)
+
+
+def test_file_names_that_are_no_utf_8(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n")
+    (root / "images" / "1.jpg").rename(root / "images" / os.fsdecode(b"gr\xf6sse.jpg"))
+    with pytest.raises(WeaksegError, match="is no UTF-8; rename the photo") as caught:
+        load_dataset(root)
+    str(caught.value).encode()
+
+
+def test_hidden_files_folders_and_pipes_are_no_photos(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n")
+    (root / "images" / "._1.jpg").write_bytes(b"")
+    (root / "images" / "folder.jpg").mkdir()
+    os.mkfifo(root / "images" / "pipe.jpg")
+    dataset = load_dataset(root)
+    assert [s.id for s in dataset.samples] == ["1"]
+    assert dataset.untagged == ()
+
+
+def test_no_photo_is_opened(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n")
+    (root / "images" / "1.jpg").write_bytes(b"")
+    assert tags(load_dataset(root)) == {"1": ("cat",)}
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not VOC2012.is_dir(), reason="needs ../shared/data/VOC2012")
+def test_voc_2012() -> None:
+    train, val, everything = (load_dataset(VOC2012, split) for split in ("train", "val", "all"))
+    assert (len(train.samples), len(val.samples), len(everything.samples)) == (734, 357, 1091)
+    assert len(train.classes) == 20
+    assert (train.untagged, train.missing) == ((), ())
+    agree = 0
+    for sample in everything.samples:
+        assert sample.mask is not None
+        present = np.flatnonzero(np.bincount(read_mask(sample.mask).ravel(), minlength=256)[:255])
+        agree += sample.tags == tuple(train.classes[i - 1] for i in present if i)
+    assert agree >= 0.98 * len(everything.samples)

@@ -1,0 +1,56 @@
+import pytest
+
+from weakseg.data.spelling import NearMiss, near_misses
+
+
+def test_example() -> None:
+    (found,) = near_misses({"aeroplane": 44, "aeroplan": 1, "person": 90})
+    assert found == NearMiss("aeroplan", 1, "aeroplane", 44)
+    assert str(found) == "aeroplan (1) looks like aeroplane (44)"
+
+
+@pytest.mark.parametrize(
+    ("rare", "common"),
+    [
+        ("Cat", "cat"),
+        ("cats", "cat"),
+        ("cat", "cats"),
+        ("buses", "bus"),
+        ("puppies", "puppy"),
+        ("dining-table", "dining table"),
+        ("dining_table", "diningtable"),
+        ("Dining Tables", "diningtable"),
+    ],
+)
+def test_other_writings_of_a_word_are_found_at_any_frequency(rare: str, common: str) -> None:
+    assert near_misses({rare: 49, common: 50}) == (NearMiss(rare, 49, common, 50),)
+
+
+@pytest.mark.parametrize("typo", ["bicycl", "bicyclle", "bicicle", "bciycle", "Bicycel"])
+def test_one_letter_is_found_where_the_tag_is_rare(typo: str) -> None:
+    assert near_misses({typo: 2, "bicycle": 8}) == (NearMiss(typo, 2, "bicycle", 8),)
+    assert near_misses({typo: 3, "bicycle": 8}) == ()
+
+
+@pytest.mark.parametrize(("one", "other"), [("cat", "car"), ("bus", "bush"), ("sofa", "chair")])
+def test_short_and_different_words_are_left_alone(one: str, other: str) -> None:
+    assert near_misses({one: 1, other: 100}) == ()
+
+
+def test_a_whole_text_in_place_of_a_tag_takes_no_time() -> None:
+    text = "word" * 25_000
+    assert near_misses({text: 1, text + "x": 9}) == ()
+
+
+def test_each_tag_is_compared_with_the_most_frequent_one() -> None:
+    found = near_misses({"person": 90, "persons": 3, "Person": 5, "persn": 1})
+    assert [(n.tag, n.like) for n in found] == [
+        ("Person", "person"),
+        ("persn", "person"),
+        ("persons", "person"),
+    ]
+
+
+def test_classes_without_images_are_no_near_misses() -> None:
+    assert near_misses({"aeroplane": 0, "aeroplan": 3}) == ()
+    assert near_misses({"aeroplan": 0, "aeroplane": 3}) == ()

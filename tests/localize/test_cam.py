@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from weakseg.localize.cam import grid_size, localize, upsample
+from weakseg.networks.backbones import Backbone
+from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
+
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def network() -> CamClassifier:
+    torch.manual_seed(0)
+    return CamClassifier(Backbone("test_efficientnet", weights="none"), CLASSES).eval()
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+
+
+def naive_cam(network: CamClassifier, photo: np.ndarray, classes: list[int], scales: list[float]):
+    """Section 2.1 of paper A with the loops written out."""
+    image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
+    height, width = photo.shape[:2]
+    size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
+    total = torch.zeros(len(classes), *size)
+    for scale in scales:
+        scaled = image
+        if scale != 1:
+            new = (round(height * scale), round(width * scale))
+            scaled = F.interpolate(image, new, mode="bilinear", antialias=True, align_corners=False)
+        straight = network.head(network.backbone(scaled).final)
+        mirrored = network.head(network.backbone(torch.flip(scaled, [3])).final)
+        for row, c in enumerate(classes):
+            both = straight[:, c].clamp(min=0) + torch.flip(mirrored[:, c].clamp(min=0), [2])
+            total[row] += F.interpolate(both[None], size, mode="bilinear")[0, 0]
+    for row in range(len(classes)):
+        total[row] /= total[row].max() + 1e-5
+    return total.detach().numpy()
+
+
+@pytest.mark.parametrize("scales", [[1.0], [0.5, 1.0, 1.5, 2.0]])
+@pytest.mark.parametrize("classes", [[2], [0, 3], [3, 0, 1]])
+def test_cam_is_the_naive_one(network, photo, scales, classes) -> None:
+    cam = localize(network, photo, classes, scales).cam
+    np.testing.assert_allclose(cam, naive_cam(network, photo, classes, scales), atol=1e-5)
+
+
+def test_cam_is_in_range_and_reaches_its_maximum(network, photo) -> None:
+    cam = localize(network, photo, [0, 1, 2, 3], [1.0, 2.0]).cam
+    assert cam.dtype == np.float32
+    assert cam.shape == (4, *grid_size(61, 83)) == (4, 16, 21)
+    assert cam.min() >= 0
+    reached = cam.max(axis=(1, 2))
+    assert ((reached > 0.9) & (reached <= 1) | (reached == 0)).all()
+
+
+def test_a_mirrored_photo_gives_the_mirrored_cam(network, photo) -> None:
+    cam = localize(network, photo[:, :80], [1, 2], [1.0]).cam
+    mirrored = localize(network, np.ascontiguousarray(photo[:, :80][:, ::-1]), [1, 2], [1.0]).cam
+    np.testing.assert_allclose(mirrored[:, :, ::-1], cam, atol=1e-4)
+
+
+def test_features_are_means_over_flips_and_scales(network, photo) -> None:
+    features = localize(network, photo, [0], [1.0], [0, 1], [1.0]).features
+    image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        straight = network.backbone(image, [0, 1]).stages
+        mirrored = network.backbone(image.flip(-1), [0, 1]).stages
+    expected = torch.cat(
+        [
+            F.interpolate((a + b.flip(-1)) / 2, grid_size(61, 83), mode="bilinear")[0]
+            for a, b in zip(straight, mirrored, strict=True)
+        ]
+    )
+    assert features.dtype == np.float16
+    np.testing.assert_allclose(features, expected.numpy(), atol=2e-3, rtol=2e-3)
+    two = localize(network, photo, [0], [1.0, 2.0], [0, 1], [1.0, 2.0]).features
+    only_second = localize(network, photo, [0], [2.0], [0, 1], [2.0]).features
+    np.testing.assert_allclose(
+        two, (features.astype(float) + only_second) / 2, atol=4e-3, rtol=4e-3
+    )
+
+
+def test_no_tags_give_no_maps(network, photo) -> None:
+    found = localize(network, photo, [], [1.0], [1])
+    assert found.cam.shape == (0, 16, 21)
+    assert upsample(found.cam, 61, 83).shape == (0, 61, 83)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 300)])
+def test_odd_sizes(network, size) -> None:
+    photo = np.full((*size, 3), 127, np.uint8)
+    found = localize(network, photo, [1], [0.5, 1.0, 2.0], [0, 1, 2], [1.0])
+    assert np.isfinite(found.cam).all() and np.isfinite(found.features).all()
+    assert upsample(found.cam, *size).shape == (1, *size)
+
+
+def test_loss_is_equation_1() -> None:
+    logits = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
+    tags = torch.tensor([[1, 0, 1], [0, 1, 0]])
+    total = 0.0
+    for image in range(2):
+        for c in range(3):
+            p = 1 / (1 + np.exp(-logits[image, c].item()))
+            y = tags[image, c].item()
+            total -= (y * np.log(p) + (1 - y) * np.log(1 - p)) / 3 / 2
+    assert multi_label_loss(logits, tags).item() == pytest.approx(total, rel=1e-5)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import nn
+
+from weakseg.errors import WeaksegError
+from weakseg.networks.backbones import Backbone, Stage
+
+SIZES = [(64, 64), (65, 97), (33, 40)]
+
+
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
+)
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_have_the_announced_channels_and_strides(name: str, size: tuple[int, int]) -> None:
+    backbone = Backbone(name, weights="none").eval()
+    with torch.no_grad():
+        final, stages = backbone(torch.rand(2, 3, *size), range(len(backbone.stages)))
+    for features, stage in zip((*stages, final), (*backbone.stages, backbone.final), strict=True):
+        assert features.shape[:2] == (2, stage.channels)
+        for side, cells in zip(size, features.shape[2:], strict=True):
+            assert side // stage.stride <= cells <= -(-side // stage.stride)
+
+
+def test_stages_come_from_fine_to_coarse_and_only_those_asked_for() -> None:
+    backbone = Backbone("test_efficientnet", weights="none").eval()
+    strides = [stage.stride for stage in backbone.stages]
+    assert strides == sorted(strides)
+    _, stages = backbone(torch.rand(1, 3, 64, 64), [2, 0])
+    assert [s.shape[1] for s in stages] == [backbone.stages[i].channels for i in (0, 2)]
+
+
+def test_resnet50_in_irn_form_has_strides_2221_without_dilation() -> None:
+    backbone = Backbone("resnet50", weights="none", output_stride=16, dilated=False)
+    assert backbone.stages == (
+        Stage(2, 64), Stage(4, 256), Stage(8, 512), Stage(16, 1024), Stage(16, 2048)
+    )  # fmt: skip
+    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.dilation == (1, 1) for m in convolutions)
+    assert all(m.padding == (m.kernel_size[0] // 2,) * 2 for m in convolutions)
+
+
+def test_dilation_makes_up_for_a_stride_that_is_taken_out() -> None:
+    dilated = Backbone("resnet50", weights="none", output_stride=16)
+    assert any(m.dilation == (2, 2) for m in dilated.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_images_are_normalised_with_the_weights_mean_and_std() -> None:
+    backbone = Backbone("test_resnet", weights="none").eval()
+    seen = []
+    backbone.model.conv1[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.rand(1, 3, 32, 32)
+    backbone(images)
+    config = backbone.model.pretrained_cfg
+    mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(seen[0], (images - mean) / std)
+
+
+def test_frozen_stages_get_no_gradient_and_later_ones_do() -> None:
+    backbone = Backbone("test_resnet", weights="none", frozen_stages=3)
+    backbone(torch.rand(1, 3, 64, 64)).final.sum().backward()
+    for name, parameter in backbone.model.named_parameters():
+        early = name.startswith(("conv1", "bn1", "layer1", "layer2"))
+        assert parameter.requires_grad is not early, name
+        assert (parameter.grad is None) is early, name
+
+
+def test_minus_one_freezes_the_whole() -> None:
+    backbone = Backbone("test_resnet", weights="none", frozen_stages=-1)
+    assert not any(p.requires_grad for p in backbone.parameters())
+
+
+def test_batchnorm_statistics_never_change_in_training() -> None:
+    backbone = Backbone("test_resnet", weights="none").train()
+    before = {k: v.clone() for k, v in backbone.state_dict().items() if "running" in k}
+    backbone(torch.rand(4, 3, 64, 64) * 9)
+    assert before
+    for key, value in before.items():
+        torch.testing.assert_close(backbone.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "resnet5"}, "Did you mean 'resnet50'"),
+        ({"name": "efficient_net_lite1"}, "efficientnet_lite1"),
+        ({"name": "test_vit"}, "tokens, not feature maps"),
+        ({"name": "test_resnet", "frozen_stages": 9}, "expected -1"),
+        ({"name": "test_mambaout", "output_stride": 8}, "output_stride 8"),
+    ],
+)
+def test_what_can_not_be_had_is_said_in_one_line(arguments: dict, message: str) -> None:
+    with pytest.raises(WeaksegError, match=message) as caught:
+        Backbone(weights="none", **arguments)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,110 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from weakseg.errors import WeaksegError
+from weakseg.networks.backbones import Backbone
+from weakseg.networks.weights import read_tensors
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet")
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_packaged_weights_are_those_of_a_trained_network(name: str) -> None:
+    backbone = Backbone(name, weights="imagenet")
+    variances = [v for k, v in backbone.state_dict().items() if k.endswith("running_var")]
+    assert variances
+    for variance in variances:
+        assert not (variance == 1).all()
+    assert backbone.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_local_file_is_loaded_without_its_classifier(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], suffix: str, dtype: torch.dtype
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    saved = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(saved, path)
+    else:
+        torch.save({"state_dict": {f"module.{k}": v for k, v in saved.items()}}, path)
+    loaded = Backbone("test_resnet", weights=str(path)).model.state_dict()
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, saved[key].to(value.dtype))
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (marker,))
+
+    path = tmp_path / "weights.pth"
+    torch.save({"a": Evil()}, path, pickle_module=pickle)
+    with pytest.raises(WeaksegError, match="can't be read as weights"):
+        read_tensors(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.safetensors", None, "There is no weights file"),
+        ("a.safetensors", b"not tensors", "can't be read as weights"),
+        ("a.pth", b"", "can't be read as weights"),
+    ],
+)
+def test_missing_and_corrupt_files(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeaksegError, match=message):
+        read_tensors(tmp_path / name)
+
+
+def test_a_file_of_other_things_than_tensors(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "a.pth")
+    with pytest.raises(WeaksegError, match="holds no state dict"):
+        read_tensors(tmp_path / "a.pth")
+
+
+def test_tensors_of_another_network_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    tensors.pop("layer1.0.conv1.weight")
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(WeaksegError, match=r"don't fit .*layer1\.0\.conv1\.weight"):
+        Backbone("test_resnet", weights=str(path))
+
+
+def test_no_network_names_the_three_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.models.load_state_dict_from_hf", refuse)
+    with pytest.raises(WeaksegError) as caught:
+        Backbone("resnet18", weights="imagenet")
+    message = str(caught.value)
+    assert all(way in message for way in ("network", "backbone.weights", "efficientnet_lite1"))
+
+
+@pytest.mark.realdata
+def test_shared_resnet50_fits(shared: Path) -> None:
+    path = shared / "weights" / "resnet50_tomato_finetuned.safetensors"
+    backbone = Backbone("resnet50", str(path), output_stride=16, dilated=False).eval()
+    with torch.no_grad():
+        assert torch.isfinite(backbone(torch.rand(1, 3, 64, 64)).final).all()
