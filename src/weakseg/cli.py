@@ -1,14 +1,12 @@
 """The command line: verbs, thin; errors the user can cause end with one line and exit code 2."""
 
 import fnmatch
-import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import timm
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -20,14 +18,11 @@ from weakseg.data.formats import FORMATS
 from weakseg.data.synth import generate
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, write_json
-from weakseg.networks.weights import ALIASES
 from weakseg.progress import progress_for
-from weakseg.recipe import load_recipe, shipped_recipes
-from weakseg.stages import evaluate as evaluation
-from weakseg.stages import panels, runner
-from weakseg.stages.base import PhotoTask
-from weakseg.stages.executor import LocalExecutor
-from weakseg.stages.pipeline import REFINERS, SEEDS
+
+# PyTorch takes seconds to import: the verbs that need it import what uses it themselves.
+if TYPE_CHECKING:
+    import torch
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -76,6 +71,11 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
+    from weakseg.recipe import load_recipe
+    from weakseg.stages import evaluate as evaluation
+    from weakseg.stages import panels, runner
+    from weakseg.stages.executor import LocalExecutor
+
     chosen = load_recipe(recipe, overrides or [])
     with LocalExecutor(workers) as executor:
         runner.run(chosen, data, out, executor, progress_for(), _device(device))
@@ -91,7 +91,10 @@ def list_names(
     pattern: Annotated[str, typer.Argument(help="Wildcard, such as 'resnet*'.")] = "*",
 ) -> None:
     """List what a recipe can name."""
-    known = {
+    from weakseg.recipe import shipped_recipes
+    from weakseg.stages.pipeline import REFINERS, SEEDS
+
+    known: dict[str, Callable[[], Mapping[str, str]]] = {
         "recipes": shipped_recipes,
         "backbones": _backbones,
         "seeds": lambda: SEEDS,
@@ -136,6 +139,10 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Compare masks with the ground truth of a data set."""
+    from weakseg.stages import evaluate as evaluation
+    from weakseg.stages.base import PhotoTask
+    from weakseg.stages.executor import LocalExecutor
+
     if not pred.is_dir():
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
     dataset = load_dataset(data, split)
@@ -153,7 +160,6 @@ def evaluate(
 
 def main() -> None:
     """Entry point of `weakseg`."""
-    logging.getLogger("lightning").setLevel(logging.ERROR)
     debug = "--debug" in sys.argv
     try:
         app(standalone_mode=True)
@@ -170,7 +176,9 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> "torch.device":
+    import torch
+
     if name not in ("auto", "cpu", "cuda"):
         raise unknown_name("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
@@ -181,11 +189,17 @@ def _device(name: str) -> torch.device:
 
 
 def _backbones() -> dict[str, str]:
+    import timm
+
+    from weakseg.networks.weights import ALIASES
+
     packaged = dict.fromkeys(sorted(ALIASES), "ImageNet weights are installed with weakseg")
     return packaged | dict.fromkeys(timm.list_models(), "timm")
 
 
-def _print_table(rows: list[dict[str, object]]) -> None:
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from weakseg.stages import evaluate as evaluation
+
     table = Table("stage", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
     for column in table.columns[1:5]:
         column.justify = "right"

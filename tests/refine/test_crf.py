@@ -247,18 +247,19 @@ def problems(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     image = photo_like(rng, height, width)
     unary = rng.exponential(draw(st.sampled_from([0.1, 2.0, 50.0])), (n, height, width))
+    gaussian_compat, bilateral_compat = draw(st.sampled_from([(0, 0), (0.5, 1), (3, 10)]))
     config = CRFSettings(
         gaussian_sxy=draw(st.floats(0.5, 10)),
-        gaussian_compat=draw(st.sampled_from([0, 0.5, 3])),
+        gaussian_compat=gaussian_compat,
         bilateral_sxy=draw(st.floats(5, 100)),
         bilateral_srgb=draw(st.floats(2, 50)),
-        bilateral_compat=draw(st.sampled_from([0, 1, 10])),
+        bilateral_compat=bilateral_compat,
         iterations=draw(st.integers(0, 6)),
     )
     return image, unary.astype(np.float32), config
 
 
-laws = settings(max_examples=40, deadline=None)
+laws = settings(max_examples=25, deadline=None)
 
 
 @laws
@@ -421,6 +422,16 @@ def test_views_are_accepted():
     assert_array_equal(dense_crf(np.asfortranarray(image), strided, LABELS), expected)
 
 
+def test_compiles_without_a_cache_folder(monkeypatch):
+    def njit(cache=False, nogil=False):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(crf, "njit", njit)
+    assert crf._compiled(abs) is abs
+
+
 # Unaries
 
 
@@ -489,10 +500,20 @@ def test_dense_crf_rejects(image, unary, message):
         dense_crf(image, unary, LABELS)
 
 
-def test_dense_crf_rejects_standard_deviations_beyond_the_lattice():
+@pytest.mark.parametrize("deviations", [(1e-5, 50, 5), (3, 1e-5, 5), (3, 50, 1e-4)])
+def test_dense_crf_rejects_standard_deviations_beyond_the_lattice(deviations):
     image = photo_like(np.random.default_rng(0), 50, 50)
-    with pytest.raises(ValueError, match="bilateral_srgb"):
-        dense_crf(image, np.zeros((2, 50, 50), np.float32), CRFSettings(3, 3, 50, 1e-4, 10))
+    config = CRFSettings(deviations[0], 3, deviations[1], deviations[2], 10)
+    with pytest.raises(ValueError, match="expected a larger gaussian_sxy, bilateral_sxy or"):
+        dense_crf(image, np.zeros((2, 50, 50), np.float32), config)
+
+
+def test_small_standard_deviations_disconnect_the_pixels():
+    """At 1 / 1000 of a pixel only a pixel's own message is left, with weight 1."""
+    rng = np.random.default_rng(0)
+    unary = rng.exponential(1, (3, 20, 20)).astype(np.float32)
+    result = dense_crf(photo_like(rng, 20, 20), unary, CRFSettings(1e-3, 2, 1, 1, 0, 5))
+    assert_allclose(result, mean_field(2 * np.eye(400), unary, 5), atol=1e-4)
 
 
 @pytest.mark.parametrize(

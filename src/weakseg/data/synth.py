@@ -29,7 +29,7 @@ Window = tuple[slice, slice]
 
 SIDES = (160, 240)
 MAX_TAGS = 3
-OBJECTS = (0.3, 0.35, 0.22, 0.13)  # the chance of 1, 2, 3 and 4 objects
+OBJECTS = (0.35, 0.35, 0.2, 0.1)  # the chance of 1, 2, 3 and 4 objects
 PLACEMENTS = 12
 VAL_EVERY, VAL_AT = 5, 2  # no divisor of the number of classes, so that val holds every class
 SUPERSAMPLING = 3
@@ -177,7 +177,7 @@ _OWL_FACE = (
     *(_disc("dark", x, 0, 0.25) for x in (-0.55, 0.55)),
     _poly("amber", (-0.2, 0.3), (0.2, 0.3), (0, 0.85)),
 )
-_SHELL = (_disc("light", 0, 0, 1.0), _line("accent", 0.2, *_curl((0.05, 0.86), (0.1, 2.6))))
+_SHELL = (_disc("light", 0, 0, 1.0), _line("accent", 0.24, *_curl((0.05, 0.86), (0.1, 2.6))))
 
 _CABIN = (
     _poly("body", (-0.62, -0.7), (-0.38, -1.45), (0.4, -1.45), (0.72, -0.7)),
@@ -381,7 +381,7 @@ def _draw(
     right, bottom = np.clip(centre + high + size + 2, (left + 1, top + 1), limits).astype(int)
     window = slice(top, int(bottom)), slice(left, int(right))
 
-    accent = _colour(rng, (0.45, 0.85), (0.45, 0.9))
+    accent = _colour(rng, (0.55, 0.9), (0.35, 0.75))
     textured = [s for s in body + part if s.paint == "body"]
     flat = [s for s in body + part if s.paint != "body"]
     return _Thing(

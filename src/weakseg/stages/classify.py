@@ -1,8 +1,10 @@
 """Train the classifier on tags."""
 
 import json
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_atomically, write_json
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.weights import SOURCES, read_tensors
 from weakseg.recipe import BackboneSection, Recipe
 from weakseg.stages.base import Context
 from weakseg.stages.executor import available_cores
@@ -29,6 +32,7 @@ from weakseg.training.photos import TaggedPhotos
 NAME = "classify"
 CLASSIFIER = "classifier.safetensors"
 _MAX_LOADERS = 8
+_MADE_OF = "made_of"
 
 
 def train(context: Context) -> None:
@@ -50,6 +54,7 @@ def train(context: Context) -> None:
     batches = _Batches(kept, held_out, classes, recipe, network.backbone.mean.flatten().tolist())
     steps = settings.epochs * max(1, len(kept) // settings.batch_size)
     best = ModelCheckpoint(folder, "best", monitor="f1", mode="max", save_last=True)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with context.progress.track(NAME, steps) as advance:
         trainer = L.Trainer(
             accelerator=context.device.type,
@@ -64,12 +69,29 @@ def train(context: Context) -> None:
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
         )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
+        with _quiet():
             trainer.fit(training, batches, ckpt_path=_last_checkpoint(folder))
     _restore(training, Path(best.best_model_path))
     write_classifier(folder / CLASSIFIER, network, recipe.backbone, classes)
     write_json(folder / "scores.json", _scores(training, trainer, batches, classes))
+
+
+def check_backbone(recipe: Recipe) -> None:
+    """Find out, before anything runs, whether the recipe's backbone can be had.
+
+    Raises:
+        WeaksegError: if not, or if it lacks a stage that is wanted as a feature.
+    """
+    section = recipe.backbone
+    if section.weights not in SOURCES:
+        read_tensors(Path(section.weights))
+    stages = build_classifier(section.model_copy(update={"weights": "none"}), 1).backbone.stages
+    missing = [i for i in recipe.localize.feature_stages if i >= len(stages)]
+    if missing:
+        raise WeaksegError(
+            f"localize.feature_stages has {missing}; {section.name} has the stages 0 to "
+            f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
+        )
 
 
 def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
@@ -90,9 +112,11 @@ def write_classifier(
     path: Path, network: CamClassifier, backbone: BackboneSection, classes: tuple[str, ...]
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
-    made_of = {"backbone": backbone.model_dump_json(), "classes": json.dumps(classes)}
+    made_of = json.dumps({"backbone": backbone.model_dump(), "classes": classes})
+    # One entry: safetensors writes several in an order of its own each time.
+    metadata = {_MADE_OF: made_of}
     with write_atomically(path) as temporary:
-        safetensors.torch.save_file(network.state_dict(), temporary, metadata=made_of)
+        safetensors.torch.save_file(network.state_dict(), temporary, metadata)
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:
@@ -103,12 +127,10 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            made_of = file.metadata()
+            made_of = json.loads(file.metadata()[_MADE_OF])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        section = BackboneSection.model_validate_json(made_of["backbone"])
-        network = build_classifier(
-            section.model_copy(update={"weights": "none"}), len(json.loads(made_of["classes"]))
-        )
+        section = BackboneSection.model_validate(made_of["backbone"] | {"weights": "none"})
+        network = build_classifier(section, len(made_of["classes"]))
         network.load_state_dict(tensors)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         raise WeaksegError(
@@ -190,6 +212,15 @@ class _AtomicCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's hints, and torchmetrics' on tags that no held-out photo has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="No positive samples")
+        yield
+
+
 def _last_checkpoint(folder: Path) -> Path | None:
     path = folder / "last.ckpt"
     if not path.exists():
@@ -217,7 +248,8 @@ def _scores(
     training: ClassifierTraining, trainer: L.Trainer, batches: _Batches, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """F1 and average precision of the network that is kept, on the held-out tags."""
-    figures = trainer.validate(training, batches, verbose=False)[0]
+    with _quiet():
+        figures = trainer.validate(training, batches, verbose=False)[0]
     reporter = next(c for c in trainer.callbacks if isinstance(c, _Reporter))
     per_class = {
         name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()

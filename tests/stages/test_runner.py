@@ -1,0 +1,225 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from conftest import Start, masks, tiny_recipe
+from weakseg.errors import WeaksegError
+from weakseg.stages import classify
+from weakseg.stages.executor import LocalExecutor
+
+STAGES = [
+    "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "evaluate",
+    "panels",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import Lines, runner
+    from weakseg.stages.executor import InProcessExecutor
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    runner.run(tiny_recipe(), photos, out, InProcessExecutor(), Lines(), torch.device("cpu"))
+    return out
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def up_to_date(said: list[str]) -> list[str]:
+    return [line.split(":")[0] for line in said if line.endswith(": up to date")]
+
+
+def test_a_run_leaves_what_it_promises(finished: Path, photos: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert list(record["stages"]) == STAGES
+    assert all(s["finished"] and s["seconds"] >= 0 for s in record["stages"].values())
+    assert {"version", "seed", "device"} <= set(record)
+    rows = json.loads((finished / "metrics.json").read_text())["stages"]
+    names = ["cam", "cam-oracle", "seed", "svm", "svm+crf", "cam+crf"]
+    assert [row["name"] for row in rows] == names
+    for row in rows:
+        assert row["images"] == 10
+        assert 0 <= row["miou"] <= 1
+        assert row["protocol"]["ignore"] == 255
+        oracle = "oracle" in row["protocol"]["threshold_source"]
+        assert oracle is (row["name"] == "cam-oracle")
+    best = {row["name"]: row["miou"] for row in rows}
+    assert best["cam-oracle"] >= best["cam"]
+    for stage in ("cam", "seed", "svm", "svm+crf", "cam+crf"):
+        for photo in (photos / "JPEGImages").iterdir():
+            with Image.open(finished / stage / f"{photo.stem}.png") as mask:
+                assert mask.mode == "P"
+                assert mask.size == Image.open(photo).size
+    assert len(list((finished / "panels").glob("*.jpg"))) == 2
+    assert not list(finished.rglob(".partial-*"))
+
+
+def test_the_same_run_again_does_nothing(copy: Path, photos: Path, start: Start) -> None:
+    before = masks(copy)
+    assert up_to_date(start(photos, copy).said) == STAGES
+    assert masks(copy) == before
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "rerun"),
+    [
+        ("report", {"panels": 1}, ["panels"]),
+        ("cam_crf", {"confidence": 0.6}, ["cam+crf", "evaluate"]),
+        ("crf", {"confidence": 0.6}, ["svm+crf", "evaluate", "panels"]),
+        ("svm", {"cycles": 0}, ["svm", "svm+crf", "evaluate", "panels"]),
+        ("evaluate", {"cam_threshold": 0.3}, ["cam", "cam+crf", "evaluate"]),
+        ("localize", {"scales": [0.5, 1.0, 1.5]}, STAGES[2:]),
+        ("classify", {"epochs": 2}, STAGES[1:]),
+    ],
+)
+def test_a_changed_key_reruns_what_depends_on_it(
+    copy: Path, photos: Path, start: Start, section: str, values: dict, rerun: list[str]
+) -> None:
+    said = start(photos, copy, tiny_recipe(**{section: values})).said
+    assert up_to_date(said) == [stage for stage in STAGES if stage not in rerun]
+
+
+def test_a_changed_photo_or_tag_reruns_everything(
+    copy: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    assert up_to_date(start(data, copy).said) == STAGES
+    photo = next((data / "JPEGImages").iterdir())
+    os.utime(photo, ns=(0, 0))
+    assert up_to_date(start(data, copy).said) == []
+
+
+def test_without_masks_the_outputs_are_the_same_bytes(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    shutil.rmtree(data / "SegmentationClass")
+    said = start(data, tmp_path / "out").said
+    assert masks(tmp_path / "out") == masks(finished)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"stages": []}
+    assert any("no masks" in line for line in said)
+
+
+def test_new_masks_rerun_only_what_reads_them(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    os.utime(next((data / "SegmentationClass").iterdir()), ns=(0, 0))
+    assert up_to_date(start(data, out).said) == STAGES[:-2]
+
+
+def test_worker_processes_give_the_same_bytes(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    with LocalExecutor(2) as executor:
+        start(photos, tmp_path / "out", executor=executor)
+    assert masks(tmp_path / "out") == masks(finished)
+
+
+class CutOff(BaseException):
+    """As final as a kill: no handler of the program sees it."""
+
+
+@pytest.mark.parametrize("stage", ["localize", "svm", "svm+crf"])
+def test_a_cut_off_stage_goes_on_where_it_stopped(
+    finished: Path, photos: Path, start: Start, tmp_path: Path, stage: str
+) -> None:
+    class Cut:
+        def __init__(self, at: int) -> None:
+            self.left = at
+
+        def map(self, make, items):
+            work = make()
+            for item in items:
+                if (tmp_path / "out" / stage).exists():
+                    if self.left == 0:
+                        raise CutOff
+                    self.left -= 1
+                yield work(item)
+
+    out = tmp_path / "out"
+    with pytest.raises(CutOff):
+        start(photos, out, executor=Cut(at=4))
+    leftover = out / stage / ".partial-killed.png"
+    leftover.touch()
+    said = start(photos, out).said
+    assert f"{stage}: 4 of 10 done before" in said
+    assert masks(out) == masks(finished)
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_cut_off_training_gives_the_same_network(
+    finished: Path,
+    photos: Path,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: int,
+) -> None:
+    with monkeypatch.context() as patched:
+        original = classify.ClassifierTraining.training_step
+
+        def training_step(self, batch, index):
+            if self.current_epoch == epoch:
+                raise CutOff
+            return original(self, batch, index)
+
+        patched.setattr(classify.ClassifierTraining, "training_step", training_step)
+        with pytest.raises(CutOff):
+            start(photos, tmp_path / "out")
+    start(photos, tmp_path / "out")
+    assert masks(tmp_path / "out") == masks(finished)
+    scores = [
+        json.loads((o / "classify/scores.json").read_text()) for o in (tmp_path / "out", finished)
+    ]
+    assert scores[0] == scores[1]
+    assert [e["epoch"] for e in scores[0]["epochs"]] == [1, 2, 3]
+
+
+def test_unreadable_photos_are_named_and_left_out(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data"))
+    broken = sorted((data / "JPEGImages").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:200])
+    said = start(data, tmp_path / "out").said
+    assert any(line.startswith("left out:") and broken.name in line for line in said)
+    assert len(list((tmp_path / "out" / "svm+crf").glob("*.png"))) == 9
+
+
+@pytest.mark.parametrize("name", ["last.ckpt"])
+def test_a_corrupt_checkpoint_is_one_clear_error(
+    copy: Path, photos: Path, start: Start, name: str
+) -> None:
+    (copy / "classify" / "classifier.safetensors").unlink()
+    (copy / "classify" / name).write_bytes(b"corrupt")
+    record = json.loads((copy / "run.json").read_text())
+    record["stages"]["classify"]["finished"] = False
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(WeaksegError, match=r"no whole checkpoint.*Remove the folder"):
+        start(photos, copy)
+
+
+def test_a_corrupt_classifier_is_one_clear_error(copy: Path, photos: Path, start: Start) -> None:
+    path = copy / "classify" / "classifier.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    recipe = tiny_recipe(localize={"scales": [1.0, 0.5, 2.0]})
+    with pytest.raises(WeaksegError, match=r"no whole classifier.*Remove the folder"):
+        start(photos, copy, recipe)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(photos: Path, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(WeaksegError, match="no run's folder"):
+        start(photos, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

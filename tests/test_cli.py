@@ -1,0 +1,175 @@
+"""The real command line, as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny import TINY
+from weakseg.cli import main
+
+COMMAND = Path(sys.executable).with_name("weakseg")
+
+
+def weakseg(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(COMMAND), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "data"
+    made = weakseg("data", "synth", folder, "--images", 8, "--seed", 1)
+    assert made.returncode == 0, made.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "run"
+    result = weakseg("run", recipe, "--data", data, "--out", out, "classify.epochs=1")
+    assert result.returncode == 0, result.stderr
+    for name in ("cam", "cam-oracle", "seed", "svm", "svm+crf", "cam+crf"):
+        assert name in result.stdout
+    assert result.stdout.strip().endswith(f"Pictures to look at: {out / 'panels'}")
+    assert "localize: 8/8" in result.stderr
+    return out
+
+
+def test_run_again_resumes(data: Path, recipe: Path, finished: Path) -> None:
+    again = weakseg("run", recipe, "--data", data, "--out", finished, "classify.epochs=1")
+    assert again.returncode == 0, again.stderr
+    assert "svm+crf: up to date" in again.stderr
+    resolved = yaml.safe_load((finished / "recipe.yaml").read_text())
+    assert resolved["classify"]["epochs"] == 1
+
+
+def test_evaluate_gives_the_figures_of_the_run(data: Path, finished: Path, tmp_path: Path) -> None:
+    result = weakseg(
+        "evaluate", "--pred", finished / "svm", "--data", data, "--split", "all",
+        "--json", tmp_path / "figures.json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    rows = json.loads((finished / "metrics.json").read_text())["stages"]
+    row = next(row for row in rows if row["name"] == "svm")
+    assert {k: figures[k] for k in ("images", "miou", "per_class")} == {
+        k: row[k] for k in ("images", "miou", "per_class")
+    }
+
+
+def test_check_reports_and_judges(data: Path, tmp_path: Path) -> None:
+    result = weakseg("data", "check", data)
+    assert result.returncode == 0
+    assert "8 photos, 8 tagged, 8 with a mask" in result.stdout
+    (tmp_path / "images").mkdir()
+    (tmp_path / "tags.csv").write_text("image,tags\nnone,cat\n")
+    assert weakseg("data", "check", tmp_path).returncode == 1
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(sys, "argv", ["weakseg", "list", *arguments])
+        main()
+    return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("recipes", ["demo", "refined_pixel_labeling"]),
+        ("seeds", ["cam"]),
+        ("refiners", ["svm", "crf"]),
+        ("formats", ["voc", "tagged-folder"]),
+    ],
+)
+def test_list(what: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(names) <= set(listed(capsys, what))
+
+
+def test_list_backbones_takes_wildcards(capsys: pytest.CaptureFixture[str]) -> None:
+    names = listed(capsys, "backbones", "*net_lite?")
+    assert "efficientnet_lite1" in names and "resnet50" not in names
+
+
+USER_ERRORS = [
+    (["run", "demo", "--data", "/nowhere", "--out", "OUT"], "There is no folder /nowhere"),
+    (["run", "domo", "--data", "DATA", "--out", "OUT"], "Did you mean 'demo'"),
+    (["run", "demo", "--data", "DATA", "--out", "OUT", "svm.cycels=1"], "did you mean cycles"),
+    (
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "svm.background_threshold=2"],
+        "background_threshold",
+    ),
+    (["run", "demo", "--data", "DATA", "--out", "OUT", "data.split=tran"], "train"),
+    (
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "backbone.name=resnet5"],
+        "Did you mean 'resnet50'",
+    ),
+    (
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "backbone.weights=/no.pth"],
+        "There is no weights file",
+    ),
+    (
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "localize.feature_stages=[9]"],
+        "stages 0 to 4",
+    ),
+    (["run", "demo", "--data", "DATA", "--out", "DATA"], "no run's folder"),
+    (["run", "demo", "--data", "DATA", "--out", "OUT", "--device", "tpu"], "cuda"),
+    (["list", "networks"], "backbones"),
+    (["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"], "no folder /nowhere"),
+    (["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all"], "no mask for 8 of 8"),
+    (["data", "synth", "DATA", "--images", "3"], "DATA"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), USER_ERRORS)
+def test_user_errors_are_one_line_and_exit_code_2(
+    data: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"DATA": str(data), "OUT": str(tmp_path / "out")}
+    monkeypatch.setattr(sys, "argv", ["weakseg", *[places.get(a, a) for a in arguments]])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ") and places.get(message, message) in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(data: Path, tmp_path: Path) -> None:
+    result = weakseg("--debug", "run", "domo", "--data", data, "--out", tmp_path)
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line(data: Path) -> None:
+    result = weakseg("data", "synth", "/dev/full/data", "--images", 1)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
+
+
+def test_help_does_not_import_pytorch() -> None:
+    code = "import sys, weakseg.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

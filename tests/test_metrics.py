@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from weakseg.metrics import ConfusionMatrix
+from weakseg.stages.evaluate import sweep_thresholds
+
+CLASSES = ("cat", "dog")
+truths = arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2, 255]))
+predictions = arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2, 255]))
+
+
+def naive_iou(pairs, class_id: int) -> float:
+    intersection = union = 0
+    for truth, prediction in pairs:
+        for t, p in zip(truth.ravel(), prediction.ravel(), strict=True):
+            if t != 255:
+                intersection += t == class_id and p == class_id
+                union += t == class_id or p == class_id
+    return intersection / union if union else float("nan")
+
+
+@given(truths, predictions, truths, predictions)
+def test_iou_is_the_naive_one_over_the_whole_set(t1, p1, t2, p2) -> None:
+    matrix = ConfusionMatrix(CLASSES)
+    matrix.update(t1, p1)
+    matrix.update(t2, p2)
+    expected = [naive_iou([(t1, p1), (t2, p2)], c) for c in range(3)]
+    np.testing.assert_allclose(matrix.iou(), expected)
+    if not np.isnan(expected).all():
+        assert matrix.summary()["miou"] == pytest.approx(np.nanmean(expected))
+
+
+def test_summary_of_a_case_counted_by_hand() -> None:
+    matrix = ConfusionMatrix(CLASSES)
+    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    prediction = np.array([[0, 1, 1, 255, 2]], np.uint8)
+    matrix.update(truth, prediction)
+    assert matrix.summary() == {
+        "images": 1,
+        "miou": pytest.approx((1 / 2 + 1 / 3) / 2),
+        "mean_accuracy": pytest.approx((1 / 2 + 1 / 2) / 2),
+        "pixel_accuracy": pytest.approx(2 / 4),
+        "per_class": {"background": 0.5, "cat": pytest.approx(1 / 3), "dog": None},
+    }
+
+
+def test_nothing_seen_gives_no_figures() -> None:
+    assert ConfusionMatrix(CLASSES).summary()["miou"] is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "message"),
+    [
+        (np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), "2 by 3 pixels"),
+        (np.full((1, 1), 3, np.uint8), np.zeros((1, 1), np.uint8), "ground truth has id 3"),
+        (np.zeros((1, 1), np.uint8), np.full((1, 1), 4, np.uint8), "prediction has id 4"),
+    ],
+)
+def test_masks_that_can_not_be_compared(truth, prediction, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConfusionMatrix(CLASSES).update(truth, prediction)
+
+
+@given(
+    truths,
+    arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])),
+    st.sampled_from([(1, 2), (1,), (2,), ()]),
+)
+def test_threshold_sweep_equals_a_mask_at_every_threshold(truth, cam, class_ids) -> None:
+    cam = cam[: len(class_ids)]
+    thresholds = np.array([0.0, 0.1, 0.3, 0.5, 1.0], np.float32)
+    counts = sweep_thresholds(truth, cam, class_ids, len(CLASSES), thresholds)
+    for threshold, at_threshold in zip(thresholds, counts, strict=True):
+        mask = np.zeros(truth.shape, np.uint8)
+        for y, x in np.ndindex(truth.shape):
+            if len(cam) and cam[:, y, x].max() > threshold:
+                mask[y, x] = class_ids[cam[:, y, x].argmax()]
+        matrix = ConfusionMatrix(CLASSES)
+        matrix.update(truth, mask)
+        np.testing.assert_array_equal(at_threshold, matrix.counts)

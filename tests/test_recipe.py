@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from weakseg.errors import WeaksegError
+from weakseg.recipe import dump_recipe, load_recipe, shipped_recipes
+from weakseg.stages.pipeline import stages
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_whole_and_says_how_to_start_it(name: str) -> None:
+    recipe = load_recipe(name)
+    assert stages(recipe)
+    text = Path(__file__).parents[1].joinpath(f"src/weakseg/recipes/{name}.yaml").read_text()
+    comment = text.split("\nseed:")[0]
+    assert all(word in comment for word in ("Needs:", "Start:", f"weakseg run {name}"))
+    assert shipped_recipes()[name]
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(str(path)) == recipe
+
+
+def test_refined_pixel_labeling_has_the_papers_numbers() -> None:
+    recipe = load_recipe("refined_pixel_labeling")
+    assert recipe.backbone.name == "resnet50"
+    assert (recipe.backbone.output_stride, recipe.backbone.dilated) == (16, False)
+    assert recipe.localize.scales == (0.5, 1.0, 1.5, 2.0)
+    svm = recipe.svm
+    assert (svm.foreground_threshold, svm.background_threshold) == (0.2, 0.05)
+    assert (svm.samples_per_class, svm.exclusion_threshold, svm.cycles) == (2500, 0.2, 5)
+    assert recipe.classify.optimizer.momentum == 0
+
+
+def test_overrides_change_single_values() -> None:
+    recipe = load_recipe("demo", ["svm.cycles=2", "svm.exclusion_threshold=null", "seed=7"])
+    assert (recipe.svm.cycles, recipe.svm.exclusion_threshold, recipe.seed) == (2, None, 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["svm.cicles=2"], ["svm.cicles", "did you mean cycles"]),
+        (["svm.cycles=-1"], ["svm", "cycles"]),
+        (["svm.background_threshold=0.9"], ["svm", "0.9"]),
+        (["clasify.epochs=2"], ["clasify", "did you mean classify"]),
+        (["classify.epochs=many"], ["classify.epochs", "'many'"]),
+        (["classify.optimizer.name=adam"], ["classify.optimizer", "sgd", "adamw"]),
+        (["classify.long_side=[640, 320]"], ["long_side is [640, 320]"]),
+        (["localize.feature_scales=[3.0]"], ["feature_scales has [3.0]"]),
+        (["evaluate.cam_threshold=1.5"], ["evaluate.cam_threshold", "1.5"]),
+        (["crf.kernels.bilateral_srgb=0"], ["crf.kernels", "bilateral_srgb"]),
+        (["svm.cycles=-1", "classify.epochs=0"], ["svm", "classify.epochs"]),
+        (["svm.cycles"], ["has no '='"]),
+        (["seed.x=1"], ["'seed' is a value"]),
+        (["seed=[1"], ["no YAML"]),
+    ],
+)
+def test_one_line_names_every_problem(overrides: list[str], parts: list[str]) -> None:
+    with pytest.raises(WeaksegError) as caught:
+        load_recipe("demo", overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_unknown_and_broken_recipes(tmp_path: Path) -> None:
+    with pytest.raises(WeaksegError, match="Did you mean 'demo'"):
+        load_recipe("demos")
+    with pytest.raises(WeaksegError, match="can't be read"):
+        load_recipe(str(tmp_path / "none.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(WeaksegError, match="is no YAML"):
+        load_recipe(str(broken))
+    broken.write_text(yaml.safe_dump([1, 2]))
+    with pytest.raises(WeaksegError, match="is no recipe"):
+        load_recipe(str(broken))
