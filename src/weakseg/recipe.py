@@ -45,6 +45,7 @@ class BackboneSection(Section):
     weights: str = "imagenet"
     output_stride: Literal[8, 16, 32] = 32
     dilated: bool = True
+    head_convolution: bool = True
     frozen_stages: Annotated[int, Field(ge=-1)] = 0
 
 

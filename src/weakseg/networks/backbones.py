@@ -1,7 +1,7 @@
 """Backbones: any timm model that gives feature maps, behind one contract.
 
 A backbone gives its *stages*, feature maps from fine to coarse, and a *final* map, the deepest
-one (for EfficientNet and its kin the output of the convolution after the last stage). Stage `i`
+one. Stage `i`
 has `stages[i].stride` image pixels a cell and `stages[i].channels` channels; a map's side is
 the image's side over the stride, rounded up. Mean and standard deviation come with the weights:
 callers pass images in [0, 1], and the backbone normalises.
@@ -41,6 +41,8 @@ class Backbone(nn.Module):
         output_stride: image pixels a cell of the final map: 32, 16 or 8.
         dilated: whether a stride that is taken out is made up for by dilation. IRN's and SIPE's
             ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1).
+        head_convolution: whether the final map is that of the convolution which EfficientNet and
+            its kin have behind their last stage, or the last stage itself.
         frozen_stages: how many stages, from the finest, are not trained. Everything before the
             end of the last of them is frozen, the stem included. `-1` freezes the whole.
 
@@ -62,6 +64,7 @@ class Backbone(nn.Module):
         weights: str = "imagenet",
         output_stride: int = 32,
         dilated: bool = True,
+        head_convolution: bool = True,
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
@@ -78,6 +81,9 @@ class Backbone(nn.Module):
             _remove_dilation(self.model)
         load_weights(self.model, name, weights)
         self.stages, self.final = _measure(self.model, name)
+        self._head_convolution = head_convolution
+        if not head_convolution:
+            self.final = self.stages[-1]
         if self.final.stride != output_stride:
             raise WeaksegError(
                 f"{name} has an output stride of {self.final.stride}, not {output_stride}."
@@ -96,9 +102,16 @@ class Backbone(nn.Module):
                 to coarse.
         """
         normalised = (images - self.mean) / self.std
-        indices = sorted(stages) or [0]  # timm wants at least one
-        final, maps = self.model.forward_intermediates(normalised, indices=indices)
-        return Features(final, maps[: len(stages)])
+        last = len(self.stages) - 1
+        indices = sorted({*stages, last})
+        if self._head_convolution:
+            final, maps = self.model.forward_intermediates(normalised, indices=indices)
+        else:
+            maps = self.model.forward_intermediates(
+                normalised, indices=indices, intermediates_only=True
+            )
+            final = maps[-1]
+        return Features(final, maps if last in stages else maps[:-1])
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

@@ -20,13 +20,15 @@ class CamClassifier(nn.Module):
     """A backbone, a 1x1 convolution without bias, and global average pooling.
 
     Without a bias a class's logit is the mean of its map, so that the map says where the evidence
-    lies (Zhou et al. 2016).
+    lies (Zhou et al. 2016). The convolution starts at zero (our choice): its maps hold nothing
+    but what was learned, which shows when the backbone is frozen and the training short.
     """
 
     def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Conv2d(backbone.final.channels, classes, kernel_size=1, bias=False)
+        nn.init.zeros_(self.head.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images, float (N, 3, H, W) in [0, 1]."""

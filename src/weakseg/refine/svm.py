@@ -244,6 +244,7 @@ class _PixelSVM:
         self._classes = len(solver.classes_)
         pairs = list(itertools.combinations(range(self._classes), 2))
         weights = np.zeros((len(solver.support_), len(pairs)), np.float32)
+        self._pair_means = np.zeros((self._classes, len(pairs)), np.float32)
         # libsvm's layout: in the pair (i, j) the coefficients of i's support vectors are in row
         # j - 1, those of j's in row i. With two classes scikit-learn turns all signs around.
         sign = -1 if self._classes == 2 else 1
@@ -251,36 +252,24 @@ class _PixelSVM:
         for pair, (i, j) in enumerate(pairs):
             weights[owner == i, pair] = sign * solver.dual_coef_[j - 1, owner == i]
             weights[owner == j, pair] = sign * solver.dual_coef_[i, owner == j]
+            self._pair_means[[i, j], pair] = 1 / self._classes, -1 / self._classes
         self._weights = weights
         self._intercepts = (sign * solver.intercept_).astype(np.float32)
 
     def scores(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """One score for each class and pixel: float32 (m, p) for `pixels` (p, D).
 
-        With two classes, plus and minus half the decision value. With more, the pairs that a
-        class wins plus its squashed sum of decision values, as scikit-learn's
-        `decision_function_shape="ovr"`.
+        The scores whose differences fit the pairs' decision values best in the least squares
+        sense: a class's mean over all m classes of its decision values. With two classes, plus
+        and minus half the decision value. Votes would jump where a pair is nearly equal, which
+        neither upsampling nor a softmax survives.
         """
         scores = np.empty((self._classes, len(pixels)), np.float32)
         for rows in _blocks(len(pixels)):
             kernel = self._kernel_matrix(pixels[rows], self._support)
             margins = kernel @ self._weights + self._intercepts
-            scores[:, rows] = self._class_scores(margins.T)
+            scores[:, rows] = self._pair_means @ margins.T
         return scores
-
-    def _class_scores(self, margins: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._classes == 2:
-            return np.concatenate([margins, -margins]) * np.float32(0.5)
-        votes = np.zeros((self._classes, margins.shape[1]), np.float32)
-        confidence = np.zeros_like(votes)
-        pairs = itertools.combinations(range(self._classes), 2)
-        for (i, j), margin in zip(pairs, margins, strict=True):
-            votes[i] += margin >= 0
-            votes[j] += margin < 0
-            confidence[i] += margin
-            confidence[j] -= margin
-        votes += confidence / (3 * (np.abs(confidence) + 1))
-        return votes
 
     def _kernel_matrix(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
         kernel: NDArray[np.float32] = a @ b.T

@@ -102,6 +102,7 @@ def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
             backbone.weights,
             backbone.output_stride,
             backbone.dilated,
+            backbone.head_convolution,
             backbone.frozen_stages,
         ),
         classes,
