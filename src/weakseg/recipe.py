@@ -22,6 +22,7 @@ from weakseg.refine.svm import SVMSettings
 from weakseg.training.optimizers import SGD, AdamW
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
 for _settings in (SVMSettings, CRFSettings, SGD, AdamW):
@@ -63,7 +64,7 @@ class Classify(Section):
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = "32-true"
 
     @model_validator(mode="after")
     def _ordered(self) -> "Classify":
@@ -83,6 +84,7 @@ class Localize(Section):
     scales: Scales
     feature_stages: tuple[Annotated[int, Field(ge=0)], ...]
     feature_scales: Scales
+    precision: Precision = "32-true"
     every: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")

@@ -64,9 +64,9 @@ def localize(
     for scale in scales:
         wanted = feature_stages if scale in feature_scales else ()
         maps, stages = network.class_maps(_with_mirror_image(_rescale(image, scale)), wanted)
-        total += _resize(_add_mirror_image(F.relu(maps[:, list(classes)])), size)
+        total += _resize(_add_mirror_image(F.relu(maps[:, list(classes)].float())), size)
         if wanted:
-            levels = [_resize(_add_mirror_image(stage), size) for stage in stages]
+            levels = [_resize(_add_mirror_image(stage.float()), size) for stage in stages]
             features += torch.cat(levels) / (2 * len(feature_scales))
     cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
     return Localization(cam.cpu().numpy(), features.half().cpu().numpy())

@@ -24,11 +24,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic, models, register_model
-from numba.np.arrayobj import make_array
+from numba import njit
 from numpy.typing import NDArray
+
+from weakseg.refine.lanes import add_scaled, exp_below, load, row_maximum, row_sum, store
 
 __all__ = ["CRFSettings", "dense_crf", "unary_from_labels", "unary_from_probabilities"]
 
@@ -206,159 +205,6 @@ def _kernels(image: NDArray[np.uint8], settings: CRFSettings) -> list[_Kernel]:
             np.divide(np.moveaxis(image, 2, 0), np.float32(srgb), out=features[2:])
         kernels.append(_Kernel(features.reshape(len(features), -1), float(compat)))
     return kernels
-
-
-# SIMD rows. LLVM's auto-vectoriser can't prove that the rows of a scatter don't overlap and falls
-# back to scalars, about three times slower, so the few operations on rows are spelled out for it.
-
-
-def _operation(function: Callable[..., Any]) -> Callable[..., Any]:
-    operation: Callable[..., Any] = intrinsic(function)
-    return operation
-
-
-class _Lanes(types.Type):
-    """Numba's type of a SIMD vector of float32."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        super().__init__(name=f"Lanes({width})")
-
-
-@register_model(_Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, lanes: _Lanes) -> None:
-        super().__init__(manager, lanes, ir.VectorType(ir.FloatType(), lanes.width))
-
-
-_CONTRACT = ("contract",)
-
-
-def _pointer(
-    context: Any, builder: Any, array_type: Any, array: Any, start: Any, width: int
-) -> Any:
-    address = builder.gep(make_array(array_type)(context, builder, array).data, [start])
-    return builder.bitcast(address, ir.PointerType(ir.VectorType(ir.FloatType(), width)))
-
-
-def _broadcast(builder: Any, scalar: Any, width: int) -> Any:
-    index = ir.IntType(32)
-    undefined = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
-    first = builder.insert_element(undefined, scalar, ir.Constant(index, 0))
-    mask = ir.Constant(ir.VectorType(index, width), [0] * width)
-    return builder.shuffle_vector(first, undefined, mask)
-
-
-def _horizontal(builder: Any, name: str, lanes: _Lanes, arguments: list[Any]) -> Any:
-    function = builder.module.declare_intrinsic(
-        f"llvm.vector.reduce.{name}.v{lanes.width}f32",
-        fnty=ir.FunctionType(ir.FloatType(), [argument.type for argument in arguments]),
-    )
-    return builder.call(function, arguments, fastmath=("nnan", "reassoc"))
-
-
-@_operation
-def _load(typing_context: Any, array: Any, start: Any, lanes: Any) -> Any:
-    """The `len(lanes)` numbers of the flat float32 array from `start` on."""
-    result = _Lanes(len(lanes))
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array_value, start_value, _ = arguments
-        address = _pointer(
-            context, builder, signature.args[0], array_value, start_value, result.width
-        )
-        return builder.load(address, align=4)
-
-    return result(array, types.intp, lanes), generate
-
-
-@_operation
-def _store(typing_context: Any, array: Any, start: Any, row: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array_value, start_value, row_value = arguments
-        address = _pointer(context, builder, signature.args[0], array_value, start_value, row.width)
-        builder.store(row_value, address, align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, row), generate
-
-
-@_operation
-def _add_scaled(typing_context: Any, row: Any, factor: Any, other: Any) -> Any:
-    """`row + factor * other`, with a scalar factor."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row_value, factor_value, other_value = arguments
-        factors = _broadcast(builder, factor_value, row.width)
-        return builder.fadd(
-            row_value, builder.fmul(factors, other_value, flags=_CONTRACT), flags=_CONTRACT
-        )
-
-    return row(row, types.float32, row), generate
-
-
-@_operation
-def _maximum(typing_context: Any, row: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _horizontal(builder, "fmax", row, [arguments[0]])
-
-    return types.float32(row), generate
-
-
-@_operation
-def _total(typing_context: Any, row: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        zero = ir.Constant(ir.FloatType(), 0.0)
-        return _horizontal(builder, "fadd", row, [zero, arguments[0]])
-
-    return types.float32(row), generate
-
-
-@_operation
-def _exp_below(typing_context: Any, row: Any, top: Any) -> Any:
-    """`exp(row - top)` where no number of `row` exceeds `top`, to 2 ulp; at least e^-64.
-
-    The floor keeps products with lattice weights out of the subnormal numbers, which are slow.
-    exp(x) = 2^k exp(r), |r| <= log(2) / 2, and a polynomial for exp(r) (Cephes, expf).
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row_value, top_value = arguments
-        vector = row_value.type
-        integers = ir.VectorType(ir.IntType(32), row.width)
-
-        def constant(value: float) -> Any:
-            return ir.Constant(vector, [value] * row.width)
-
-        def multiply_add(factor: Any, other: Any, summand: Any) -> Any:
-            return builder.fadd(
-                builder.fmul(factor, other, flags=_CONTRACT), summand, flags=_CONTRACT
-            )
-
-        x = builder.fsub(row_value, _broadcast(builder, top_value, row.width))
-        low = constant(-64.0)
-        x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
-        k = builder.fptosi(multiply_add(x, constant(np.log2(np.e)), constant(-0.5)), integers)
-        whole = builder.sitofp(k, vector)
-        r = multiply_add(whole, constant(-0.693359375), x)
-        r = multiply_add(whole, constant(2.12194440e-4), r)
-        p = constant(1.9875691500e-4)
-        for coefficient in (
-            1.3981999507e-3,
-            8.3334519073e-3,
-            4.1665795894e-2,
-            1.6666665459e-1,
-            5.0000001201e-1,
-        ):
-            p = multiply_add(p, r, constant(coefficient))
-        p = multiply_add(builder.fmul(p, r), r, r)
-        p = builder.fadd(p, constant(1.0))
-        bias = ir.Constant(integers, [127] * row.width)
-        mantissa_bits = ir.Constant(integers, [23] * row.width)
-        power = builder.bitcast(builder.shl(builder.add(k, bias), mantissa_bits), vector)
-        return builder.fmul(p, power)
-
-    return row(row, types.float32), generate
 
 
 # The permutohedral lattice
@@ -614,16 +460,16 @@ def _blur(values: Any, chains: Any, starts: Any, width: int, lanes: Any) -> None
     for chain in range(len(starts) - 1):
         for block in range(0, width, len(lanes)):
             here = chains[starts[chain]] * width + block
-            value = _load(values, here, lanes)
+            value = load(values, here, lanes)
             blurred = value
             for link in range(starts[chain] + 1, starts[chain + 1]):
                 ahead = chains[link] * width + block
-                following = _load(values, ahead, lanes)
-                _store(values, here, _add_scaled(blurred, half, following))
-                blurred = _add_scaled(following, half, value)
+                following = load(values, ahead, lanes)
+                store(values, here, add_scaled(blurred, half, following))
+                blurred = add_scaled(following, half, value)
                 value = following
                 here = ahead
-            _store(values, here, blurred)
+            store(values, here, blurred)
 
 
 # Mean field
@@ -697,20 +543,20 @@ def _update(
         for i in range(count):
             pixel = first + i
             for block in range(0, width, len(lanes)):
-                score = _load(scores, pixel * width + block, lanes)
+                score = load(scores, pixel * width + block, lanes)
                 for corner in range(len(corners)):
-                    message = _load(messages, vertices[pixel, corner] * width + block, lanes)
-                    score = _add_scaled(score, weights[pixel, corner], message)
-                _store(flat, i * width + block, score)
+                    message = load(messages, vertices[pixel, corner] * width + block, lanes)
+                    score = add_scaled(score, weights[pixel, corner], message)
+                store(flat, i * width + block, score)
         for i in range(count):
             top = np.float32(0)
             for block in range(0, width, len(lanes)):
-                top = max(top, _maximum(_load(flat, i * width + block, lanes)))
+                top = max(top, row_maximum(load(flat, i * width + block, lanes)))
             total = np.float32(0)
             for block in range(0, width, len(lanes)):
-                numerator = _exp_below(_load(flat, i * width + block, lanes), top)
-                _store(flat, i * width + block, numerator)
-                total += _total(numerator)
+                numerator = exp_below(load(flat, i * width + block, lanes), top)
+                store(flat, i * width + block, numerator)
+                total += row_sum(numerator)
             shares[i] = np.float32(1) / total
         if last:
             for i in range(count):
@@ -720,9 +566,9 @@ def _update(
             for i in range(count):
                 pixel = first + i
                 for block in range(0, width, len(lanes)):
-                    numerator = _load(flat, i * width + block, lanes)
+                    numerator = load(flat, i * width + block, lanes)
                     for corner in range(len(corners)):
                         start = vertices[pixel, corner] * width + block
                         weight = weights[pixel, corner] * shares[i]
-                        so_far = _load(splatted, start, lanes)
-                        _store(splatted, start, _add_scaled(so_far, weight, numerator))
+                        so_far = load(splatted, start, lanes)
+                        store(splatted, start, add_scaled(so_far, weight, numerator))

@@ -116,8 +116,9 @@ def write_classifier(
     made_of = json.dumps({"backbone": backbone.model_dump(), "classes": classes})
     # One entry: safetensors writes several in an order of its own each time.
     metadata = {_MADE_OF: made_of}
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     with write_atomically(path) as temporary:
-        safetensors.torch.save_file(network.state_dict(), temporary, metadata)
+        safetensors.torch.save_file(tensors, temporary, metadata)
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:

@@ -23,6 +23,7 @@ NAME = "localize"
 CAM = "cam"
 SEED = "seed"
 SUFFIX = ".safetensors"
+_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def run(context: Context) -> None:
@@ -77,17 +78,21 @@ class _Localizer:
     device: str
 
     def __call__(self) -> Callable[[PhotoTask], None]:
-        network = classify.read_classifier(self.classifier, torch.device(self.device))
+        device = torch.device(self.device)
+        network = classify.read_classifier(self.classifier, device)
+        precision = _AUTOCAST[self.settings.precision]
 
         def work(task: PhotoTask) -> None:
-            found = localize(
-                network,
-                read_photo(task.sample.image),
-                [class_id - 1 for class_id in task.class_ids],
-                self.settings.scales,
-                self.settings.feature_stages,
-                self.settings.feature_scales,
-            )
+            photo = read_photo(task.sample.image)
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                found = localize(
+                    network,
+                    photo,
+                    [class_id - 1 for class_id in task.class_ids],
+                    self.settings.scales,
+                    self.settings.feature_stages,
+                    self.settings.feature_scales,
+                )
             with write_atomically(self.folder / f"{task.id}{SUFFIX}") as temporary:
                 safetensors.numpy.save_file(found._asdict(), temporary)
 
