@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weakseg.data.dataset import Sample
+from weakseg.data.split import split_by_tags
+
+tags = st.lists(st.sampled_from("abcde"), unique=True, max_size=3).map(tuple)
+
+
+def samples_of(tag_lists: list[tuple[str, ...]]) -> list[Sample]:
+    return [Sample(str(i), Path(f"{i}.jpg"), t, None) for i, t in enumerate(tag_lists)]
+
+
+@given(st.lists(tags, max_size=60), st.floats(0.05, 0.5), st.integers(0, 9))
+def test_parts_are_disjoint_whole_and_in_order(tag_lists, fraction, seed) -> None:
+    samples = samples_of(tag_lists)
+    kept, held_out = split_by_tags(samples, fraction, seed)
+    assert sorted([*kept, *held_out], key=lambda s: int(s.id)) == samples
+    for part in (kept, held_out):
+        assert part == sorted(part, key=lambda s: int(s.id))
+    assert split_by_tags(samples, fraction, seed) == (kept, held_out)
+
+
+def test_rare_tags_are_held_out_as_frequent_ones_are() -> None:
+    samples = samples_of([("a",)] * 200 + [("a", "b")] * 30 + [("c",)] * 4 + [()] * 10)
+    _, held_out = split_by_tags(samples, 0.1, seed=0)
+    counts = {t: sum(t in s.tags for s in held_out) for t in "abc"}
+    assert counts == {"a": 23, "b": 3, "c": 1}
+    assert sum(not s.tags for s in held_out) == 1
+
+
+def test_another_seed_holds_out_others() -> None:
+    samples = samples_of([("a",)] * 100)
+    assert split_by_tags(samples, 0.1, 0)[1] != split_by_tags(samples, 0.1, 1)[1]

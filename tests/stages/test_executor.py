@@ -1,0 +1,59 @@
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from weakseg.errors import WeaksegError
+from weakseg.stages.executor import InProcessExecutor, LocalExecutor
+
+
+@dataclass(frozen=True)
+class Squares:
+    def __call__(self) -> Callable[[int], tuple[int, int, int]]:
+        made = []
+
+        def work(item: int) -> tuple[int, int, int]:
+            made.append(item)
+            return item**2, len(made), torch.get_num_threads()
+
+        return work
+
+
+@dataclass(frozen=True)
+class Failing:
+    kill: bool
+
+    def __call__(self) -> Callable[[int], int]:
+        def work(item: int) -> int:
+            if item == 5:
+                if self.kill:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise WeaksegError("five is no number")
+            return item
+
+        return work
+
+
+def test_results_come_in_order_from_single_threaded_workers_that_keep_what_they_made() -> None:
+    with LocalExecutor(2) as executor:
+        results = list(executor.map(Squares(), range(40)))
+        again = list(executor.map(Squares(), range(2)))
+    assert [square for square, _, _ in results] == [i**2 for i in range(40)]
+    assert max(count for _, count, _ in results) >= 20
+    assert {threads for _, _, threads in results} == {1}
+    assert max(count for _, count, _ in again) > 1
+
+
+def test_an_error_of_a_worker_is_the_callers() -> None:
+    with LocalExecutor(2) as executor, pytest.raises(WeaksegError, match="five is no number"):
+        list(executor.map(Failing(kill=False), range(20)))
+    with pytest.raises(WeaksegError, match="five is no number"):
+        list(InProcessExecutor().map(Failing(kill=False), range(20)))
+
+
+def test_a_killed_worker_is_one_clear_error() -> None:
+    with LocalExecutor(1) as executor, pytest.raises(WeaksegError, match="--workers 1"):
+        list(executor.map(Failing(kill=True), range(20)))
