@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
 from pydantic import (
     BaseModel,
@@ -23,6 +24,9 @@ from weakseg.training.optimizers import SGD, AdamW
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The type that a network computes in, where it is not float32."""
+
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
 for _settings in (SVMSettings, CRFSettings, SGD, AdamW):
@@ -34,9 +38,14 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Which photos: a split of the data set, or `all`."""
+    """Which photos: a split of the data set, or `all`.
+
+    Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
+    the photo's own.
+    """
 
     split: str = "train"
+    long_side: Annotated[int, Field(ge=32)] = 1024
 
 
 class BackboneSection(Section):
@@ -49,18 +58,25 @@ class BackboneSection(Section):
     head_convolution: bool = True
     frozen_stages: Annotated[int, Field(ge=-1)] = 0
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing but the head is trained."""
+        return self.frozen_stages == -1
+
 
 class Classify(Section):
     """Training of the classifier on tags.
 
     `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
-    square that is cut from it. The learning rate decays as `(1 - step / steps) ** decay_power`.
+    square that is cut from it. A backbone that is frozen as a whole sees each photo whole instead,
+    and its mirror image, once: neither key is used. The learning rate decays as
+    `(1 - step / steps) ** decay_power`.
     """
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
-    long_side: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]]
-    crop: Annotated[int, Field(ge=32)]
+    long_side: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]] = (320, 640)
+    crop: Annotated[int, Field(ge=32)] = 512
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1

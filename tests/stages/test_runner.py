@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import Start, masks, tiny_recipe
 from weakseg.errors import WeaksegError
-from weakseg.stages import classify
+from weakseg.stages import classify, localize
 from weakseg.stages.executor import LocalExecutor
 
 STAGES = [
@@ -184,6 +184,30 @@ def test_a_cut_off_training_gives_the_same_network(
     ]
     assert scores[0] == scores[1]
     assert [e["epoch"] for e in scores[0]["epochs"]] == [1, 2, 3]
+
+
+def test_a_frozen_backbone_is_run_once_for_the_training(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    frozen = {"name": "test_efficientnet", "weights": "none", "frozen_stages": -1}
+    out = tmp_path / "out"
+    start(photos, out, tiny_recipe(backbone=frozen))
+    assert len(list((out / "pool").iterdir())) == 10
+    assert (out / "svm+crf").is_dir()
+    said = start(photos, out, tiny_recipe(backbone=frozen, classify={"epochs": 2})).said
+    assert up_to_date(said) == ["inspect", "pool"]
+
+
+def test_large_photos_are_worked_on_smaller_and_get_masks_of_their_own_size(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    start(photos, tmp_path / "out", tiny_recipe(data={"long_side": 96}))
+    found = localize.read_localization(tmp_path / "out" / "localize", "000000")
+    assert max(found.cam.shape[1:]) == 24
+    for stage in ("cam", "seed", "svm", "svm+crf", "cam+crf"):
+        for photo in (photos / "JPEGImages").iterdir():
+            with Image.open(tmp_path / "out" / stage / f"{photo.stem}.png") as mask:
+                assert mask.size == Image.open(photo).size
 
 
 def test_unreadable_photos_are_named_and_left_out(

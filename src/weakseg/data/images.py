@@ -60,6 +60,18 @@ def photo_size(path: Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
 
 
+def resize(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
+    """Bring a photo, uint8 (H, W, 3), to a longer side of `long_side` pixels, antialiased."""
+    factor = long_side / max(photo.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in photo.shape[:2])
+    return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def shrink(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
+    """The photo itself, or, where its longer side exceeds `long_side`, resized to that."""
+    return photo if max(photo.shape[:2]) <= long_side else resize(photo, long_side)
+
+
 @contextmanager
 def open_image(
     path: Path, formats: tuple[str, ...], failure: type[WeaksegError]

@@ -32,7 +32,16 @@ class CamClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images, float (N, 3, H, W) in [0, 1]."""
-        return self.class_maps(images).maps.mean(dim=(2, 3))
+        return self.classify(self.pool(images))
+
+    def pool(self, images: Tensor) -> Tensor:
+        """Pooled features (N, D) of images, float (N, 3, H, W) in [0, 1]."""
+        pooled: Tensor = self.backbone(images).final.mean(dim=(2, 3))
+        return pooled
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits (N, C) of pooled features: the mean of each class's map, for it is linear."""
+        return F.linear(pooled, self.head.weight.flatten(1))
 
     def class_maps(self, images: Tensor, stages: Sequence[int] = ()) -> ClassMaps:
         """Class maps (N, C, h, w) of images, float (N, 3, H, W) in [0, 1]."""

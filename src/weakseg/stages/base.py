@@ -10,7 +10,7 @@ import torch
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
-from weakseg.stages.executor import Executor
+from weakseg.stages.executor import Executor, InProcessExecutor
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def map_photos(
     make: Callable[[], Callable[[PhotoTask], None]],
     outputs: Sequence[str] = (".png",),
     executor: Executor | None = None,
+    samples: Sequence[Sample] | None = None,
 ) -> None:
     """Do a stage's per-photo work for every photo that lacks one of its output files.
 
@@ -94,9 +95,10 @@ def map_photos(
         name: the stage's name; its outputs are `NAME/ID` + each of `outputs`.
         make: makes the function that does one photo; see `Executor`.
         executor: does the work; by default the run's.
+        samples: the photos; by default those that masks are made for.
     """
     folder = context.stage_folder(name)
-    samples = context.masked_samples()
+    samples = context.masked_samples() if samples is None else samples
     tasks = [
         PhotoTask(sample, context.class_ids(sample))
         for sample in samples
@@ -105,3 +107,8 @@ def map_photos(
     with context.progress.track(name, len(samples), len(samples) - len(tasks)) as advance:
         for _ in (executor or context.executor).map(make, tasks):
             advance(1)
+
+
+def network_executor(context: Context) -> Executor:
+    """The executor for per-photo work of a network: a GPU is one place, not one a core."""
+    return InProcessExecutor() if context.device.type == "cuda" else context.executor

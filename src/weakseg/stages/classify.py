@@ -1,38 +1,35 @@
 """Train the classifier on tags."""
 
-import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import safetensors
-import safetensors.torch
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.split import split_by_tags
 from weakseg.errors import WeaksegError
 from weakseg.files import write_atomically, write_json
-from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
-from weakseg.networks.weights import SOURCES, read_tensors
-from weakseg.recipe import BackboneSection, Recipe
+from weakseg.stages import pool
 from weakseg.stages.base import Context
 from weakseg.stages.executor import available_cores
+from weakseg.stages.networks import build_classifier, write_classifier
 from weakseg.training.classifier import ClassifierTraining
-from weakseg.training.photos import TaggedPhotos
+from weakseg.training.photos import Example, TaggedPhotos
+from weakseg.training.pooled import PooledPhotos
 
 NAME = "classify"
 CLASSIFIER = "classifier.safetensors"
 _MAX_LOADERS = 8
-_MADE_OF = "made_of"
 
 
 def train(context: Context) -> None:
@@ -47,11 +44,12 @@ def train(context: Context) -> None:
     classes = context.dataset.classes
     L.seed_everything(recipe.seed, verbose=False)
     network = build_classifier(recipe.backbone, len(classes))
-    training = ClassifierTraining(network, settings.optimizer, settings.decay_power)
+    frozen = recipe.backbone.frozen
+    training = ClassifierTraining(network, settings.optimizer, settings.decay_power, pooled=frozen)
     kept, held_out = split_by_tags(
         context.dataset.samples, settings.validation_fraction, recipe.seed
     )
-    batches = _Batches(kept, held_out, classes, recipe, network.backbone.mean.flatten().tolist())
+    batches = _Batches(kept, held_out, settings.batch_size, _examples(context, network))
     steps = settings.epochs * max(1, len(kept) // settings.batch_size)
     best = ModelCheckpoint(folder, "best", monitor="f1", mode="max", save_last=True)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -60,7 +58,7 @@ def train(context: Context) -> None:
             accelerator=context.device.type,
             devices="auto" if context.device.type == "cuda" else 1,
             max_epochs=settings.epochs,
-            precision=settings.precision,
+            precision="32-true" if frozen else settings.precision,
             callbacks=[best, _Reporter(advance, context.progress.say)],
             plugins=[_AtomicCheckpoints()],
             logger=False,
@@ -76,84 +74,33 @@ def train(context: Context) -> None:
     write_json(folder / "scores.json", _scores(training, trainer, batches, classes))
 
 
-def check_backbone(recipe: Recipe) -> None:
-    """Find out, before anything runs, whether the recipe's backbone can be had.
-
-    Raises:
-        WeaksegError: if not, or if it lacks a stage that is wanted as a feature.
-    """
-    section = recipe.backbone
-    if section.weights not in SOURCES:
-        read_tensors(Path(section.weights))
-    stages = build_classifier(section.model_copy(update={"weights": "none"}), 1).backbone.stages
-    missing = [i for i in recipe.localize.feature_stages if i >= len(stages)]
-    if missing:
-        raise WeaksegError(
-            f"localize.feature_stages has {missing}; {section.name} has the stages 0 to "
-            f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
-        )
+_Examples = Callable[[Sequence[Sample], int | None], "TorchDataset[Example]"]
 
 
-def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
-    """The network that a recipe asks for, with its ImageNet weights."""
-    return CamClassifier(
-        Backbone(
-            backbone.name,
-            backbone.weights,
-            backbone.output_stride,
-            backbone.dilated,
-            backbone.head_convolution,
-            backbone.frozen_stages,
-        ),
-        classes,
+def _examples(context: Context, network: CamClassifier) -> _Examples:
+    """What the classifier learns from in an epoch; epoch `None` is without draws."""
+    recipe, classes = context.recipe, context.dataset.classes
+    if recipe.backbone.frozen:
+        folder = context.stage_folder(pool.NAME)
+        return lambda samples, epoch: PooledPhotos(samples, classes, folder, recipe.seed, epoch)
+    long_side, crop = recipe.classify.long_side, recipe.classify.crop
+    fill = network.backbone.mean.flatten().tolist()
+    return lambda samples, epoch: TaggedPhotos(
+        samples, classes, long_side, crop, fill, recipe.seed, epoch
     )
-
-
-def write_classifier(
-    path: Path, network: CamClassifier, backbone: BackboneSection, classes: tuple[str, ...]
-) -> None:
-    """Write a classifier with all that it takes to build it again."""
-    made_of = json.dumps({"backbone": backbone.model_dump(), "classes": classes})
-    # One entry: safetensors writes several in an order of its own each time.
-    metadata = {_MADE_OF: made_of}
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    with write_atomically(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata)
-
-
-def read_classifier(path: Path, device: torch.device) -> CamClassifier:
-    """Read what `write_classifier` wrote, in eval mode.
-
-    Raises:
-        WeaksegError: if the file is missing or corrupt.
-    """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            made_of = json.loads(file.metadata()[_MADE_OF])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        section = BackboneSection.model_validate(made_of["backbone"] | {"weights": "none"})
-        network = build_classifier(section, len(made_of["classes"]))
-        network.load_state_dict(tensors)
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
-        raise WeaksegError(
-            f"{path} is no whole classifier. Remove the folder {path.parent} and run again to "
-            "train it anew."
-        ) from None
-    return network.to(device).eval()
 
 
 class _Batches(L.LightningDataModule):
     def __init__(
         self,
-        kept: list[Sample],
-        held_out: list[Sample],
-        classes: tuple[str, ...],
-        recipe: Recipe,
-        fill: list[float],
+        kept: Sequence[Sample],
+        held_out: Sequence[Sample],
+        batch_size: int,
+        examples: _Examples,
     ) -> None:
         super().__init__()
-        self._kept, self._held_out, self._classes = kept, held_out, classes
-        self._recipe, self._fill = recipe, fill
+        self._kept, self._held_out = kept, held_out
+        self._batch_size, self._examples = batch_size, examples
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
@@ -162,22 +109,15 @@ class _Batches(L.LightningDataModule):
     def val_dataloader(self) -> Any:
         return self._loader(self._held_out, None)
 
-    def _loader(self, samples: list[Sample], epoch: int | None) -> Any:
-        settings = self._recipe.classify
-        photos = TaggedPhotos(
-            samples,
-            self._classes,
-            settings.long_side,
-            settings.crop,
-            self._fill,
-            self._recipe.seed,
-            epoch,
-        )
+    def _loader(self, samples: Sequence[Sample], epoch: int | None) -> Any:
+        photos = self._examples(samples, epoch)
         return DataLoader(
             photos,
-            settings.batch_size,
-            drop_last=epoch is not None and len(samples) >= settings.batch_size,
-            num_workers=min(_MAX_LOADERS, available_cores()),
+            self._batch_size,
+            drop_last=epoch is not None and len(samples) >= self._batch_size,
+            num_workers=(
+                min(_MAX_LOADERS, available_cores()) if isinstance(photos, TaggedPhotos) else 0
+            ),
         )
 
 

@@ -25,26 +25,29 @@ _THRESHOLDS = np.linspace(0, 1, 101, dtype=np.float32)
 
 
 def run(context: Context) -> None:
-    """Write `metrics.json`: a row for every stage that makes masks, and the CAM's oracle."""
+    """Write `metrics.json`: what `evaluate_run` gives for the photos that have a mask."""
+    rows = evaluate_run(context)
+    if not rows:
+        context.progress.say("evaluate: the data set has no masks, so there are no figures.")
+    write_json(context.folder / METRICS, {"stages": rows})
+
+
+def evaluate_run(context: Context) -> list[dict[str, Any]]:
+    """A row for every stage that makes masks, and one for the CAM's oracle; none without masks."""
     tasks = [
         PhotoTask(sample, context.class_ids(sample))
         for sample in context.masked_samples()
         if sample.mask
     ]
     rows = []
-    if tasks:
+    for stage in MASK_STAGES if tasks else ():
+        folder, label = context.stage_folder(stage), f"evaluate {stage}"
         classes = context.dataset.classes
-        for stage in MASK_STAGES:
-            folder = context.stage_folder(stage)
-            matrix = _confusion(
-                folder, tasks, classes, context.executor, context.progress, f"evaluate {stage}"
-            )
-            rows.append(_row(context, stage, matrix))
-            if stage == localize.CAM:
-                rows.append(_oracle_row(context, tasks))
-    else:
-        context.progress.say("evaluate: the data set has no masks, so there are no figures.")
-    write_json(context.folder / METRICS, {"stages": rows})
+        matrix = _confusion(folder, tasks, classes, context.executor, context.progress, label)
+        rows.append(_row(context, stage, matrix))
+        if stage == localize.CAM:
+            rows.append(_oracle_row(context, tasks))
+    return rows
 
 
 def evaluate_folder(

@@ -9,21 +9,20 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
-from weakseg.data.images import photo_size, read_photo
+from weakseg.data.images import photo_size, read_photo, shrink
 from weakseg.data.masks import IGNORE, write_mask
 from weakseg.files import write_atomically
 from weakseg.localize.cam import Localization, localize, upsample
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
-from weakseg.recipe import Localize
+from weakseg.recipe import AUTOCAST, Localize
 from weakseg.stages import classify
-from weakseg.stages.base import Context, PhotoTask, map_photos
-from weakseg.stages.executor import InProcessExecutor
+from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.networks import read_classifier
 
 NAME = "localize"
 CAM = "cam"
 SEED = "seed"
 SUFFIX = ".safetensors"
-_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def run(context: Context) -> None:
@@ -31,11 +30,11 @@ def run(context: Context) -> None:
     make = _Localizer(
         context.stage_folder(classify.NAME) / classify.CLASSIFIER,
         context.recipe.localize,
+        context.recipe.data.long_side,
         context.stage_folder(NAME),
         str(context.device),
     )
-    on_gpu = context.device.type == "cuda"
-    map_photos(context, NAME, make, (SUFFIX,), InProcessExecutor() if on_gpu else None)
+    map_photos(context, NAME, make, (SUFFIX,), network_executor(context))
 
 
 def run_cam(context: Context) -> None:
@@ -74,16 +73,17 @@ def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray
 class _Localizer:
     classifier: Path
     settings: Localize
+    long_side: int
     folder: Path
     device: str
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         device = torch.device(self.device)
-        network = classify.read_classifier(self.classifier, device)
-        precision = _AUTOCAST[self.settings.precision]
+        network = read_classifier(self.classifier, device)
+        precision = AUTOCAST[self.settings.precision]
 
         def work(task: PhotoTask) -> None:
-            photo = read_photo(task.sample.image)
+            photo = shrink(read_photo(task.sample.image), self.long_side)
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 found = localize(
                     network,

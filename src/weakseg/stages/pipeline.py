@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.recipe import Recipe
-from weakseg.stages import classify, evaluate, inspect, localize, panels, refine
+from weakseg.stages import classify, evaluate, inspect, localize, panels, pool, refine
 from weakseg.stages.base import Stage
 
 SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
@@ -24,20 +24,30 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     thresholds = {
         key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
     }
+    long_side = {"long_side": values["data"]["long_side"]}
+    backbone = {"backbone": values["backbone"]}
+    pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
+    frozen = recipe.backbone.frozen
     return (
         Stage(inspect.NAME, inspect.run),
+        *([Stage(pool.NAME, pool.run, (inspect.NAME,), pooling)] if frozen else []),
         Stage(
             classify.NAME,
             classify.train,
-            (inspect.NAME,),
-            seed | {key: values[key] for key in ("backbone", "classify")},
+            (pool.NAME if frozen else inspect.NAME,),
+            seed | backbone | values["classify"],
         ),
-        Stage(localize.NAME, localize.run, (classify.NAME,), values["localize"]),
+        Stage(localize.NAME, localize.run, (classify.NAME,), long_side | values["localize"]),
         Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
         Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
         Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | values["svm"]),
-        Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), values["crf"]),
-        Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), threshold | values["cam_crf"]),
+        Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), long_side | values["crf"]),
+        Stage(
+            refine.CAM_CRF,
+            refine.run_cam_crf,
+            (localize.NAME,),
+            long_side | threshold | values["cam_crf"],
+        ),
         Stage(
             evaluate.NAME,
             evaluate.run,

@@ -8,7 +8,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from weakseg.data.images import photo_size, read_photo
+from weakseg.data.images import photo_size, read_photo, shrink
 from weakseg.data.masks import write_mask
 from weakseg.files import write_atomically
 from weakseg.localize.cam import upsample
@@ -39,7 +39,10 @@ def run_svm(context: Context) -> None:
 def run_svm_crf(context: Context) -> None:
     """Write `svm+crf/ID.png`."""
     make = _CrfRefiner(
-        _SvmScores(context.stage_folder(SVM)), context.stage_folder(SVM_CRF), context.recipe.crf
+        _SvmScores(context.stage_folder(SVM)),
+        context.stage_folder(SVM_CRF),
+        context.recipe.crf,
+        context.recipe.data.long_side,
     )
     map_photos(context, SVM_CRF, make)
 
@@ -50,6 +53,7 @@ def run_cam_crf(context: Context) -> None:
         _CamScores(context.stage_folder(localize.NAME), context.recipe.evaluate.cam_threshold),
         context.stage_folder(CAM_CRF),
         context.recipe.cam_crf,
+        context.recipe.data.long_side,
     )
     map_photos(context, CAM_CRF, make)
 
@@ -111,12 +115,16 @@ class _CrfRefiner:
     scores: Callable[[PhotoTask], NDArray[np.float32]]
     folder: Path
     settings: Crf
+    long_side: int
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
-            photo = read_photo(task.sample.image)
+            whole = read_photo(task.sample.image)
+            photo = shrink(whole, self.long_side)
             scores = upsample(self.scores(task), *photo.shape[:2])
             probabilities = dense_crf(photo, self._unary(scores), self.settings.kernels)
+            if photo is not whole:
+                probabilities = upsample(probabilities, *whole.shape[:2])
             write_labels(self.folder / f"{task.id}.png", probabilities, task.class_ids)
 
         return work

@@ -16,9 +16,10 @@ from weakseg.errors import WeaksegError
 from weakseg.files import read_json, remove_partial_files, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
-from weakseg.stages import classify, inspect
+from weakseg.stages import inspect
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
+from weakseg.stages.networks import check_backbone
 from weakseg.stages.pipeline import stages
 
 RECORD = "run.json"
@@ -46,7 +47,7 @@ def run(
         WeaksegError: what a user can mend; what was finished stays.
     """
     dataset = load_dataset(data, recipe.data.split)
-    classify.check_backbone(recipe)
+    check_backbone(recipe)
     record = _open_record(folder)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     record |= {

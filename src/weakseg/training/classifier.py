@@ -22,13 +22,21 @@ class ClassifierTraining(L.LightningModule):
         network: the classifier.
         optimizer: its learning rates are the backbone's and the head's.
         decay_power: the learning rate is `lr * (1 - step / steps) ** decay_power`.
+        pooled: whether batches hold pooled features rather than photos.
     """
 
-    def __init__(self, network: CamClassifier, optimizer: SGD | AdamW, decay_power: float) -> None:
+    def __init__(
+        self,
+        network: CamClassifier,
+        optimizer: SGD | AdamW,
+        decay_power: float,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self._optimizer = optimizer
         self._decay_power = decay_power
+        self._logits = network.classify if pooled else network
         classes = network.head.out_channels
         self._f1 = MultilabelF1Score(classes, average=None)
         self._average_precision = MultilabelAveragePrecision(classes, average=None)
@@ -36,17 +44,17 @@ class ClassifierTraining(L.LightningModule):
         self.per_class: dict[str, list[float | None]] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        photos, tags = batch
-        loss = multi_label_loss(self.network(photos), tags)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(photos), sync_dist=True)
+        inputs, tags = batch
+        loss = multi_label_loss(self._logits(inputs), tags)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(tags), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
         self._seen = torch.zeros_like(self._seen, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        photos, tags = batch
-        scores = self.network(photos).float().sigmoid()
+        inputs, tags = batch
+        scores = self._logits(inputs).float().sigmoid()
         self._f1.update(scores, tags.int())
         self._average_precision.update(scores, tags.int())
         self._seen += tags.sum(dim=0)

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
-from weakseg.data.images import read_photo
+from weakseg.data.images import read_photo, resize
 
 Example = tuple[Tensor, Tensor]
 """A photo, float32 (3, S, S) in [0, 1], and its tags, float32 (C), 0 or 1."""
@@ -61,7 +60,7 @@ class TaggedPhotos(TorchDataset[Example]):
         sample = self._samples[place]
         photo = read_photo(sample.image)
         if self._epoch is None:
-            square = self._centred(_resize(photo, min(self._crop, self._long_side[1])))
+            square = self._centred(resize(photo, min(self._crop, self._long_side[1])))
         else:
             rng = np.random.default_rng((self._seed, self._epoch, place))
             square = self._drawn(photo, rng)
@@ -70,7 +69,7 @@ class TaggedPhotos(TorchDataset[Example]):
 
     def _drawn(self, photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
         low, high = self._long_side
-        photo = _resize(photo, int(rng.integers(low, high + 1)))
+        photo = resize(photo, int(rng.integers(low, high + 1)))
         if rng.random() < 0.5:
             photo = photo[:, ::-1]
         top, left = (int(rng.integers(0, abs(side - self._crop) + 1)) for side in photo.shape[:2])
@@ -94,9 +93,3 @@ def _overlap(side: int, crop: int, offset: int) -> tuple[slice, slice]:
     if side > crop:
         return slice(0, crop), slice(offset, offset + crop)
     return slice(offset, offset + side), slice(0, side)
-
-
-def _resize(photo: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
-    factor = long_side / max(photo.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in photo.shape[:2])
-    return np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))

@@ -1,0 +1,66 @@
+"""Pooled features of every photo, once, where the backbone is not trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from weakseg.data.images import read_photo, shrink
+from weakseg.files import write_atomically
+from weakseg.recipe import AUTOCAST, BackboneSection, Precision
+from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.networks import build_classifier
+from weakseg.training.pooled import POOLED
+
+NAME = "pool"
+SUFFIX = ".safetensors"
+
+
+def run(context: Context) -> None:
+    """Write `pool/ID.safetensors`: `pooled` (2, D), of the whole photo and its mirror image.
+
+    A classifier on a frozen backbone sees nothing but these; the head is then trained in seconds.
+    """
+    recipe = context.recipe
+    make = _Pooler(
+        recipe.backbone,
+        recipe.data.long_side,
+        recipe.classify.precision,
+        context.stage_folder(NAME),
+        str(context.device),
+    )
+    map_photos(
+        context,
+        NAME,
+        make,
+        (SUFFIX,),
+        samples=context.dataset.samples,
+        executor=network_executor(context),
+    )
+
+
+@dataclass(frozen=True)
+class _Pooler:
+    backbone: BackboneSection
+    long_side: int
+    precision: Precision
+    folder: Path
+    device: str
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        device = torch.device(self.device)
+        network = build_classifier(self.backbone, classes=1).to(device).eval()
+        dtype = AUTOCAST[self.precision]
+
+        @torch.inference_mode()
+        def work(task: PhotoTask) -> None:
+            photo = torch.from_numpy(shrink(read_photo(task.sample.image), self.long_side))
+            image = photo.to(device).permute(2, 0, 1).float() / 255
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                pooled = network.pool(torch.stack([image, image.flip(-1)])).float().cpu()
+            with write_atomically(self.folder / f"{task.id}{SUFFIX}") as temporary:
+                safetensors.torch.save_file({POOLED: pooled}, temporary)
+
+        return work

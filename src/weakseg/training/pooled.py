@@ -1,0 +1,56 @@
+"""Pooled features of a frozen backbone as training batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch.utils.data import Dataset as TorchDataset
+
+from weakseg.data.dataset import Sample
+from weakseg.training.photos import Example
+
+POOLED = "pooled"
+
+
+class PooledPhotos(TorchDataset[Example]):
+    """Pooled features of photos or of their mirror images, with their tags.
+
+    An example is float32 (D), and the tags, float32 (C), 0 or 1.
+
+    Args:
+        samples: the photos.
+        classes: names of the outputs, in order.
+        folder: has `ID.safetensors` of each photo: `pooled`, float32 (2, D), of the photo and of
+            its mirror image.
+        seed, epoch: of the draws, as in `TaggedPhotos`; epoch `None` takes every photo as it is.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: Sequence[str],
+        folder: Path,
+        seed: int,
+        epoch: int | None,
+    ) -> None:
+        self._samples = samples
+        self._classes = classes
+        self._folder = folder
+        self._order = np.arange(len(samples))
+        self._mirrored = np.zeros(len(samples), int)
+        if epoch is not None:
+            rng = np.random.default_rng((seed, epoch))
+            rng.shuffle(self._order)
+            self._mirrored = rng.integers(0, 2, len(samples))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Example:
+        place = self._order[index]
+        sample = self._samples[place]
+        views = safetensors.torch.load_file(self._folder / f"{sample.id}.safetensors")[POOLED]
+        tags = torch.tensor([float(name in sample.tags) for name in self._classes])
+        return views[self._mirrored[place]], tags
