@@ -1,4 +1,10 @@
-"""A recipe so small that a run takes seconds."""
+"""A recipe so small that a run takes seconds, and helpers to run it."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from weakseg.recipe import Recipe, check_recipe
 
 CRF = {
     "unary": "labels",
@@ -41,3 +47,36 @@ TINY = {
     "evaluate": {"cam_threshold": 0.4},
     "report": {"panels": 2},
 }
+
+
+class Lines:
+    """A progress that keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def track(
+        self, name: str, total: int, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        self.said.append(f"{name}: {done} of {total} done before")
+        return nullcontext(lambda count: None)
+
+
+def tiny_recipe(**sections: dict) -> Recipe:
+    values = {**TINY, **{k: {**TINY.get(k, {}), **v} for k, v in sections.items()}}
+    return check_recipe(values, "tiny")
+
+
+Start = Callable[..., Lines]
+
+
+def masks(out: Path) -> dict[str, bytes]:
+    """Every mask, map and picture of a run."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.suffix in (".png", ".safetensors")
+    }

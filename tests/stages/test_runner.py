@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import Start, masks, tiny_recipe
+from tiny import Start, masks, tiny_recipe
 from weakseg.errors import WeaksegError
 from weakseg.stages import classify, localize
-from weakseg.stages.executor import LocalExecutor
+from weakseg.stages.executor import InProcessExecutor, LocalExecutor
 
 STAGES = [
     "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "evaluate",
@@ -21,7 +21,6 @@ STAGES = [
 @pytest.fixture(scope="module")
 def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from conftest import Lines, runner
-    from weakseg.stages.executor import InProcessExecutor
 
     out = tmp_path_factory.mktemp("run") / "out"
     runner.run(tiny_recipe(), photos, out, InProcessExecutor(), Lines(), torch.device("cpu"))
