@@ -12,7 +12,8 @@ def test_a_mask_shows_in_its_colour_and_its_photo_beneath() -> None:
     mask[10:20] = 3
     mask[30:] = 255
     shown = overlay_mask(PHOTO, mask, strength=1.0)
-    assert (shown[10:20] == VOC_PALETTE[3]).all()
+    assert (shown[10:19] == VOC_PALETTE[3]).all()
+    assert (shown[[9, 19]] == 255).all()  # the outline
     assert (shown[30:] == 255).all()
     np.testing.assert_allclose(shown[0, :, 0], 0.75 * PHOTO[0].mean(axis=1), atol=1)
 

@@ -13,15 +13,17 @@ Picture = NDArray[np.uint8]
 
 _HEAT = np.array([[0, 0, 96], [0, 96, 224], [64, 224, 160], [255, 224, 32], [224, 32, 0]], float)
 _UNCERTAIN = np.array([255, 255, 255], float)
+_EDGE = np.array([255, 255, 255], float)
 _MARGIN, _CAPTION = 6, 22
 
 
 def overlay_mask(photo: Picture, mask: NDArray[np.uint8], strength: float = 0.6) -> Picture:
-    """A mask (H, W) in VOC's colours over its photo; uncertain pixels (255) are whitened."""
+    """A mask (H, W) in VOC's colours over its photo, outlined; uncertain pixels are whitened."""
     colours = VOC_PALETTE.astype(float)[mask]
     colours[mask == IGNORE] = _UNCERTAIN
     grey = photo.mean(axis=2, keepdims=True)
     shown = np.where(mask[..., None] == 0, 0.75 * grey, _blend(grey, colours, strength))
+    shown[_edges(mask)] = _EDGE
     return shown.astype(np.uint8)
 
 
@@ -63,6 +65,14 @@ def draw_panel(
         draw.text((left + 20, top - 2), name, fill="black", font=font)
         left += 36 + int(draw.textlength(name, font=font))
     return panel
+
+
+def _edges(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels whose right or lower neighbour has another id."""
+    edges = np.zeros(mask.shape, bool)
+    edges[:, :-1] |= mask[:, 1:] != mask[:, :-1]
+    edges[:-1] |= mask[1:] != mask[:-1]
+    return edges
 
 
 def _blend(under: NDArray[np.floating], over: NDArray[np.floating], strength: float) -> Picture:

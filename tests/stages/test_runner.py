@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tiny import Start, masks, tiny_recipe
+from tiny import Lines, Start, masks, tiny_recipe
 from weakseg.errors import WeaksegError
-from weakseg.stages import classify, localize
+from weakseg.stages import classify, localize, runner
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor
 
 STAGES = [
@@ -20,8 +20,6 @@ STAGES = [
 
 @pytest.fixture(scope="module")
 def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import Lines, runner
-
     out = tmp_path_factory.mktemp("run") / "out"
     runner.run(tiny_recipe(), photos, out, InProcessExecutor(), Lines(), torch.device("cpu"))
     return out
