@@ -207,14 +207,16 @@ def test_large_photos_are_worked_on_smaller_and_get_masks_of_their_own_size(
                 assert mask.size == Image.open(photo).size
 
 
-def test_unreadable_photos_are_named_and_left_out(
+def test_unreadable_and_untagged_photos_are_named_and_left_out(
     photos: Path, start: Start, tmp_path: Path
 ) -> None:
     data = Path(shutil.copytree(photos, tmp_path / "data"))
     broken = sorted((data / "JPEGImages").iterdir())[3]
+    shutil.copy(broken, data / "JPEGImages" / "extra.jpg")
     broken.write_bytes(broken.read_bytes()[:200])
     said = start(data, tmp_path / "out").said
     assert any(line.startswith("left out:") and broken.name in line for line in said)
+    assert "left out: 1 photos without tags, such as extra" in said
     assert len(list((tmp_path / "out" / "svm+crf").glob("*.png"))) == 9
 
 

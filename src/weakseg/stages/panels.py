@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from weakseg.data.images import read_photo
+from weakseg.data.images import read_photo, shrink
 from weakseg.data.masks import read_mask
 from weakseg.drawing import draw_panel, overlay_heat, overlay_mask
 from weakseg.files import write_atomically
+from weakseg.localize.cam import upsample
 from weakseg.stages import localize, refine
 from weakseg.stages.base import Context, PhotoTask
 
 NAME = "panels"
+_LONG_SIDE = 500
 
 
 def run(context: Context) -> None:
@@ -35,21 +39,29 @@ class _PanelDrawer:
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
-            photo = read_photo(task.sample.image)
-            cam = localize.full_size_cam(self.run / localize.NAME, task)
-            heat = cam.max(axis=0) if len(cam) else np.zeros(photo.shape[:2], np.float32)
+            photo = shrink(read_photo(task.sample.image), _LONG_SIDE)
+            size = photo.shape[:2]
+            cam = upsample(localize.read_localization(self.run / localize.NAME, task.id).cam, *size)
+            heat = cam.max(axis=0, initial=0)
             columns = [("photo", photo), ("CAM", overlay_heat(photo, heat))]
             for stage, caption in (
                 (localize.SEED, "seed"),
                 (refine.SVM, "SVM"),
                 (refine.SVM_CRF, "SVM + CRF"),
             ):
-                mask = read_mask(self.run / stage / f"{task.id}.png")
+                mask = _read_mask(self.run / stage / f"{task.id}.png", size)
                 columns.append((caption, overlay_mask(photo, mask)))
             if task.sample.mask:
-                columns.append(("ground truth", overlay_mask(photo, read_mask(task.sample.mask))))
+                truth = _read_mask(task.sample.mask, size)
+                columns.append(("ground truth", overlay_mask(photo, truth)))
             legend = [(self.classes[class_id - 1], class_id) for class_id in task.class_ids]
             with write_atomically(self.run / NAME / f"{task.id}.jpg") as temporary:
                 draw_panel(columns, legend).save(temporary, quality=90)
 
         return work
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    height, width = size
+    mask = Image.fromarray(read_mask(path))
+    return np.array(mask.resize((width, height), Image.Resampling.NEAREST))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def run(
     """
     dataset = load_dataset(data, recipe.data.split)
     check_backbone(recipe)
+    _say_left_out(progress, "photos without tags", dataset.untagged)
+    _say_left_out(progress, "tags without a photo", dataset.missing)
     record = _open_record(folder)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     record |= {
@@ -98,6 +101,11 @@ def _bring_up_to_date(
     finally:
         known["seconds"] = round(known["seconds"] + time.monotonic() - start, 2)
         write_json(context.folder / RECORD, record)
+
+
+def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
+    if ids:
+        progress.say(f"left out: {len(ids)} {what}, such as {ids[0]}")
 
 
 def _remove(output: Path) -> None:
