@@ -28,4 +28,4 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) data/demo runs/demo
+	rm -rf $(VENV) data/demo data/demo.partial runs/demo

@@ -159,7 +159,7 @@ def test_user_errors_are_one_line_and_exit_code_2(
 
 
 def test_debug_shows_the_traceback(data: Path, tmp_path: Path) -> None:
-    result = weakseg("--debug", "run", "domo", "--data", data, "--out", tmp_path)
+    result = weakseg("run", "domo", "--data", data, "--out", tmp_path, "--debug")
     assert "Traceback" in result.stderr
 
 

@@ -42,6 +42,12 @@ def test_overrides_change_single_values() -> None:
     assert (recipe.svm.cycles, recipe.svm.exclusion_threshold, recipe.seed) == (2, None, 7)
 
 
+def test_an_override_changes_no_alias() -> None:
+    recipe = load_recipe("demo", ["crf.kernels.bilateral_compat=4"])
+    assert recipe.crf.kernels.bilateral_compat == 4
+    assert recipe.cam_crf.kernels.bilateral_compat == 10
+
+
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
@@ -52,6 +58,8 @@ def test_overrides_change_single_values() -> None:
         (["classify.epochs=many"], ["classify.epochs", "'many'"]),
         (["classify.optimizer.name=adam"], ["classify.optimizer", "sgd", "adamw"]),
         (["classify.long_side=[640, 320]"], ["long_side is [640, 320]"]),
+        (["localize.feature_stages=[1, 1]"], ["names a stage twice"]),
+        (["seed=5000000000"], ["seed", "5000000000"]),
         (["localize.feature_scales=[3.0]"], ["feature_scales has [3.0]"]),
         (["evaluate.cam_threshold=1.5"], ["evaluate.cam_threshold", "1.5"]),
         (["crf.kernels.bilateral_srgb=0"], ["crf.kernels", "bilateral_srgb"]),

@@ -4,6 +4,7 @@ import fnmatch
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from weakseg import __version__
-from weakseg.data.check import check_dataset
+from weakseg.data.check import CheckReport, check_dataset
 from weakseg.data.dataset import load_dataset
 from weakseg.data.formats import FORMATS
 from weakseg.data.synth import generate
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 USER_ERROR = 2
+_DEBUG = "--debug"
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -51,7 +53,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option(_DEBUG, help="Show the traceback of an error; goes anywhere.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
     ] = False,
@@ -112,7 +116,7 @@ def list_names(
 @data_app.command()
 def check(folder: Annotated[Path, typer.Argument(help="The data set's folder.")]) -> None:
     """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
-    report = check_dataset(folder)
+    report = _check(folder)
     for line in report.lines():
         print(line)
     if not report.usable:
@@ -160,11 +164,14 @@ def evaluate(
 
 def main() -> None:
     """Entry point of `weakseg`."""
-    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _fail("Interrupted. The same command goes on from here.", INTERRUPTED)
+        app(arguments)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _fail("Interrupted. The same command goes on from here.", INTERRUPTED)
+        raise
     except (WeaksegError, OSError) as error:
         if debug:
             raise
@@ -195,6 +202,21 @@ def _backbones() -> dict[str, str]:
 
     packaged = dict.fromkeys(sorted(ALIASES), "ImageNet weights are installed with weakseg")
     return packaged | dict.fromkeys(timm.list_models(), "timm")
+
+
+def _check(folder: Path) -> CheckReport:
+    progress = progress_for()
+    with ExitStack() as stack:
+        advance = None
+        done = 0
+
+        def on_progress(now: int, total: int) -> None:
+            nonlocal advance, done
+            advance = advance or stack.enter_context(progress.track("check", total))
+            advance(now - done)
+            done = now
+
+        return check_dataset(folder, on_progress=on_progress)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -108,6 +108,8 @@ class Localize(Section):
         missing = sorted(set(self.feature_scales) - set(self.scales))
         if missing:
             raise ValueError(f"feature_scales has {missing}, which scales has not")
+        if len(set(self.feature_stages)) < len(self.feature_stages):
+            raise ValueError(f"feature_stages names a stage twice: {list(self.feature_stages)}")
         return self
 
 
@@ -139,7 +141,7 @@ class Report(Section):
 class Recipe(Section):
     """A whole run. `seed` seeds every draw; sections carry the names of stages."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     backbone: BackboneSection
     classify: Classify
@@ -217,7 +219,14 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         raise WeaksegError(f"{origin} is no YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise WeaksegError(f"{origin} is no recipe: expected sections such as 'classify:'.")
-    return values
+    return {key: _unshared(value) for key, value in values.items()}
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which what YAML's aliases share stands for itself, to be overridden alone."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

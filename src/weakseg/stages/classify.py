@@ -49,29 +49,39 @@ def train(context: Context) -> None:
     kept, held_out = split_by_tags(
         context.dataset.samples, settings.validation_fraction, recipe.seed
     )
+    if not held_out:
+        raise WeaksegError(
+            "There is one tagged photo; a classifier needs two at least, one to learn from and one "
+            "to be judged by. Tag more photos."
+        )
     batches = _Batches(kept, held_out, settings.batch_size, _examples(context, network))
     steps = settings.epochs * max(1, len(kept) // settings.batch_size)
-    best = ModelCheckpoint(folder, "best", monitor="f1", mode="max", save_last=True)
+    best = ModelCheckpoint(folder, "best", monitor="f1", mode="max", enable_version_counter=False)
+    last = ModelCheckpoint(folder, "last", enable_version_counter=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with context.progress.track(NAME, steps) as advance:
         trainer = L.Trainer(
             accelerator=context.device.type,
-            devices="auto" if context.device.type == "cuda" else 1,
+            devices=1,
             max_epochs=settings.epochs,
             precision="32-true" if frozen else settings.precision,
-            callbacks=[best, _Reporter(advance, context.progress.say)],
+            callbacks=[best, last, _Reporter(advance, context.progress.say)],
             plugins=[_AtomicCheckpoints()],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
+            deterministic="warn",
         )
         with _quiet():
-            trainer.fit(training, batches, ckpt_path=_last_checkpoint(folder))
-    _restore(training, Path(best.best_model_path))
-    write_classifier(folder / CLASSIFIER, network, recipe.backbone, classes)
+            try:
+                trainer.fit(training, batches, ckpt_path=_last_checkpoint(folder))
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
+    _restore(training, folder / "best.ckpt")
     write_json(folder / "scores.json", _scores(training, trainer, batches, classes))
+    write_classifier(folder / CLASSIFIER, network, recipe.backbone, classes)
 
 
 _Examples = Callable[[Sequence[Sample], int | None], "TorchDataset[Example]"]

@@ -1,4 +1,4 @@
-"""Figures against ground truth; the only reader of a data set's masks."""
+"""Figures against ground truth."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -73,7 +73,12 @@ def evaluate_folder(
             f"{split!r} (the first: {missing[0]}.png). Predict them, or name another split."
         )
     matrix = _confusion(predictions, with_truth, classes, executor, progress, NAME)
-    return {"name": predictions.name, "split": split, **matrix.summary(), "protocol": _protocol()}
+    return {
+        "name": predictions.resolve().name,
+        "split": split,
+        **matrix.summary(),
+        "protocol": _protocol(),
+    }
 
 
 def _confusion(
@@ -105,7 +110,9 @@ class _Comparison:
             try:
                 matrix.update(_truth(task), read_mask(path))
             except ValueError as error:
-                raise WeaksegError(f"{path} can't be evaluated: {error}.") from error
+                raise WeaksegError(
+                    f"{path} can't be compared with {task.sample.mask}: {error}."
+                ) from error
             return matrix.counts
 
         return work

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -100,6 +101,7 @@ _made: dict[Any, Callable[[Any], Any]] = {}
 
 
 def _single_threaded() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(1)
     threadpool_limits(1)
 
@@ -108,4 +110,5 @@ def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
     if make not in _made:
         _made.clear()
         _made[make] = make()
+        threadpool_limits(1)  # again: it may have loaded another library
     return _made[make](item)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from weakseg.data.images import photo_size, read_photo, shrink
 from weakseg.data.masks import IGNORE, write_mask
-from weakseg.files import write_atomically
+from weakseg.files import write_bytes
 from weakseg.localize.cam import Localization, localize, upsample
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
 from weakseg.recipe import AUTOCAST, Localize
@@ -93,8 +93,8 @@ class _Localizer:
                     self.settings.feature_stages,
                     self.settings.feature_scales,
                 )
-            with write_atomically(self.folder / f"{task.id}{SUFFIX}") as temporary:
-                safetensors.numpy.save_file(found._asdict(), temporary)
+            content = safetensors.numpy.save(found._asdict())
+            write_bytes(self.folder / f"{task.id}{SUFFIX}", content)
 
         return work
 

@@ -8,10 +8,9 @@ import safetensors.torch
 import torch
 
 from weakseg.errors import WeaksegError
-from weakseg.files import write_atomically
+from weakseg.files import write_bytes
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
-from weakseg.networks.weights import SOURCES, read_tensors
 from weakseg.recipe import BackboneSection, Recipe
 
 _MADE_OF = "made_of"
@@ -24,9 +23,7 @@ def check_backbone(recipe: Recipe) -> None:
         WeaksegError: if not, or if it lacks a stage that is wanted as a feature.
     """
     section = recipe.backbone
-    if section.weights not in SOURCES:
-        read_tensors(Path(section.weights))
-    stages = build_classifier(section.model_copy(update={"weights": "none"}), 1).backbone.stages
+    stages = build_classifier(section, classes=1).backbone.stages
     missing = [i for i in recipe.localize.feature_stages if i >= len(stages)]
     if missing:
         raise WeaksegError(
@@ -58,8 +55,7 @@ def write_classifier(
     # One entry: safetensors writes several in an order of its own each time.
     metadata = {_MADE_OF: made_of}
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    with write_atomically(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata)
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:

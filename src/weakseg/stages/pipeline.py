@@ -52,7 +52,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
             evaluate.NAME,
             evaluate.run,
             evaluate.MASK_STAGES,
-            threshold,
+            threshold | {"split": values["data"]["split"]},
             reads_masks=True,
             output=evaluate.METRICS,
         ),

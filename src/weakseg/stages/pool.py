@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from weakseg.data.images import read_photo, shrink
-from weakseg.files import write_atomically
+from weakseg.files import write_bytes
 from weakseg.recipe import AUTOCAST, BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
 from weakseg.stages.networks import build_classifier
@@ -60,7 +60,7 @@ class _Pooler:
             image = photo.to(device).permute(2, 0, 1).float() / 255
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 pooled = network.pool(torch.stack([image, image.flip(-1)])).float().cpu()
-            with write_atomically(self.folder / f"{task.id}{SUFFIX}") as temporary:
-                safetensors.torch.save_file({POOLED: pooled}, temporary)
+            content = safetensors.torch.save({POOLED: pooled})
+            write_bytes(self.folder / f"{task.id}{SUFFIX}", content)
 
         return work

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from weakseg.data.images import photo_size, read_photo, shrink
 from weakseg.data.masks import write_mask
-from weakseg.files import write_atomically
+from weakseg.errors import WeaksegError
+from weakseg.files import write_bytes
 from weakseg.localize.cam import upsample
 from weakseg.recipe import Crf
 from weakseg.refine.crf import dense_crf, unary_from_labels, unary_from_probabilities
@@ -80,8 +81,8 @@ class _SvmRefiner:
                 self.settings,
                 image_rng(self.seed, task.id),
             )
-            with write_atomically(self.folder / f"{task.id}{SCORES}") as temporary:
-                safetensors.numpy.save_file({"scores": refined.scores}, temporary)
+            content = safetensors.numpy.save({"scores": refined.scores})
+            write_bytes(self.folder / f"{task.id}{SCORES}", content)
             scores = upsample(refined.scores, *photo_size(task.sample.image))
             write_labels(self.folder / f"{task.id}.png", scores, task.class_ids)
 
@@ -122,7 +123,10 @@ class _CrfRefiner:
             whole = read_photo(task.sample.image)
             photo = shrink(whole, self.long_side)
             scores = upsample(self.scores(task), *photo.shape[:2])
-            probabilities = dense_crf(photo, self._unary(scores), self.settings.kernels)
+            try:
+                probabilities = dense_crf(photo, self._unary(scores), self.settings.kernels)
+            except ValueError as error:
+                raise WeaksegError(f"{task.sample.image}: {error}.") from error
             if photo is not whole:
                 probabilities = upsample(probabilities, *whole.shape[:2])
             write_labels(self.folder / f"{task.id}.png", probabilities, task.class_ids)

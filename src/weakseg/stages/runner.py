@@ -51,15 +51,16 @@ def run(
     check_backbone(recipe)
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
+    photos, truth = _photos_fingerprint(recipe, dataset), _masks_fingerprint(dataset)
     record = _open_record(folder)
-    write_text(folder / "recipe.yaml", dump_recipe(recipe))
     record |= {
         "version": __version__,
         "seed": recipe.seed,
         "device": _describe(device),
         "data": {"folder": str(data), "split": recipe.data.split, "photos": len(dataset.samples)},
     }
-    photos, truth = _photos_fingerprint(recipe, dataset), _masks_fingerprint(dataset)
+    write_json(folder / RECORD, record)
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
     context = Context(folder, recipe, dataset, executor, progress, device)
     fingerprints: dict[str, str] = {}
     for stage in stages(recipe):
@@ -82,10 +83,13 @@ def _bring_up_to_date(
     known = record["stages"].get(stage.name, {})
     output = context.folder / (stage.output or stage.name)
     same = known.get("fingerprint") == fingerprint and output.exists()
-    if same and known["finished"]:
+    if same and known.get("finished"):
         context.progress.say(f"{stage.name}: up to date")
         return
     if not same:
+        # First the record: a kill amid the removal must not leave half of it up to date.
+        record["stages"].pop(stage.name, None)
+        write_json(context.folder / RECORD, record)
         _remove(output)
         known = {"fingerprint": fingerprint, "seconds": 0.0}
     known["finished"] = False
@@ -118,6 +122,9 @@ def _remove(output: Path) -> None:
 def _open_record(folder: Path) -> dict[str, Any]:
     if (folder / RECORD).exists():
         record: dict[str, Any] = read_json(folder / RECORD)
+        if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
+            raise WeaksegError(f"{folder / RECORD} is no record of a run. Choose another folder.")
+        remove_partial_files(folder)
         return record
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WeaksegError(

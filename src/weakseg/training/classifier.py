@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
@@ -36,16 +37,17 @@ class ClassifierTraining(L.LightningModule):
         self.network = network
         self._optimizer = optimizer
         self._decay_power = decay_power
-        self._logits = network.classify if pooled else network
+        self._pooled = pooled
         classes = network.head.out_channels
-        self._f1 = MultilabelF1Score(classes, average=None)
-        self._average_precision = MultilabelAveragePrecision(classes, average=None)
+        columns = max(2, classes)  # torchmetrics takes one label for no multi-label task
+        self._f1 = MultilabelF1Score(columns, average=None)
+        self._average_precision = MultilabelAveragePrecision(columns, average=None)
         self._seen = torch.zeros(classes)
         self.per_class: dict[str, list[float | None]] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         inputs, tags = batch
-        loss = multi_label_loss(self._logits(inputs), tags)
+        loss = multi_label_loss(self._predict(inputs), tags)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(tags), sync_dist=True)
         return loss
 
@@ -54,14 +56,18 @@ class ClassifierTraining(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
-        scores = self._logits(inputs).float().sigmoid()
+        scores = self._predict(inputs).float().sigmoid()
+        self._seen += tags.sum(dim=0)
+        if tags.shape[1] == 1:
+            scores, tags = F.pad(scores, (0, 1)), F.pad(tags, (0, 1))
         self._f1.update(scores, tags.int())
         self._average_precision.update(scores, tags.int())
-        self._seen += tags.sum(dim=0)
 
     def on_validation_epoch_end(self) -> None:
         seen = self.all_gather(self._seen).reshape(-1, len(self._seen)).sum(dim=0) > 0
-        f1, average_precision = self._f1.compute(), self._average_precision.compute()
+        classes = len(seen)
+        f1 = self._f1.compute()[:classes]
+        average_precision = self._average_precision.compute()[:classes]
         self._f1.reset()
         self._average_precision.reset()
         self.log("f1", _mean(f1, seen))
@@ -70,6 +76,10 @@ class ClassifierTraining(L.LightningModule):
             "f1": _known(f1, seen),
             "average_precision": _known(average_precision, seen),
         }
+
+    def _predict(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network.classify(inputs) if self._pooled else self.network(inputs)
+        return logits
 
     def configure_optimizers(self) -> Any:
         network = self.network

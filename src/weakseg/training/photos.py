@@ -12,11 +12,11 @@ from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, resize
 
 Example = tuple[Tensor, Tensor]
-"""A photo, float32 (3, S, S) in [0, 1], and its tags, float32 (C), 0 or 1."""
+"""What a network is given of a photo, and the photo's tags, float32 (C), 0 or 1."""
 
 
 class TaggedPhotos(TorchDataset[Example]):
-    """Square crops of photos with their tags.
+    """Square crops of photos, float32 (3, S, S) in [0, 1], with their tags.
 
     Each draw depends on the seed, the epoch and the photo's place alone, so that neither the
     number of loader workers nor a resumed run changes it.

@@ -28,7 +28,7 @@ class Photos:
 
     def id_of(self, name: str) -> str:
         """Id that a list means by `name`, which may carry the file's suffix."""
-        stem = name.removesuffix(_suffix(name)) if _suffix(name) in PHOTO_SUFFIXES else name
+        stem = Path(name).stem if _suffix(name) in PHOTO_SUFFIXES else name
         if stem in self.paths and normal(self.paths[stem].name) == name:
             return stem
         return name if name in self.paths else stem
