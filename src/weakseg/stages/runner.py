@@ -36,9 +36,9 @@ def run(
 ) -> None:
     """Bring every stage of a recipe up to date in a run's folder.
 
-    A stage whose fingerprint (its settings, the data, the stages it needs, the version of this
-    package) is that of the folder's record is skipped if it was finished and continued if it was
-    not; a stage with another fingerprint starts anew.
+    A stage whose fingerprint (its settings, the data, the stages it needs, the kind of device, the
+    version of this package) is that of the folder's record is skipped if it was finished and
+    continued if it was not; a stage with another fingerprint starts anew.
 
     Args:
         data: the data set's folder.
@@ -71,6 +71,7 @@ def run(
             [fingerprints[name] for name in stage.needs],
             photos,
             truth if stage.reads_masks else None,
+            device.type,
         )
         _bring_up_to_date(stage, fingerprints[stage.name], context, record)
         if stage.name == inspect.NAME:
