@@ -37,9 +37,10 @@ class Context:
         """The samples that pseudo masks are made for."""
         return self.dataset.samples[:: self.recipe.localize.every]
 
-    def class_ids(self, sample: Sample) -> tuple[int, ...]:
-        """Mask ids of the sample's tags, ascending."""
-        return tuple(sorted(self.dataset.classes.index(tag) + 1 for tag in sample.tags))
+    def task(self, sample: Sample) -> "PhotoTask":
+        """A photo's share of a stage."""
+        ids = sorted(self.dataset.classes.index(tag) + 1 for tag in sample.tags)
+        return PhotoTask(sample, tuple(ids))
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def map_photos(
     folder = context.stage_folder(name)
     samples = context.masked_samples() if samples is None else samples
     tasks = [
-        PhotoTask(sample, context.class_ids(sample))
+        context.task(sample)
         for sample in samples
         if not all((folder / f"{sample.id}{suffix}").exists() for suffix in outputs)
     ]

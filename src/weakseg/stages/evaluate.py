@@ -34,11 +34,7 @@ def run(context: Context) -> None:
 
 def evaluate_run(context: Context) -> list[dict[str, Any]]:
     """A row for every stage that makes masks, and one for the CAM's oracle; none without masks."""
-    tasks = [
-        PhotoTask(sample, context.class_ids(sample))
-        for sample in context.masked_samples()
-        if sample.mask
-    ]
+    tasks = [context.task(sample) for sample in context.masked_samples() if sample.mask]
     rows = []
     for stage in MASK_STAGES if tasks else ():
         folder, label = context.stage_folder(stage), f"evaluate {stage}"

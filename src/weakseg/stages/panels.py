@@ -25,7 +25,7 @@ def run(context: Context) -> None:
     samples = context.masked_samples()
     count = min(context.recipe.report.panels, len(samples))
     chosen = [samples[i * len(samples) // count] for i in range(count)]
-    tasks = [PhotoTask(sample, context.class_ids(sample)) for sample in chosen]
+    tasks = [context.task(sample) for sample in chosen]
     make = _PanelDrawer(context.folder, context.dataset.classes)
     with context.progress.track(NAME, count) as advance:
         for _ in context.executor.map(make, tasks):
