@@ -422,16 +422,6 @@ def test_views_are_accepted():
     assert_array_equal(dense_crf(np.asfortranarray(image), strided, LABELS), expected)
 
 
-def test_compiles_without_a_cache_folder(monkeypatch):
-    def njit(cache=False, nogil=False):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(crf, "njit", njit)
-    assert crf._compiled(abs) is abs
-
-
 # Unaries
 
 

@@ -19,14 +19,13 @@ on disk. Everything runs on the calling thread, without the GIL.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from weakseg.refine.compiled import compiled
 from weakseg.refine.lanes import add_scaled, exp_below, load, row_maximum, row_sum, store
 
 __all__ = ["CRFSettings", "dense_crf", "unary_from_labels", "unary_from_probabilities"]
@@ -293,15 +292,7 @@ def _embedding(
     return scale.astype(np.float32), strides, -int(low.astype(np.int64) @ strides)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        compiled: Callable[..., Any] = njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        compiled = njit(nogil=True)(function)
-    return compiled
-
-
-@_compiled
+@compiled
 def _find(table: Any, key: Any, shift: Any) -> Any:
     """The slot of a hash table of (key, vertex) that holds `key`, else the free one for it."""
     slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift))
@@ -310,7 +301,7 @@ def _find(table: Any, key: Any, shift: Any) -> Any:
     return slot
 
 
-@_compiled
+@compiled
 def _locate(
     features: Any, scale: Any, strides: Any, steps: Any, origin: Any, vertices: Any, weights: Any
 ) -> tuple[Any, Any, int]:
@@ -395,7 +386,7 @@ def _locate(
     return keys[:n_vertices], table, 64 - bits
 
 
-@_compiled
+@compiled
 def _link(keys: Any, table: Any, shift: int, steps: Any) -> tuple[Any, Any]:
     """Chain the vertices along every direction; those without a neighbour need no blur."""
     successor = np.empty(len(keys), np.int32)
@@ -422,14 +413,14 @@ def _link(keys: Any, table: Any, shift: int, steps: Any) -> tuple[Any, Any]:
     return chains[:length].copy(), starts[: n_chains + 1].copy()
 
 
-@_compiled
+@compiled
 def _splat_ones(vertices: Any, weights: Any, values: Any) -> None:
     for pixel in range(vertices.shape[0]):
         for corner in range(vertices.shape[1]):
             values[vertices[pixel, corner]] += weights[pixel, corner]
 
 
-@_compiled
+@compiled
 def _normalise(vertices: Any, weights: Any, response: Any, compat: float) -> None:
     """Fold normalisation and compatibility into the weights, given the blur's response to ones.
 
@@ -445,7 +436,7 @@ def _normalise(vertices: Any, weights: Any, response: Any, compat: float) -> Non
             weights[pixel, corner] *= factor
 
 
-@_compiled
+@compiled
 def _blur(values: Any, chains: Any, starts: Any, width: int, lanes: Any) -> None:
     """Convolve with (1/2, 1, 1/2) along one direction after the other, in place.
 
@@ -517,7 +508,7 @@ def _mean_field(
             _blur(messages, lattice.chains, lattice.chain_starts, width, lanes)
 
 
-@_compiled
+@compiled
 def _update(
     scores: Any,
     vertices: Any,
