@@ -139,7 +139,7 @@ class _SlidingMaxima(dict[tuple[int, bool], Tensor]):
 
 @cache
 def _runs(direction: Direction) -> list[tuple[int, int, int, bool]]:
-    """A path's runs of cells: where one starts (y, x), its length, whether it runs down a column."""
+    """A path's runs of cells: where it starts (y, x), its length, whether it is in a column."""
     dy, dx = direction
     tall = dy > abs(dx)
     lines: dict[int, list[tuple[int, int]]] = {}

@@ -3,15 +3,12 @@
 The walk goes from a cell to those nearer than a radius with a probability in proportion to a power
 of their affinity, so that activations spread until they meet a class boundary.
 
-The transition matrix of `n` cells is never made: it has the pairs' few directions as diagonals,
-and is symmetric but for a scaling, so that half of them do. Nor are all the steps taken. The
-matrix's power is a polynomial whose Chebyshev expansion has binomial coefficients, and those
-beyond some multiple of the square root of the number of steps are next to nothing (Sachdeva and
-Vishnoi, "Faster Algorithms via Approximation Theory", 2014, section 3): 92 products do for 256
-steps.
+The transition matrix of `n` cells is never made: its entries lie on a few diagonals, and half of
+them do, for affinities are symmetric. Nor are all the steps taken. The matrix's power is a sum of
+its Chebyshev polynomials with binomial coefficients, and those of a degree beyond a few times the
+square root of the number of steps are next to nothing (Sachdeva and Vishnoi, "Faster Algorithms via
+Approximation Theory", 2014, section 3): for 256 steps some 90 products do.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass
@@ -19,17 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from weakseg.refine.affinity import affinities, pair_directions
+from weakseg.refine.compiled import compiled
 
 _NEGLIGIBLE = 1e-8
 """Sum of the Chebyshev coefficients that are left out."""
 _WEAK = 1e-12
-"""Transitions under this would only make subnormal numbers, which are slow."""
+"""Affinities under this are taken as 0: they would only make subnormal numbers, which are slow."""
 _FLOOR = 1e-20
-"""Activations start at this at least, for the same reason: a walk keeps what all cells have."""
+"""Activations start at this at least, for the same reason; a walk keeps what all cells have."""
+_BLOCK = 2048
+"""Cells whose sums and weights fit the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class RandomWalkSettings:
     """Which cells a walk goes to, and how far.
 
     Attributes:
-        radius: a step leads to cells nearer than this, in cells, an integer >= 2.
-        beta: power of the affinities, a finite number > 0; the larger, the fewer boundaries are
+        radius: a step leads to cells nearer than this, in cells; an integer >= 2.
+        beta: power of the affinities, a finite number > 0; the higher, the fewer boundaries are
             crossed.
-        steps: number of steps, an integer >= 0; IRN takes a power of two.
+        steps: number of steps, an integer >= 0.
 
     Raises:
         ValueError: a value is outside its range.
@@ -63,44 +63,137 @@ def random_walk(
 ) -> NDArray[np.float32]:
     """Spread class activation maps over the cells that no boundary parts from them.
 
-    The start is `cam * (1 - boundary)` (IRN, eq. 11 and 12). A cell's transitions, one to itself
-    among them, sum to 1. Single-threaded.
+    The start is `cam * (1 - boundary)`. In a step a cell takes the mean of its neighbours' values
+    and its own, weighed by the affinities to the power of `beta`, its own by 1. Single-threaded.
 
     Args:
-        cam: (K, h, w), at least 0; any K, 0 too.
+        cam: (K, h, w), at least 0; K may be 0.
         boundary: (h, w) in [0, 1], the probability of a class boundary.
         settings: the walk's.
 
     Returns:
-        float32 (K, h, w), at least 0, and at most the highest of `cam`, to rounding.
+        float32 (K, h, w), at least 0, and to rounding at most the start's maximum.
 
     Raises:
         ValueError: an array is not as said.
     """
-    if cam.ndim != 3 or boundary.ndim != 2 or cam.shape[1:] != boundary.shape:
+    if cam.ndim != 3 or cam.shape[1:] != boundary.shape:
         raise ValueError(
             f"cam and boundary have shapes {cam.shape} and {boundary.shape}; "
             "expected (K, h, w) and (h, w)"
         )
     if cam.size == 0:
         return np.zeros(cam.shape, np.float32)
-    # Not the opposite with "or": NaN fails every comparison.
-    if not (cam.min() >= 0 and cam.max() < math.inf):
-        raise ValueError(f"cam spans [{cam.min()}, {cam.max()}]; expected finite numbers >= 0")
-    if not (boundary.min() >= 0 and boundary.max() <= 1):
-        raise ValueError(
-            f"boundary spans [{boundary.min()}, {boundary.max()}]; expected values in [0, 1]"
-        )
-    height, width = boundary.shape
+    _check_range("cam", cam, float(np.finfo(np.float32).max))
+    _check_range("boundary", boundary, 1)
     reach = settings.radius - 1
-    margin = (slice(reach, reach + height), slice(reach, reach + width))
-    planes, offsets = _pairs(boundary, settings)
-    root = np.zeros(planes.shape[1:], np.float32)
-    root[margin] = 1
-    degrees = root.copy()
-    _add_product(planes, offsets, root.reshape(1, -1), degrees.reshape(1, -1), reach)
-    root[margin] = np.sqrt(degrees[margin])
-    _scale(planes, offsets, root, height, width, reach)
-"""
+    inside = np.s_[..., reach : reach + boundary.shape[0], reach : reach + boundary.shape[1]]
+    padded = np.ones([side + 2 * reach for side in boundary.shape], np.float32)
+    padded[inside] = boundary
+    values = np.zeros((len(cam), *padded.shape), np.float32)
+    values[inside] = np.maximum(cam * (1 - boundary), _FLOOR)
+    walked = _walk(values, padded, settings)[inside]
+    walked[walked < 2 * _FLOOR] = 0
+    return walked
 
 
+def scale_to_peak(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Divide maps (K, h, w), at least 0, by the maximum over all of them, where it isn't 0.
+
+    That makes walked maps comparable with a constant background (IRN: 0.25; paper B: 0.3).
+    """
+    peak = maps.max(initial=0)
+    return maps / peak if peak > 0 else maps
+
+
+def _walk(
+    values: NDArray[np.float32], boundary: NDArray[np.float32], settings: RandomWalkSettings
+) -> NDArray[np.float32]:
+    """The walk on a grid with a margin, as wide as a step, that is all boundary."""
+    directions = pair_directions(settings.radius)
+    offsets = np.array([dy * boundary.shape[1] + dx for dy, dx in directions])
+    weights = affinities(torch.from_numpy(boundary), settings.radius).pow_(settings.beta)
+    planes = weights.flatten(1).numpy()
+    planes[planes < _WEAK] = 0
+    degrees = np.ones(boundary.size, np.float32)
+    for plane, offset in zip(planes, offsets, strict=True):
+        degrees += plane
+        degrees[offset:] += plane[:-offset]
+    flat = values.reshape(len(values), -1)
+    coefficients = _chebyshev_coefficients(settings.steps)
+    return _expand(planes, offsets, 1 / degrees, coefficients, flat).reshape(values.shape)
+
+
+def _chebyshev_coefficients(power: int) -> NDArray[np.float32]:
+    """Coefficients of x^power in the Chebyshev polynomials, without a negligible end.
+
+    With x = (z + 1/z) / 2 the power is a binomial sum, and T_k = (z^k + z^-k) / 2.
+    """
+    degrees = np.arange(power % 2, power + 1, 2)
+    coefficients = np.zeros(power + 1)
+    coefficients[degrees] = 2 * binom.pmf((power - degrees) // 2, power, 0.5)
+    coefficients[0] /= 2
+    beyond = coefficients[::-1].cumsum()[::-1]
+    return coefficients[beyond > _NEGLIGIBLE].astype(np.float32)
+
+
+@compiled
+def _expand(planes: Any, offsets: Any, shares: Any, coefficients: Any, values: Any) -> Any:
+    """The sum of `coefficients[k] T_k(matrix) values`.
+
+    The change from a polynomial to the next grows by twice what a step would change, or for the
+    first, by once that. In this form of T_k+1 = 2 x T_k - T_k-1 (Reinsch's) rounding errors of
+    smooth maps don't pile up.
+
+    Args:
+        planes: (P, n), the affinity of each cell to that at `offsets[p]` from it.
+        shares: (n), each cell's share in its own next value.
+        values: (K, n), 0 in the margin.
+    """
+    first, last = offsets.max(), values.shape[1] - offsets.max()
+    pulls = np.empty(_BLOCK, np.float32)
+    changes = np.zeros_like(values)
+    current, following = values.copy(), values.copy()
+    result = coefficients[0] * values
+    for degree in range(1, len(coefficients)):
+        coefficient = coefficients[degree]
+        factor = np.float32(1 if degree == 1 else 2)
+        for start in range(first, last, _BLOCK):
+            stop = min(start + _BLOCK, last)
+            share = shares[start:stop]
+            for row in range(len(values)):
+                _pull(planes, offsets, current[row], start, stop, pulls)
+                here, change = current[row, start:stop], changes[row, start:stop]
+                after, total = following[row, start:stop], result[row, start:stop]
+                for cell in range(stop - start):
+                    change[cell] += factor * share[cell] * pulls[cell]
+                    after[cell] = here[cell] + change[cell]
+                    total[cell] += coefficient * after[cell]
+        current, following = following, current
+    return result
+
+
+@compiled
+def _pull(planes: Any, offsets: Any, values: Any, start: Any, stop: Any, pulls: Any) -> None:
+    """How far each cell's neighbours exceed it, weighed by affinity and summed.
+
+    Differences, so that a constant is kept to the last bit.
+    """
+    pulls[:] = 0
+    here = values[start:stop]
+    for index in range(len(offsets)):
+        offset = offsets[index]
+        to, back = planes[index, start:stop], planes[index, start - offset : stop - offset]
+        ahead, behind = (
+            values[start + offset : stop + offset],
+            values[start - offset : stop - offset],
+        )
+        for cell in range(stop - start):
+            pulls[cell] += to[cell] * (ahead[cell] - here[cell])
+            pulls[cell] += back[cell] * (behind[cell] - here[cell])
+
+
+def _check_range(name: str, values: NDArray[np.float32], top: float) -> None:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= top):  # NaN fails every comparison
+        raise ValueError(f"{name} spans [{low}, {high}]; expected finite numbers from 0 to {top}")
