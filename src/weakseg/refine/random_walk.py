@@ -121,7 +121,8 @@ def _walk(
         degrees[offset:] += plane[:-offset]
     flat = values.reshape(len(values), -1)
     coefficients = _chebyshev_coefficients(settings.steps)
-    return _expand(planes, offsets, 1 / degrees, coefficients, flat).reshape(values.shape)
+    walked: NDArray[np.float32] = _expand(planes, offsets, 1 / degrees, coefficients, flat)
+    return walked.reshape(values.shape)
 
 
 def _chebyshev_coefficients(power: int) -> NDArray[np.float32]:
