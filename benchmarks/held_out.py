@@ -12,7 +12,7 @@ import torch
 from weakseg.data.dataset import load_dataset
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
-from weakseg.stages import evaluate
+from weakseg.stages import evaluate, pipeline
 from weakseg.stages.base import Context
 from weakseg.stages.executor import LocalExecutor
 
@@ -29,8 +29,8 @@ def main() -> None:
     dataset = replace(whole, samples=tuple(s for s in whole.samples if s not in used))
     device = torch.device("cpu")
     with LocalExecutor() as executor:
-        context = Context(arguments.run, recipe, dataset, executor, progress_for(), device)
-        rows = evaluate.evaluate_run(context)
+        context = Context(arguments.run, recipe, dataset, dataset, executor, progress_for(), device)
+        rows = evaluate.evaluate_run(context, pipeline.measured(recipe))
     for name, images, miou, mean_accuracy, pixel_accuracy in evaluate.table(rows):
         print(f"| {name} | {images} | {miou} | {mean_accuracy} | {pixel_accuracy} |")
 

@@ -57,7 +57,7 @@ def test_an_override_changes_no_alias() -> None:
         (["clasify.epochs=2"], ["clasify", "did you mean classify"]),
         (["classify.epochs=many"], ["classify.epochs", "'many'"]),
         (["classify.optimizer.name=adam"], ["classify.optimizer", "sgd", "adamw"]),
-        (["classify.long_side=[640, 320]"], ["long_side is [640, 320]"]),
+        (["classify.long_side=[640, 320]"], ["classify.long_side: [640, 320] is no range"]),
         (["localize.feature_stages=[1, 1]"], ["names a stage twice"]),
         (["seed=5000000000"], ["seed", "5000000000"]),
         (["localize.feature_scales=[3.0]"], ["feature_scales has [3.0]"]),

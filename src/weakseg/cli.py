@@ -43,6 +43,7 @@ DataFolder = Annotated[Path, typer.Option("--data", help="The data set's folder.
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -72,7 +73,7 @@ def run(
         list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)
     ] = None,
     workers: Workers = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg.recipe import load_recipe
@@ -87,6 +88,31 @@ def run(
     if rows:
         _print_table(rows)
     print(f"Pictures to look at: {out / panels.NAME}")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or a segmentation network.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos, and folders of photos.")],
+    out: Annotated[Path, typer.Option(help="Where masks go, under the photos' names.")],
+    tta: Annotated[bool, typer.Option("--tta", help="Average over scales and mirror images.")] = (
+        False
+    ),
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also write the probability of every class.")
+    ] = False,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Segment photos with the network of a finished run."""
+    from weakseg.stages import predict
+    from weakseg.stages.executor import LocalExecutor
+
+    with LocalExecutor(workers) as executor:
+        written = predict.run(
+            model, photos, out, executor, progress_for(), _device(device), tta, scores
+        )
+    print(f"{written} masks in {out}")
 
 
 @app.command(name="list")

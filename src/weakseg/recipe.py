@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,13 +21,23 @@ from pydantic import (
 from weakseg.errors import WeaksegError, nearest, unknown_name
 from weakseg.refine.crf import CRFSettings
 from weakseg.refine.svm import SVMSettings
-from weakseg.training.optimizers import SGD, AdamW
+from weakseg.training.optimizers import SGD, AdamW, Optimizer
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """The type that a network computes in, where it is not float32."""
 
+
+def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
+    if sides[0] > sides[1]:
+        raise ValueError(f"{list(sides)} is no range; expected [smaller, larger]")
+    return sides
+
+
+LongSideRange = Annotated[
+    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]], AfterValidator(_ordered)
+]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
 for _settings in (SVMSettings, CRFSettings, SGD, AdamW):
@@ -40,11 +51,15 @@ class Section(BaseModel):
 class Data(Section):
     """Which photos: a split of the data set, or `all`.
 
+    `held_out` is the split whose photos the trained segmentation network is tried on; by default
+    the same as `split`. Nothing is learned from it, and its photos need no tags.
+
     Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
     the photo's own.
     """
 
     split: str = "train"
+    held_out: str | None = None
     long_side: Annotated[int, Field(ge=32)] = 1024
 
 
@@ -75,19 +90,12 @@ class Classify(Section):
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
-    long_side: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]] = (320, 640)
+    long_side: LongSideRange = (320, 640)
     crop: Annotated[int, Field(ge=32)] = 512
-    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
+    optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     precision: Precision = "32-true"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Classify":
-        low, high = self.long_side
-        if low > high:
-            raise ValueError(f"long_side is [{low}, {high}]; expected [smaller, larger]")
-        return self
 
 
 class Localize(Section):
@@ -126,6 +134,27 @@ class Crf(Section):
     kernels: CRFSettings
 
 
+class Segment(Section):
+    """Training of the segmentation network on the masks of another stage, and its use.
+
+    `masks` names that stage. `long_side`, `crop`, `decay_power` and `validation_fraction` are as in
+    `classify`; what is held out is masks of the same stage. `tta_scales` are the scales of
+    test-time augmentation, each with its mirror image.
+    """
+
+    masks: str
+    backbone: BackboneSection
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    long_side: LongSideRange = (320, 640)
+    crop: Annotated[int, Field(ge=32)] = 512
+    optimizer: Annotated[Optimizer, Field(discriminator="name")]
+    decay_power: Annotated[float, Field(ge=0)] = 0.9
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    precision: Precision = "32-true"
+    tta_scales: Scales = (0.5, 1.0, 2.0)
+
+
 class Evaluate(Section):
     """`cam_threshold`: the constant background of a bare CAM, chosen without ground truth."""
 
@@ -139,18 +168,47 @@ class Report(Section):
 
 
 class Recipe(Section):
-    """A whole run. `seed` seeds every draw; sections carry the names of stages."""
+    """A whole run. `seed` seeds every draw; a section that is left out leaves out its stages.
+
+    `crf` refines the scores of `svm`, `cam_crf` the CAM.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     backbone: BackboneSection
     classify: Classify
     localize: Localize
-    svm: SVMSettings
-    crf: Crf
-    cam_crf: Crf
+    svm: SVMSettings | None = None
+    crf: Crf | None = None
+    cam_crf: Crf | None = None
+    segment: Segment | None = None
     evaluate: Evaluate
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Recipe":
+        if self.crf and not self.svm:
+            raise ValueError("crf refines what svm makes; add svm, or use cam_crf")
+        if self.segment and self.segment.masks not in self.mask_stages:
+            known = ", ".join(self.mask_stages)
+            raise ValueError(f"segment.masks is {self.segment.masks!r}; this recipe makes {known}")
+        return self
+
+    @property
+    def backbones(self) -> tuple[BackboneSection, ...]:
+        """Of every network of the run."""
+        return (self.backbone, self.segment.backbone) if self.segment else (self.backbone,)
+
+    @property
+    def mask_stages(self) -> tuple[str, ...]:
+        """Names of the stages that make a mask of every photo of the split."""
+        made = {
+            "cam": True,
+            "svm": self.svm,
+            "svm+crf": self.crf,
+            "cam+crf": self.cam_crf,
+        }
+        return tuple(name for name, section in made.items() if section)
 
 
 def shipped_recipes() -> dict[str, str]:

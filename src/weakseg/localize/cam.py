@@ -63,7 +63,7 @@ def localize(
     features = torch.zeros(depth, *size, device=device)
     for scale in scales:
         wanted = feature_stages if scale in feature_scales else ()
-        maps, stages = network.class_maps(_with_mirror_image(_rescale(image, scale)), wanted)
+        maps, stages = network.class_maps(_with_mirror_image(rescale(image, scale)), wanted)
         total += _resize(_add_mirror_image(F.relu(maps[:, list(classes)].float())), size)
         if wanted:
             levels = [_resize(_add_mirror_image(stage.float()), size) for stage in stages]
@@ -80,11 +80,12 @@ def upsample(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.f
     return full
 
 
-def _rescale(image: Tensor, scale: float) -> Tensor:
+def rescale(images: Tensor, scale: float) -> Tensor:
+    """Images (N, 3, H, W) at `scale` times their size (bilinear, antialiased)."""
     if scale == 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[2:]]
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return images
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _with_mirror_image(image: Tensor) -> Tensor:

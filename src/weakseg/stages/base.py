@@ -20,12 +20,14 @@ class Context:
     Attributes:
         folder: the run's folder; each stage has the folder of its name in it.
         dataset: the data set, without the photos that can't be read.
+        held_out: the photos that the trained segmentation network is tried on, likewise.
         device: where networks run.
     """
 
     folder: Path
     recipe: Recipe
     dataset: Dataset
+    held_out: Dataset
     executor: Executor
     progress: Progress
     device: torch.device
@@ -54,6 +56,7 @@ class Stage:
             it needs, they make its fingerprint.
         run: does the work; files that are there already, whole, need not be made again.
         reads_masks: whether it reads the data set's masks.
+        reads_held_out: whether it reads the photos held out.
         output: what it writes, relative to the run's folder; by default the folder of its name.
     """
 
@@ -62,6 +65,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     reads_masks: bool = False
+    reads_held_out: bool = False
     output: str | None = None
 
 

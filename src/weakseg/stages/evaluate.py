@@ -13,35 +13,54 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import Progress
-from weakseg.stages import localize, refine
+from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import Executor
 
 NAME = "evaluate"
 METRICS = "metrics.json"
 CAM_ORACLE = "cam-oracle"
-MASK_STAGES = (localize.CAM, localize.SEED, refine.SVM, refine.SVM_CRF, refine.CAM_CRF)
 _THRESHOLDS = np.linspace(0, 1, 101, dtype=np.float32)
 
 
-def run(context: Context) -> None:
+@dataclass(frozen=True)
+class MaskStage:
+    """A stage whose masks are measured.
+
+    Attributes:
+        name: the stage's.
+        protocol: how its masks came about, as in `metrics.json`.
+        held_out: whether it makes masks of the photos held out, rather than of the split's.
+    """
+
+    name: str
+    protocol: dict[str, Any]
+    held_out: bool = False
+
+
+def run(context: Context, stages: Sequence[MaskStage]) -> None:
     """Write `metrics.json`: what `evaluate_run` gives for the photos that have a mask."""
-    rows = evaluate_run(context)
+    rows = evaluate_run(context, stages)
     if not rows:
         context.progress.say("evaluate: the data set has no masks, so there are no figures.")
     write_json(context.folder / METRICS, {"stages": rows})
 
 
-def evaluate_run(context: Context) -> list[dict[str, Any]]:
-    """A row for every stage that makes masks, and one for the CAM's oracle; none without masks."""
-    tasks = [context.task(sample) for sample in context.masked_samples() if sample.mask]
+def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str, Any]]:
+    """A row for every stage, and one for the CAM's oracle; none where there are no masks."""
     rows = []
-    for stage in MASK_STAGES if tasks else ():
-        folder, label = context.stage_folder(stage), f"evaluate {stage}"
+    for stage in stages:
+        samples = context.held_out.samples if stage.held_out else context.masked_samples()
+        tasks = [context.task(sample) for sample in samples if sample.mask]
+        if not tasks:
+            continue
+        folder, label = context.stage_folder(stage.name), f"evaluate {stage.name}"
         classes = context.dataset.classes
         matrix = _confusion(folder, tasks, classes, context.executor, context.progress, label)
-        rows.append(_row(context, stage, matrix))
-        if stage == localize.CAM:
+        data = context.recipe.data
+        split = data.held_out or data.split if stage.held_out else data.split
+        rows.append(_row(stage.name, split, matrix, stage.protocol))
+        if stage.name == localize.CAM:
             rows.append(_oracle_row(context, tasks))
     return rows
 
@@ -69,12 +88,7 @@ def evaluate_folder(
             f"{split!r} (the first: {missing[0]}.png). Predict them, or name another split."
         )
     matrix = _confusion(predictions, with_truth, classes, executor, progress, NAME)
-    return {
-        "name": predictions.resolve().name,
-        "split": split,
-        **matrix.summary(),
-        "protocol": _protocol(),
-    }
+    return _row(predictions.resolve().name, split, matrix, {"crf": None})
 
 
 def _confusion(
@@ -131,10 +145,12 @@ def _oracle_row(context: Context, tasks: Sequence[PhotoTask]) -> dict[str, Any]:
                 total.images += 1
             advance(1)
     best = max(range(len(totals)), key=lambda i: np.nanmean(totals[i].iou()))
-    row = _row(context, CAM_ORACLE, totals[best])
-    row["protocol"]["threshold"] = round(float(_THRESHOLDS[best]), 2)
-    row["protocol"]["threshold_source"] = "ground truth (oracle)"
-    return row
+    protocol = {
+        "threshold": round(float(_THRESHOLDS[best]), 2),
+        "threshold_source": "ground truth (oracle)",
+        "crf": False,
+    }
+    return _row(CAM_ORACLE, context.recipe.data.split, totals[best], protocol)
 
 
 @dataclass(frozen=True)
@@ -188,23 +204,15 @@ def sweep_thresholds(
     return counts
 
 
-def _row(context: Context, name: str, matrix: ConfusionMatrix) -> dict[str, Any]:
-    recipe = context.recipe
-    protocol = _protocol(crf=name in (refine.SVM_CRF, refine.CAM_CRF))
-    if name in (localize.CAM, refine.CAM_CRF):
-        protocol |= {"threshold": recipe.evaluate.cam_threshold, "threshold_source": "recipe"}
-    elif name != CAM_ORACLE:
-        protocol |= {
-            "threshold": [recipe.svm.background_threshold, recipe.svm.foreground_threshold],
-            "threshold_source": "recipe",
-        }
-    if name == localize.SEED:
-        protocol["uncertain"] = "counted as wrong"
-    return {"name": name, "split": recipe.data.split, **matrix.summary(), "protocol": protocol}
-
-
-def _protocol(crf: bool | None = None) -> dict[str, Any]:
-    return {"crf": crf, "ignore": IGNORE}
+def _row(
+    name: str, split: str, matrix: ConfusionMatrix, protocol: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "split": split,
+        **matrix.summary(),
+        "protocol": {**protocol, "ignore": IGNORE},
+    }
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
@@ -231,6 +239,5 @@ def describe_protocol(row: dict[str, Any]) -> str:
     parts = [row["split"], "255 ignored"]
     if "threshold" in protocol:
         parts.append(f"threshold {protocol['threshold']} by {protocol['threshold_source']}")
-    if "uncertain" in protocol:
-        parts.append(f"uncertain {protocol['uncertain']}")
+    parts += [f"{key} {protocol[key]}" for key in ("uncertain", "masks", "tta") if key in protocol]
     return ", ".join(parts)

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
@@ -24,14 +24,14 @@ class Executor(Protocol):
     """Maps a function over items, in any place and order of work, results in the items' order."""
 
     def map(
-        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
         """Apply `make()` to every item.
 
         Args:
             make: picklable and compared by value (a frozen dataclass with `__call__`); called
                 once in each worker, so that what is dear to set up (a network, say) is set up once.
-            items: picklable.
+            items: picklable; taken as they are needed.
 
         Raises:
             WeaksegError: what `make()` raised on an item, or that a worker died.
@@ -58,7 +58,7 @@ class LocalExecutor:
             self._pool = None
 
     def map(
-        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
@@ -85,7 +85,7 @@ class InProcessExecutor:
     """One item after the other in this process: for work that one GPU does."""
 
     def map(
-        self, make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
         return map(make(), items)
 

@@ -72,6 +72,7 @@ class Loop:
         devices = self.devices or _count(self.device)
         batches = _Batches(self.examples, max(1, self.batch_size // devices), self.loaders)
         best = "best" if self.monitor else "last"
+        _hush()
         trainer = L.Trainer(
             accelerator=self.device.type,
             devices=devices,
@@ -108,6 +109,7 @@ class Loop:
 
     def validate(self, training: L.LightningModule) -> dict[str, float]:
         """The figures that the module logs of what is held out."""
+        _hush()
         trainer = L.Trainer(
             accelerator=self.device.type,
             devices=1,
@@ -203,10 +205,13 @@ def _count(device: torch.device) -> int:
     return torch.cuda.device_count() if device.type == "cuda" else 1
 
 
+def _hush() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Lightning's hints, and torchmetrics' on tags that no held-out photo has."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message="No positive samples")

@@ -29,7 +29,8 @@ def _why_unreadable(sample: Sample) -> str | None:
 
 def run(context: Context) -> None:
     """Decode every photo; write `inspect/unreadable.json`: id -> reason."""
-    samples = context.dataset.samples
+    both = (*context.dataset.samples, *context.held_out.samples)
+    samples = list({sample.id: sample for sample in both}.values())
     unreadable = {}
     with context.progress.track(NAME, len(samples)) as advance:
         reasons = context.executor.map(_Inspector(), samples)
@@ -41,14 +42,18 @@ def run(context: Context) -> None:
     write_json(context.stage_folder(NAME) / _UNREADABLE, unreadable)
 
 
-def readable(context: Context) -> Dataset:
-    """The data set without the photos that the stage could not read.
+def readable(context: Context) -> Context:
+    """The context without the photos that the stage could not read.
 
     Raises:
         WeaksegError: if none is left.
     """
     unreadable = read_json(context.stage_folder(NAME) / _UNREADABLE)
-    samples = tuple(s for s in context.dataset.samples if s.id not in unreadable)
-    if not samples:
-        raise WeaksegError(f"None of the photos in {context.dataset.root} can be read.")
-    return replace(context.dataset, samples=samples)
+
+    def without(dataset: Dataset) -> Dataset:
+        samples = tuple(s for s in dataset.samples if s.id not in unreadable)
+        if not samples:
+            raise WeaksegError(f"None of the photos in {dataset.root} can be read.")
+        return replace(dataset, samples=samples)
+
+    return replace(context, dataset=without(context.dataset), held_out=without(context.held_out))

@@ -47,6 +47,7 @@ def run_cam(context: Context) -> None:
 def run_seed(context: Context) -> None:
     """Write `seed/ID.png`: the initial seed, 255 where it is uncertain."""
     svm = context.recipe.svm
+    assert svm is not None
     make = _SeedMasks(
         context.stage_folder(NAME),
         context.stage_folder(SEED),

@@ -1,26 +1,33 @@
 """The networks that stages share: built by a recipe, kept as files."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
-from weakseg.recipe import BackboneSection, Recipe
+from weakseg.networks.segmenter import Segmenter
+from weakseg.recipe import BackboneSection, Precision, Recipe
 
 _MADE_OF = "made_of"
 
 
-def check_backbone(recipe: Recipe) -> None:
-    """Find out, before anything runs, whether the recipe's backbone can be had.
+def check_networks(recipe: Recipe) -> None:
+    """Find out, before anything runs, whether the networks of a recipe can be had.
 
     Raises:
-        WeaksegError: if not, or if it lacks a stage that is wanted as a feature.
+        WeaksegError: if not, or if a backbone lacks a stage that is wanted as a feature.
     """
     section = recipe.backbone
     stages = build_classifier(section, classes=1).backbone.stages
@@ -30,32 +37,25 @@ def check_backbone(recipe: Recipe) -> None:
             f"localize.feature_stages has {missing}; {section.name} has the stages 0 to "
             f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
         )
+    if recipe.segment:
+        build_segmenter(recipe.segment.backbone, classes=1)
 
 
 def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
-    """The network that a recipe asks for, with its ImageNet weights."""
-    return CamClassifier(
-        Backbone(
-            backbone.name,
-            backbone.weights,
-            backbone.output_stride,
-            backbone.dilated,
-            backbone.head_convolution,
-            backbone.frozen_stages,
-        ),
-        classes,
-    )
+    """The classifier that a recipe asks for, with its ImageNet weights."""
+    return CamClassifier(_build_backbone(backbone), classes)
+
+
+def build_segmenter(backbone: BackboneSection, classes: int) -> Segmenter:
+    """The segmentation network that a recipe asks for, with its ImageNet weights."""
+    return Segmenter(_build_backbone(backbone), classes)
 
 
 def write_classifier(
     path: Path, network: CamClassifier, backbone: BackboneSection, classes: tuple[str, ...]
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
-    made_of = json.dumps({"backbone": backbone.model_dump(), "classes": classes})
-    # One entry: safetensors writes several in an order of its own each time.
-    metadata = {_MADE_OF: made_of}
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    _write(path, network, {"backbone": backbone.model_dump(), "classes": classes})
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:
@@ -64,16 +64,95 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
     Raises:
         WeaksegError: if the file is missing or corrupt.
     """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            made_of = json.loads(file.metadata()[_MADE_OF])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        section = BackboneSection.model_validate(made_of["backbone"] | {"weights": "none"})
-        network = build_classifier(section, len(made_of["classes"]))
+    with _whole(path, "classifier"):
+        made_of, tensors = _read(path)
+        network = build_classifier(_weightless(made_of["backbone"]), len(made_of["classes"]))
         network.load_state_dict(tensors)
+    return network.to(device).eval()
+
+
+@dataclass(frozen=True)
+class SegmenterCard:
+    """What a segmentation network's file says of it.
+
+    Attributes:
+        backbone: what it is built on.
+        classes: names of ids 1 to C.
+        long_side: photos with a longer side are segmented at that size.
+        tta_scales: scales of test-time augmentation.
+        precision: what it computes in.
+    """
+
+    backbone: BackboneSection
+    classes: tuple[str, ...]
+    long_side: int
+    tta_scales: tuple[float, ...]
+    precision: Precision
+
+
+def write_segmenter(path: Path, network: Segmenter, card: SegmenterCard) -> None:
+    """Write a segmentation network with all that it takes to build and to use it again."""
+    _write(path, network, TypeAdapter(SegmenterCard).dump_python(card, mode="json"))
+
+
+def read_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, SegmenterCard]:
+    """Read what `write_segmenter` wrote, in eval mode.
+
+    Raises:
+        WeaksegError: if the file is missing or corrupt.
+    """
+    with _whole(path, "segmentation network"):
+        made_of, tensors = _read(path)
+        card = TypeAdapter(SegmenterCard).validate_python(made_of)
+        network = build_segmenter(_weightless(made_of["backbone"]), len(card.classes))
+        network.load_state_dict(tensors)
+    return network.to(device).eval(), card
+
+
+def read_segmenter_card(path: Path) -> SegmenterCard:
+    """The card alone.
+
+    Raises:
+        WeaksegError: if the file is missing or corrupt.
+    """
+    with _whole(path, "segmentation network"), safetensors.safe_open(path, "pt") as file:
+        return TypeAdapter(SegmenterCard).validate_python(json.loads(file.metadata()[_MADE_OF]))
+
+
+def _build_backbone(section: BackboneSection) -> Backbone:
+    return Backbone(
+        section.name,
+        section.weights,
+        section.output_stride,
+        section.dilated,
+        section.head_convolution,
+        section.frozen_stages,
+    )
+
+
+def _weightless(backbone: dict[str, Any]) -> BackboneSection:
+    return BackboneSection.model_validate(backbone | {"weights": "none"})
+
+
+def _write(path: Path, network: nn.Module, made_of: dict[str, Any]) -> None:
+    # One entry: safetensors writes several in an order of its own each time.
+    metadata = {_MADE_OF: json.dumps(made_of)}
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safetensors.safe_open(path, "pt") as file:
+        made_of = json.loads(file.metadata()[_MADE_OF])
+        return made_of, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _whole(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         raise WeaksegError(
-            f"{path} is no whole classifier. Remove the folder {path.parent} and run again to "
-            "train it anew."
+            f"{path} is no whole {what}. Remove the folder {path.parent} and run again to train it "
+            "anew."
         ) from None
-    return network.to(device).eval()

@@ -1,6 +1,6 @@
 """Panel pictures: what each stage made of a photo, side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,49 +8,63 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
 from weakseg.data.masks import read_mask
 from weakseg.drawing import draw_panel, overlay_heat, overlay_mask
 from weakseg.files import write_atomically
 from weakseg.localize.cam import upsample
-from weakseg.stages import localize, refine
+from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
+from weakseg.stages.evaluate import MaskStage
 
 NAME = "panels"
 _LONG_SIDE = 500
 
 
-def run(context: Context) -> None:
-    """Write `panels/ID.jpg` for the recipe's number of photos, spread evenly over the set."""
-    samples = context.masked_samples()
-    count = min(context.recipe.report.panels, len(samples))
-    chosen = [samples[i * len(samples) // count] for i in range(count)]
-    tasks = [context.task(sample) for sample in chosen]
-    make = _PanelDrawer(context.folder, context.dataset.classes)
-    with context.progress.track(NAME, count) as advance:
-        for _ in context.executor.map(make, tasks):
-            advance(1)
+def run(context: Context, stages: Sequence[MaskStage]) -> None:
+    """Write `panels/ID.jpg` for the recipe's number of photos, spread evenly over the set.
+
+    Photos held out get as many, where a segmentation network is tried on them.
+    """
+    count = context.recipe.report.panels
+    chosen = _spread(context.masked_samples(), count)
+    own = [stage.name for stage in stages if not stage.held_out]
+    its = [stage.name for stage in stages if stage.held_out]
+    groups = [(own, chosen), (its, _spread(context.held_out.samples, count))]
+    if not its or context.held_out is context.dataset:
+        groups = [(own + its, chosen)]
+    with context.progress.track(NAME, sum(len(chosen) for _, chosen in groups)) as advance:
+        for names, chosen in groups:
+            make = _PanelDrawer(context.folder, context.dataset.classes, tuple(names))
+            for _ in context.executor.map(make, [context.task(sample) for sample in chosen]):
+                advance(1)
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    count = min(count, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
 
 
 @dataclass(frozen=True)
 class _PanelDrawer:
     run: Path
     classes: tuple[str, ...]
+    stages: tuple[str, ...]
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
             photo = shrink(read_photo(task.sample.image), _LONG_SIDE)
             size = photo.shape[:2]
-            cam = upsample(localize.read_localization(self.run / localize.NAME, task.id).cam, *size)
-            heat = cam.max(axis=0, initial=0)
-            columns = [("photo", photo), ("CAM", overlay_heat(photo, heat))]
-            for stage, caption in (
-                (localize.SEED, "seed"),
-                (refine.SVM, "SVM"),
-                (refine.SVM_CRF, "SVM + CRF"),
-            ):
-                mask = _read_mask(self.run / stage / f"{task.id}.png", size)
-                columns.append((caption, overlay_mask(photo, mask)))
+            columns = [("photo", photo)]
+            for stage in self.stages:
+                if stage == localize.CAM:
+                    found = localize.read_localization(self.run / localize.NAME, task.id)
+                    heat = upsample(found.cam, *size).max(axis=0, initial=0)
+                    columns.append(("CAM", overlay_heat(photo, heat)))
+                else:
+                    mask = _read_mask(self.run / stage / f"{task.id}.png", size)
+                    columns.append((stage, overlay_mask(photo, mask)))
             if task.sample.mask:
                 truth = _read_mask(task.sample.mask, size)
                 columns.append(("ground truth", overlay_mask(photo, truth)))

@@ -1,12 +1,14 @@
 """Which stages a recipe asks for, in order, and what each depends on."""
 
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from weakseg.recipe import Recipe
-from weakseg.stages import classify, evaluate, inspect, localize, panels, pool, refine
+from weakseg.stages import classify, evaluate, inspect, localize, panels, pool, refine, segment
 from weakseg.stages.base import Stage
+from weakseg.stages.evaluate import MaskStage
 
 SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
 
@@ -17,20 +19,18 @@ REFINERS = {
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
-    """The stages of refined pixel-labeling (paper A)."""
+    """The stages that a recipe's sections ask for."""
     values: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
     seed = {"seed": values["seed"]}
     threshold = {"cam_threshold": values["evaluate"]["cam_threshold"]}
-    thresholds = {
-        key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
-    }
     long_side = {"long_side": values["data"]["long_side"]}
     backbone = {"backbone": values["backbone"]}
-    pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
     frozen = recipe.backbone.frozen
-    return (
-        Stage(inspect.NAME, inspect.run),
-        *([Stage(pool.NAME, pool.run, (inspect.NAME,), pooling)] if frozen else []),
+    found = [Stage(inspect.NAME, inspect.run, reads_held_out=True)]
+    if frozen:
+        pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
+        found.append(Stage(pool.NAME, pool.run, (inspect.NAME,), pooling))
+    found += [
         Stage(
             classify.NAME,
             classify.train,
@@ -39,28 +39,77 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         ),
         Stage(localize.NAME, localize.run, (classify.NAME,), long_side | values["localize"]),
         Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
-        Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
-        Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | values["svm"]),
-        Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), long_side | values["crf"]),
-        Stage(
-            refine.CAM_CRF,
-            refine.run_cam_crf,
-            (localize.NAME,),
-            long_side | threshold | values["cam_crf"],
-        ),
+    ]
+    if recipe.svm:
+        thresholds = {
+            key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
+        }
+        found += [
+            Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
+            Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | values["svm"]),
+        ]
+    if recipe.crf:
+        settings = long_side | values["crf"]
+        found.append(Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), settings))
+    if recipe.cam_crf:
+        settings = long_side | threshold | values["cam_crf"]
+        found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), settings))
+    if recipe.segment:
+        learned_from = values["segment"].pop("masks")
+        scales = {"tta_scales": values["segment"].pop("tta_scales")}
+        network = (segment.NETWORK,)
+        found += [
+            Stage(
+                segment.NETWORK,
+                segment.train,
+                (learned_from,),
+                seed | long_side | values["segment"],
+            ),
+            Stage(segment.SEGMENT, segment.run, network, long_side, reads_held_out=True),
+            Stage(segment.TTA, segment.run_tta, network, long_side | scales, reads_held_out=True),
+        ]
+    masks = measured(recipe)
+    splits = {key: values["data"][key] for key in ("split", "held_out")}
+    found += [
         Stage(
             evaluate.NAME,
-            evaluate.run,
-            evaluate.MASK_STAGES,
-            threshold | {"split": values["data"]["split"]},
+            partial(evaluate.run, stages=masks),
+            tuple(stage.name for stage in masks),
+            threshold | splits,
             reads_masks=True,
+            reads_held_out=True,
             output=evaluate.METRICS,
         ),
         Stage(
             panels.NAME,
-            panels.run,
-            (localize.SEED, refine.SVM, refine.SVM_CRF),
+            partial(panels.run, stages=masks),
+            tuple(stage.name for stage in masks),
             values["report"],
             reads_masks=True,
+            reads_held_out=True,
         ),
-    )
+    ]
+    return tuple(found)
+
+
+def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
+    """The stages that make masks, in order, each with its protocol."""
+    by_recipe = {"threshold_source": "recipe", "crf": False}
+    cam = {"threshold": recipe.evaluate.cam_threshold, **by_recipe}
+    found = [MaskStage(localize.CAM, cam)]
+    if recipe.svm:
+        thresholds = [recipe.svm.background_threshold, recipe.svm.foreground_threshold]
+        svm = {"threshold": thresholds, **by_recipe}
+        found.append(MaskStage(localize.SEED, {**svm, "uncertain": "counted as wrong"}))
+        found.append(MaskStage(refine.SVM, svm))
+        if recipe.crf:
+            found.append(MaskStage(refine.SVM_CRF, {**svm, "crf": True}))
+    if recipe.cam_crf:
+        found.append(MaskStage(refine.CAM_CRF, {**cam, "crf": True}))
+    if recipe.segment:
+        network = {"masks": recipe.segment.masks, "crf": False}
+        scales = ", ".join(f"{scale:g}" for scale in recipe.segment.tta_scales)
+        found.append(MaskStage(segment.SEGMENT, network, held_out=True))
+        tta = {**network, "tta": f"flip x {scales}"}
+        found.append(MaskStage(segment.TTA, tta, held_out=True))
+    return tuple(found)

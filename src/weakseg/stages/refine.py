@@ -28,10 +28,12 @@ SCORES = ".safetensors"
 
 def run_svm(context: Context) -> None:
     """Write `svm/ID.png` and `svm/ID.safetensors`: `scores` (K+1, h, w) on the grid."""
+    settings = context.recipe.svm
+    assert settings is not None
     make = _SvmRefiner(
         context.stage_folder(localize.NAME),
         context.stage_folder(SVM),
-        context.recipe.svm,
+        settings,
         context.recipe.seed,
     )
     map_photos(context, SVM, make, (SCORES, ".png"))
@@ -39,10 +41,12 @@ def run_svm(context: Context) -> None:
 
 def run_svm_crf(context: Context) -> None:
     """Write `svm+crf/ID.png`."""
+    settings = context.recipe.crf
+    assert settings is not None
     make = _CrfRefiner(
         _SvmScores(context.stage_folder(SVM)),
         context.stage_folder(SVM_CRF),
-        context.recipe.crf,
+        settings,
         context.recipe.data.long_side,
     )
     map_photos(context, SVM_CRF, make)
@@ -50,10 +54,12 @@ def run_svm_crf(context: Context) -> None:
 
 def run_cam_crf(context: Context) -> None:
     """Write `cam+crf/ID.png`: the CRF over the CAM and its constant background."""
+    settings = context.recipe.cam_crf
+    assert settings is not None
     make = _CrfRefiner(
         _CamScores(context.stage_folder(localize.NAME), context.recipe.evaluate.cam_threshold),
         context.stage_folder(CAM_CRF),
-        context.recipe.cam_crf,
+        settings,
         context.recipe.data.long_side,
     )
     map_photos(context, CAM_CRF, make)

@@ -5,7 +5,6 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from weakseg.recipe import Recipe, dump_recipe
 from weakseg.stages import inspect
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
-from weakseg.stages.networks import check_backbone
+from weakseg.stages.networks import check_networks
 from weakseg.stages.pipeline import stages
 
 RECORD = "run.json"
@@ -48,10 +47,12 @@ def run(
         WeaksegError: what a user can mend; what was finished stays.
     """
     dataset = load_dataset(data, recipe.data.split)
-    check_backbone(recipe)
+    held_out = load_dataset(data, recipe.data.held_out) if recipe.data.held_out else dataset
+    check_networks(recipe)
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
     photos, truth = _photos_fingerprint(recipe, dataset), _masks_fingerprint(dataset)
+    tried_on, its_truth = _files_fingerprint(held_out), _masks_fingerprint(held_out)
     record = _open_record(folder)
     record |= {
         "version": __version__,
@@ -61,7 +62,7 @@ def run(
     }
     write_json(folder / RECORD, record)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    context = Context(folder, recipe, dataset, executor, progress, device)
+    context = Context(folder, recipe, dataset, held_out, executor, progress, device)
     fingerprints: dict[str, str] = {}
     for stage in stages(recipe):
         fingerprints[stage.name] = _digest(
@@ -71,11 +72,13 @@ def run(
             [fingerprints[name] for name in stage.needs],
             photos,
             truth if stage.reads_masks else None,
+            tried_on if stage.reads_held_out else None,
+            its_truth if stage.reads_held_out and stage.reads_masks else None,
             device.type,
         )
         _bring_up_to_date(stage, fingerprints[stage.name], context, record)
         if stage.name == inspect.NAME:
-            context = replace(context, dataset=inspect.readable(context))
+            context = inspect.readable(context)
 
 
 def _bring_up_to_date(
@@ -135,9 +138,14 @@ def _open_record(folder: Path) -> dict[str, Any]:
 
 
 def _photos_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
-    photos = [[s.id, s.tags, _stamp(s.image)] for s in dataset.samples]
-    weights = Path(recipe.backbone.weights)
-    return _digest(dataset.classes, photos, _stamp(weights) if weights.is_file() else None)
+    tags = [s.tags for s in dataset.samples]
+    weights = [Path(b.weights) for b in recipe.backbones]
+    stamps = [_stamp(path) if path.is_file() else None for path in weights]
+    return _digest(dataset.classes, tags, _files_fingerprint(dataset), stamps)
+
+
+def _files_fingerprint(dataset: Dataset) -> str:
+    return _digest([[s.id, _stamp(s.image)] for s in dataset.samples])
 
 
 def _masks_fingerprint(dataset: Dataset) -> str:

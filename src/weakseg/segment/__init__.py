@@ -1,0 +1,1 @@
+"""Photos to masks by a trained segmentation network."""

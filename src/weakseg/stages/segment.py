@@ -1,0 +1,232 @@
+"""Train the segmentation network on the masks of another stage, and segment photos with it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset as TorchDataset
+
+from weakseg.data.dataset import Sample
+from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
+from weakseg.data.masks import write_mask
+from weakseg.data.split import split_by_tags
+from weakseg.errors import WeaksegError
+from weakseg.files import write_bytes, write_json
+from weakseg.progress import Progress
+from weakseg.recipe import AUTOCAST, Segment
+from weakseg.segment.tta import segment
+from weakseg.stages.base import Context
+from weakseg.stages.executor import Executor, InProcessExecutor
+from weakseg.stages.fit import Loop
+from weakseg.stages.networks import (
+    SegmenterCard,
+    build_segmenter,
+    read_segmenter,
+    write_segmenter,
+)
+from weakseg.training.segmentation import MaskedExample, MaskedPhotos, SegmentationTraining
+
+NETWORK = "segmenter"
+SEGMENT = "segment"
+TTA = "segment+tta"
+SEGMENTER = "segmenter.safetensors"
+SCORES = ".safetensors"
+_GPU_BATCH = 8
+
+
+def train(context: Context) -> None:
+    """Write `segmenter/segmenter.safetensors`, the best by mIoU, and `segmenter/scores.json`.
+
+    The mIoU is that against held-out masks of the stage that the network learns from: pseudo masks,
+    not the data set's. A training that was cut off goes on from its last whole epoch.
+    """
+    folder = context.stage_folder(NETWORK)
+    if (folder / SEGMENTER).exists():
+        return
+    recipe, settings = context.recipe, context.recipe.segment
+    assert settings is not None
+    kept, held_out = split_by_tags(
+        context.masked_samples(), settings.validation_fraction, recipe.seed
+    )
+    if len(kept) < 2:
+        raise WeaksegError(
+            "A segmentation network needs three photos at least, one of them to be judged by. Tag "
+            "more photos."
+        )
+    L.seed_everything(recipe.seed, verbose=False)
+    network = build_segmenter(settings.backbone, len(context.dataset.classes))
+    loop = Loop(
+        name=NETWORK,
+        folder=folder,
+        examples=_Masked(
+            _pairs(kept, context.stage_folder(settings.masks)),
+            _pairs(held_out, context.stage_folder(settings.masks)),
+            settings,
+            recipe.seed,
+            tuple(network.backbone.mean.flatten().tolist()),
+        ),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+        device=context.device,
+        progress=context.progress,
+        monitor="miou",
+    )
+    epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+    judged_by = f"held-out masks of {settings.masks}"
+    write_json(folder / "scores.json", {"miou_against": judged_by, "epochs": epochs})
+    card = SegmenterCard(
+        settings.backbone,
+        context.dataset.classes,
+        recipe.data.long_side,
+        settings.tta_scales,
+        settings.precision,
+    )
+    write_segmenter(folder / SEGMENTER, network, card)
+
+
+def run(context: Context) -> None:
+    """Write `segment/ID.png` of the photos held out."""
+    _segment_held_out(context, SEGMENT, tta=False)
+
+
+def run_tta(context: Context) -> None:
+    """Write `segment+tta/ID.png`: with test-time augmentation."""
+    _segment_held_out(context, TTA, tta=True)
+
+
+def segment_photos(
+    model: Path,
+    photos: Sequence[tuple[str, Path]],
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    device: torch.device,
+    tta: bool = False,
+    scores: bool = False,
+    name: str = SEGMENT,
+) -> list[str]:
+    """Write `folder/NAME.png` of every photo, given as (NAME, file); what is there is replaced.
+
+    Args:
+        model: a segmentation network's file.
+        tta: with test-time augmentation, at the scales of the network's card.
+        scores: also write `folder/NAME.safetensors`: `scores`, float16 (C+1, H, W) in [0, 1].
+        name: shown with the progress.
+
+    Returns:
+        Why photos were left out: one line for each that could not be read.
+    """
+    on_gpu = device.type == "cuda"
+    executor = InProcessExecutor() if on_gpu else executor
+    make = _Segmenter(model, folder, tta, scores, str(device))
+    left_out = []
+    with progress.track(name, len(photos)) as advance:
+        for done, reasons in executor.map(make, _batches(photos, _GPU_BATCH if on_gpu else 1)):
+            for reason in reasons:
+                progress.say(f"left out: {reason}")
+            left_out += reasons
+            advance(done)
+    return left_out
+
+
+def _segment_held_out(context: Context, name: str, tta: bool) -> None:
+    folder = context.stage_folder(name)
+    photos = [
+        (sample.id, sample.image)
+        for sample in context.held_out.samples
+        if not (folder / f"{sample.id}.png").exists()
+    ]
+    model = context.stage_folder(NETWORK) / SEGMENTER
+    segment_photos(
+        model, photos, folder, context.executor, context.progress, context.device, tta, name=name
+    )
+
+
+def _pairs(samples: Sequence[Sample], masks: Path) -> list[tuple[Path, Path]]:
+    return [(sample.image, masks / f"{sample.id}.png") for sample in samples]
+
+
+@dataclass(frozen=True)
+class _Masked:
+    kept: Sequence[tuple[Path, Path]]
+    held_out: Sequence[tuple[Path, Path]]
+    settings: Segment
+    seed: int
+    fill: tuple[float, ...]
+
+    def __call__(self, epoch: int | None) -> TorchDataset[MaskedExample]:
+        pairs = self.held_out if epoch is None else self.kept
+        settings = self.settings
+        return MaskedPhotos(pairs, settings.long_side, settings.crop, self.fill, self.seed, epoch)
+
+
+_Photo = tuple[str, Path]
+
+
+def _batches(photos: Sequence[_Photo], count: int) -> Iterator[tuple[_Photo, ...]]:
+    """At most `count` photos together, all of one size, out of a window of the sequence."""
+    window = count**2
+    for start in range(0, len(photos), window):
+        by_size: dict[tuple[int, int] | None, list[_Photo]] = {}
+        for photo in photos[start : start + window]:
+            by_size.setdefault(_size(photo[1]) if count > 1 else None, []).append(photo)
+        for same in by_size.values():
+            yield from (tuple(same[i : i + count]) for i in range(0, len(same), count))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    try:
+        return photo_size(path)
+    except UnreadablePhoto:
+        return None
+
+
+@dataclass(frozen=True)
+class _Segmenter:
+    model: Path
+    folder: Path
+    tta: bool
+    scores: bool
+    device: str
+
+    def __call__(self) -> Callable[[tuple[_Photo, ...]], tuple[int, list[str]]]:
+        device = torch.device(self.device)
+        network, card = read_segmenter(self.model, device)
+        scales = card.tta_scales if self.tta else (1.0,)
+        dtype = AUTOCAST[card.precision]
+
+        def work(batch: tuple[_Photo, ...]) -> tuple[int, list[str]]:
+            read, reasons = [], []
+            for name, path in batch:
+                try:
+                    read.append((name, read_photo(path)))
+                except UnreadablePhoto as error:
+                    reasons.append(str(error))
+            if not read:
+                return len(batch), reasons
+            small = np.stack([shrink(photo, card.long_side) for _, photo in read])
+            images = torch.from_numpy(small).to(device).permute(0, 3, 1, 2).float() / 255
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                probabilities = segment(network, images, scales, flip=self.tta)
+            for (name, photo), scored in zip(read, probabilities, strict=True):
+                self._write(name, photo.shape[:2], scored)
+            return len(batch), reasons
+
+        return work
+
+    def _write(self, name: str, size: tuple[int, ...], scores: Tensor) -> None:
+        """At the photo's own size, from scores rather than from labels."""
+        if scores.shape[1:] != size:
+            scores = F.interpolate(scores[None], size=size, mode="bilinear")[0]
+        labels = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        if self.scores:
+            content = safetensors.torch.save({"scores": scores.half().cpu()})
+            write_bytes(self.folder / f"{name}{SCORES}", content)
+        write_mask(self.folder / f"{name}.png", labels)

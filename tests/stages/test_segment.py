@@ -1,0 +1,178 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from PIL import Image
+
+from tiny import TINY, Lines, Start, masks
+from weakseg.data.masks import read_mask
+from weakseg.errors import WeaksegError
+from weakseg.files import read_json
+from weakseg.recipe import Recipe
+from weakseg.stages import predict, runner
+from weakseg.stages.executor import InProcessExecutor
+
+CPU = torch.device("cpu")
+
+
+def _recipe(**segment: object) -> Recipe:
+    section = {
+        "masks": "cam",
+        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
+        "epochs": 2,
+        "batch_size": 4,
+        "long_side": [48, 80],
+        "crop": 48,
+        "optimizer": TINY["classify"]["optimizer"],
+        "tta_scales": [0.5, 1.0],
+    }
+    held_out = {"split": "train", "held_out": "val"}
+    left_out = {"svm": None, "crf": None, "cam_crf": None}
+    values = {**TINY, **left_out, "data": held_out, "segment": section | segment}
+    return Recipe.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    runner.run(_recipe(), photos, out, InProcessExecutor(), Lines(), CPU)
+    return out
+
+
+def test_masks_of_the_photos_held_out_are_measured(finished: Path) -> None:
+    rows = {row["name"]: row for row in read_json(finished / "metrics.json")["stages"]}
+    assert list(rows) == ["cam", "cam-oracle", "segment", "segment+tta"]
+    assert [rows[name]["split"] for name in rows] == ["train", "train", "val", "val"]
+    assert rows["segment"]["images"] == 2
+    assert rows["segment"]["protocol"] == {"masks": "cam", "crf": False, "ignore": 255}
+    assert rows["segment+tta"]["protocol"]["tta"] == "flip x 0.5, 1"
+    for stage in ("segment", "segment+tta"):
+        assert sorted(p.name for p in (finished / stage).iterdir()) == ["000002.png", "000007.png"]
+    scores = read_json(finished / "segmenter" / "scores.json")
+    assert scores["miou_against"] == "held-out masks of cam"
+    assert [row["epoch"] for row in scores["epochs"]] == [1, 2]
+
+
+def test_the_network_learns_from_masks_alone(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(photos, tmp_path / "bare"))
+    shutil.rmtree(bare / "SegmentationClass")
+    start(bare, tmp_path / "out", _recipe())
+    known = {k: v for k, v in masks(finished).items() if not k.startswith("panels")}
+    assert masks(tmp_path / "out") == known
+
+
+def test_a_cut_off_training_goes_on_to_the_same_network(
+    finished: Path, photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutOff(Exception):  # noqa: N818
+        pass
+
+    class Cutting(Lines):
+        def say(self, text: str) -> None:
+            super().say(text)
+            if text.startswith("segmenter: epoch 2"):
+                raise CutOff
+
+    out = tmp_path / "out"
+    with pytest.raises(CutOff):
+        runner.run(_recipe(), photos, out, InProcessExecutor(), Cutting(), CPU)
+    assert not (out / "segmenter" / "segmenter.safetensors").exists()
+    start(photos, out, _recipe())
+    assert masks(out) == masks(finished)
+
+
+def test_other_scales_of_augmentation_redo_only_the_augmented(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    said = start(photos, out, _recipe(tta_scales=[1.0, 2.0])).said
+    kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
+    assert kept == ["inspect", "classify", "localize", "cam", "segmenter", "segment"]
+
+
+def _photo(path: Path, height: int, width: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def _predict(model: Path, photos: list[Path], out: Path, **options: bool) -> tuple[int, Lines]:
+    lines = Lines()
+    return predict.run(model, photos, out, InProcessExecutor(), lines, CPU, **options), lines
+
+
+def test_predict_takes_files_and_folders_of_any_size(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    _photo(folder / "a.png", 30, 50)
+    _photo(folder / "inner" / "b.jpg", 1, 1)
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("no photo either")
+    single = _photo(tmp_path / "c.webp", 1100, 20)
+    written, lines = _predict(finished, [folder, single], tmp_path / "out", tta=True)
+    assert written == 3
+    assert any("broken.jpg" in line and "left out" in line for line in lines.said)
+    sizes = {"a": (30, 50), "inner/b": (1, 1), "c": (1100, 20)}
+    for name, size in sizes.items():
+        assert read_mask(tmp_path / "out" / f"{name}.png").shape == size
+    kinds = (tmp_path / "out" / "classes.txt").read_text().split()
+    assert len(kinds) > 2
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_predict_gives_what_the_stages_gave(finished: Path, photos: Path, tmp_path: Path) -> None:
+    held_out = [photos / "JPEGImages" / f"{name}.jpg" for name in ("000002", "000007")]
+    for stage, tta in (("segment", False), ("segment+tta", True)):
+        _predict(
+            finished / "segmenter" / "segmenter.safetensors", held_out, tmp_path / stage, tta=tta
+        )
+        for path in (finished / stage).iterdir():
+            assert (tmp_path / stage / path.name).read_bytes() == path.read_bytes()
+
+
+def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: Path) -> None:
+    photo = _photo(tmp_path / "a.png", 40, 60)
+    _predict(finished, [photo], tmp_path, scores=True)
+    scores = safetensors.numpy.load_file(tmp_path / "a.safetensors")["scores"]
+    assert scores.dtype == np.float16
+    np.testing.assert_allclose(scores.astype(np.float32).sum(axis=0), 1, atol=0.01)
+    mask = read_mask(tmp_path / "a.png")
+    highest = np.take_along_axis(scores, mask[None].astype(np.int64), axis=0)[0]
+    assert (highest == scores.max(axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["missing.jpg"], "There is no .*missing.jpg"),
+        (["empty"], "There is no photo"),
+        (["x/a.png", "y/a.png"], "would have the same mask"),
+        (["broken.jpg"], "None of the 1 photos can be read"),
+    ],
+)
+def test_what_predict_cant_do_is_one_clear_error(
+    finished: Path, tmp_path: Path, given: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    for name in ("x", "y"):
+        _photo(tmp_path / name / "a.png", 5, 5)
+    with pytest.raises(WeaksegError, match=message):
+        _predict(finished, [tmp_path / name for name in given], tmp_path / "out")
+
+
+def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(
+    finished: Path, tmp_path: Path
+) -> None:
+    photo = _photo(tmp_path / "a.png", 5, 5)
+    with pytest.raises(WeaksegError, match="no segmentation network"):
+        _predict(finished / "cam", [photo], tmp_path / "out")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((finished / "segmenter" / "segmenter.safetensors").read_bytes()[:-100])
+    with pytest.raises(WeaksegError, match="no whole segmentation network"):
+        _predict(broken, [photo], tmp_path / "out")
