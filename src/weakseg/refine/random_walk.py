@@ -64,7 +64,8 @@ def random_walk(
     """Spread class activation maps over the cells that no boundary parts from them.
 
     The start is `cam * (1 - boundary)`. In a step a cell takes the mean of its neighbours' values
-    and its own, weighed by the affinities to the power of `beta`, its own by 1. Single-threaded.
+    and its own, weighed by the affinities to the power of `beta`, its own by 1. The steps run on
+    the calling thread, without the GIL.
 
     Args:
         cam: (K, h, w), at least 0; K may be 0.
