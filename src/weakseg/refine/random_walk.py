@@ -93,7 +93,7 @@ def random_walk(
     padded[inside] = boundary
     values = np.zeros((len(cam), *padded.shape), np.float32)
     values[inside] = np.maximum(cam * (1 - boundary), _FLOOR)
-    walked = _walk(values, padded, settings)[inside]
+    walked = _walk(values, padded, settings)[inside].copy()
     walked[walked < 2 * _FLOOR] = 0
     return walked
 
@@ -186,10 +186,8 @@ def _pull(planes: Any, offsets: Any, values: Any, start: Any, stop: Any, pulls: 
     for index in range(len(offsets)):
         offset = offsets[index]
         to, back = planes[index, start:stop], planes[index, start - offset : stop - offset]
-        ahead, behind = (
-            values[start + offset : stop + offset],
-            values[start - offset : stop - offset],
-        )
+        ahead = values[start + offset : stop + offset]
+        behind = values[start - offset : stop - offset]
         for cell in range(stop - start):
             pulls[cell] += to[cell] * (ahead[cell] - here[cell])
             pulls[cell] += back[cell] * (behind[cell] - here[cell])
