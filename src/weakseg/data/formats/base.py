@@ -17,7 +17,8 @@ class Photos:
     """The photos of a folder.
 
     Attributes:
-        paths: id -> file, sorted by id; an id is the file's name without its suffix, as NFC.
+        paths: id -> file, sorted by id; an id is the file's name without its suffix, as NFC, unless
+            the format says otherwise.
         ignored: suffix -> number of files that were passed over because of it.
         faults: names that can't be used, one line each.
     """

@@ -151,8 +151,7 @@ def _file_name_fault(name: str) -> str | None:
 def _parse(path: Path) -> dict[str, list[Any]]:
     """The lists of a file, with no more of their entries than is used.
 
-    What isn't used, most of a file, is dropped while parsing: whole, a file of COCO would take
-    several GiB.
+    What isn't used, most of a file, is dropped while parsing: that takes a third of the memory.
     """
     try:
         content = json.loads(
