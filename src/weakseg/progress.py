@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -27,7 +27,7 @@ LINE_EVERY_SECONDS = 15.0
 
 
 class Progress(Protocol):
-    """What a stage tells of its progress."""
+    """What a stage tells of its progress. Pickled, it speaks from the process it arrives in."""
 
     def say(self, text: str) -> None:
         """Show one line."""
@@ -46,6 +46,9 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return progress_for, ()
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
@@ -72,6 +75,9 @@ class LineProgress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return progress_for, ()
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
-from weakseg.training.optimizers import SGD, AdamW
+from weakseg.training.optimizers import Optimizer, polynomial_decay
 
 
 class ClassifierTraining(L.LightningModule):
@@ -29,7 +29,7 @@ class ClassifierTraining(L.LightningModule):
     def __init__(
         self,
         network: CamClassifier,
-        optimizer: SGD | AdamW,
+        optimizer: Optimizer,
         decay_power: float,
         pooled: bool = False,
     ) -> None:
@@ -84,14 +84,8 @@ class ClassifierTraining(L.LightningModule):
     def configure_optimizers(self) -> Any:
         network = self.network
         optimizer = self._optimizer.build(network.backbone.parameters(), network.head.parameters())
-        steps = self.trainer.estimated_stepping_batches
-        decay = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: max(0.0, 1 - step / steps) ** self._decay_power
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": decay, "interval": "step"},
-        }
+        steps = int(self.trainer.estimated_stepping_batches)
+        return polynomial_decay(optimizer, steps, self._decay_power)
 
 
 def _mean(values: Tensor, seen: Tensor) -> Tensor:

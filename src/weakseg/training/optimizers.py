@@ -57,6 +57,17 @@ class AdamW:
         return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
 
 
+Optimizer = SGD | AdamW
+
+
+def polynomial_decay(optimizer: torch.optim.Optimizer, steps: int, power: float) -> dict[str, Any]:
+    """For Lightning: rates that fall as `(1 - step / steps) ** power`."""
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: max(0.0, 1 - step / steps) ** power
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+
 def _check_rates(lr: float, head_lr: float, weight_decay: float) -> None:
     for name, rate in (("lr", lr), ("head_lr", head_lr)):
         if not rate > 0:

@@ -73,20 +73,27 @@ class TaggedPhotos(TorchDataset[Example]):
         if rng.random() < 0.5:
             photo = photo[:, ::-1]
         top, left = (int(rng.integers(0, abs(side - self._crop) + 1)) for side in photo.shape[:2])
-        return self._place(photo, top, left)
+        return place(photo, self._crop, top, left, self._fill)
 
     def _centred(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
         top, left = (abs(side - self._crop) // 2 for side in photo.shape[:2])
-        return self._place(photo, top, left)
+        return place(photo, self._crop, top, left, self._fill)
 
-    def _place(self, photo: NDArray[np.uint8], top: int, left: int) -> NDArray[np.float32]:
-        """Cut from (top, left) the sides that exceed the crop, put those there that don't."""
-        square = np.empty((self._crop, self._crop, 3), np.float32)
-        square[:] = self._fill
-        rows, cut_rows = _overlap(photo.shape[0], self._crop, top)
-        columns, cut_columns = _overlap(photo.shape[1], self._crop, left)
-        square[rows, columns] = photo[cut_rows, cut_columns]
-        return square
+
+def place(
+    image: NDArray[np.uint8], side: int, top: int, left: int, fill: NDArray[np.float32] | float
+) -> NDArray[np.float32]:
+    """A square of `side` pixels that shares with an image, (H, W) or (H, W, 3), what fits.
+
+    It is cut from (top, left) where the image exceeds the square; where it doesn't, the image
+    lies at (top, left), and `fill` around it.
+    """
+    square = np.empty((side, side, *image.shape[2:]), np.float32)
+    square[:] = fill
+    rows, cut_rows = _overlap(image.shape[0], side, top)
+    columns, cut_columns = _overlap(image.shape[1], side, left)
+    square[rows, columns] = image[cut_rows, cut_columns]
+    return square
 
 
 def _overlap(side: int, crop: int, offset: int) -> tuple[slice, slice]:

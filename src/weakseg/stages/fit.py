@@ -1,0 +1,224 @@
+"""Lightning's training loop, bound to a stage's folder: checkpoints, resume, progress."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from weakseg.errors import WeaksegError
+from weakseg.files import write_atomically
+from weakseg.progress import Progress
+from weakseg.stages.executor import available_cores
+
+Examples = Callable[[int | None], "TorchDataset[Any]"]
+"""What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
+
+_MAX_LOADERS = 8
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a network is trained.
+
+    Attributes:
+        name: the stage's name, for messages.
+        folder: the stage's folder; checkpoints are kept in it.
+        examples: what it learns from.
+        epochs: how many times.
+        batch_size: examples a step, over all devices.
+        precision: Lightning's.
+        device: where.
+        progress: shows steps and epochs.
+        monitor: name of the logged figure whose highest value marks the epoch that is kept; by
+            default the last epoch is.
+        loaders: whether examples are made in processes of their own.
+        devices: how many; by default all GPUs, or the one CPU.
+    """
+
+    name: str
+    folder: Path
+    examples: Examples
+    epochs: int
+    batch_size: int
+    precision: Any
+    device: torch.device
+    progress: Progress
+    monitor: str | None = None
+    loaders: bool = True
+    devices: int | None = None
+
+    def fit(self, training: L.LightningModule) -> list[dict[str, float]]:
+        """Train a module, or go on from the last whole epoch, with the same result.
+
+        The module ends with the weights that are kept. Several devices are processes of their own
+        (spawned, so that only the training runs in them), each with its share of every batch.
+
+        Returns:
+            The figures that the module logged, epoch by epoch.
+
+        Raises:
+            WeaksegError: a checkpoint that can't be read.
+        """
+        devices = self.devices or _count(self.device)
+        batches = _Batches(self.examples, max(1, self.batch_size // devices), self.loaders)
+        best = "best" if self.monitor else "last"
+        trainer = L.Trainer(
+            accelerator=self.device.type,
+            devices=devices,
+            strategy="ddp_spawn" if devices > 1 else "auto",
+            sync_batchnorm=devices > 1 and self.device.type == "cuda",
+            max_epochs=self.epochs,
+            precision=self.precision,
+            callbacks=[
+                *([self._keep(best, self.monitor)] if self.monitor else []),
+                self._keep("last", None),
+                _Reporter(self.name, self.progress),
+            ],
+            plugins=[_AtomicCheckpoints()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            limit_val_batches=1.0 if self.monitor else 0,
+            deterministic="warn",
+        )
+        last = self.folder / "last.ckpt"
+        if last.exists():
+            _read_checkpoint(last)
+        with _quiet():
+            try:
+                trainer.fit(training, batches, ckpt_path=last if last.exists() else None)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
+        training.load_state_dict(_read_checkpoint(self.folder / f"{best}.ckpt")["state_dict"])
+        callbacks = _read_checkpoint(last)["callbacks"]
+        epochs: list[dict[str, float]] = callbacks[_Reporter.__qualname__]["epochs"]
+        return epochs
+
+    def validate(self, training: L.LightningModule) -> dict[str, float]:
+        """The figures that the module logs of what is held out."""
+        trainer = L.Trainer(
+            accelerator=self.device.type,
+            devices=1,
+            precision=self.precision,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        batches = _Batches(self.examples, self.batch_size, self.loaders)
+        with _quiet():
+            return dict(trainer.validate(training, batches, verbose=False)[0])
+
+    def _keep(self, name: str, monitor: str | None) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            self.folder, name, monitor=monitor, mode="max", enable_version_counter=False
+        )
+
+
+class _Batches(L.LightningDataModule):
+    def __init__(self, examples: Examples, batch_size: int, loaders: bool) -> None:
+        super().__init__()
+        self._examples, self._batch_size = examples, batch_size
+        self._loaders = min(_MAX_LOADERS, available_cores()) if loaders else 0
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        examples = self._examples(self.trainer.current_epoch)
+        whole = len(examples) >= self._batch_size * self.trainer.world_size  # type: ignore[arg-type]
+        return DataLoader(examples, self._batch_size, drop_last=whole, num_workers=self._loaders)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self._examples(None), self._batch_size, num_workers=self._loaders)
+
+
+class _Reporter(Callback):
+    """Shows steps, and says each epoch's figures, from the first of the devices."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._name, self._progress = name, progress
+        self.epochs: list[dict[str, float]] = []
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._shown = ExitStack()
+            steps = int(trainer.estimated_stepping_batches)
+            track = self._progress.track(self._name, steps, trainer.global_step)
+            self._advance = self._shown.enter_context(track)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            self._advance(1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.epochs.append({"epoch": trainer.current_epoch + 1, **figures})
+        if trainer.is_global_zero:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self._progress.say(
+                f"{self._name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {shown}"
+            )
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if hasattr(self, "_shown"):
+            self._shown.close()
+            del self._shown, self._advance
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs = state["epochs"]
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        with write_atomically(Path(path)) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+def _count(device: torch.device) -> int:
+    return torch.cuda.device_count() if device.type == "cuda" else 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's hints, and torchmetrics' on tags that no held-out photo has."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="No positive samples")
+        yield
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeaksegError(
+            f"{path} is no whole checkpoint. Remove the folder {path.parent} and run again to "
+            "train anew."
+        ) from error
+    return checkpoint

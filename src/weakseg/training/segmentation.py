@@ -1,0 +1,138 @@
+"""Training of the segmentation network on masks, whoever made them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset as TorchDataset
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from weakseg.data.images import read_photo, resize
+from weakseg.data.masks import IGNORE, read_mask
+from weakseg.networks.segmenter import Segmenter
+from weakseg.training.optimizers import Optimizer, polynomial_decay
+from weakseg.training.photos import place
+
+MaskedExample = tuple[Tensor, Tensor]
+"""A photo, float32 (3, S, S) in [0, 1], and its mask, int64 (S, S), 255 ignored."""
+
+
+class MaskedPhotos(TorchDataset[MaskedExample]):
+    """Square crops of photos with their masks.
+
+    Each draw depends on the seed, the epoch and the photo's place alone.
+
+    Args:
+        pairs: photo and mask (PNG, at the photo's own size).
+        long_side: range in pixels from which the photo's longer side is drawn.
+        crop: side of the square; what the photo leaves of it is filled with `fill`, and ignored.
+        fill: RGB in [0, 1].
+        seed, epoch: of the draws; epoch `None` draws nothing: the whole photo, its longer side in
+            the middle of the range, in a square of that side.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Path, Path]],
+        long_side: tuple[int, int],
+        crop: int,
+        fill: Sequence[float],
+        seed: int,
+        epoch: int | None,
+    ) -> None:
+        self._pairs = pairs
+        self._long_side = long_side
+        self._crop = crop
+        self._fill = np.asarray(fill, np.float32) * 255
+        self._seed = seed
+        self._epoch = epoch
+        self._order = np.arange(len(pairs))
+        if epoch is not None:
+            np.random.default_rng((seed, epoch)).shuffle(self._order)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> MaskedExample:
+        number = int(self._order[index])
+        photo, mask = read_photo(self._pairs[number][0]), read_mask(self._pairs[number][1])
+        low, high = self._long_side
+        if self._epoch is None:
+            side = crop = (low + high) // 2
+            offset = (0.0, 0.0)
+        else:
+            rng = np.random.default_rng((self._seed, self._epoch, number))
+            side, crop = int(rng.integers(low, high + 1)), self._crop
+            if rng.random() < 0.5:
+                photo, mask = photo[:, ::-1], mask[:, ::-1]
+            offset = (rng.random(), rng.random())
+        photo = resize(photo, side)
+        mask = _resize_mask(mask, photo.shape[:2])
+        top, left = (
+            int(share * (abs(length - crop) + 1))
+            for share, length in zip(offset, photo.shape[:2], strict=True)
+        )
+        square = place(photo, crop, top, left, self._fill)
+        labels = place(mask, crop, top, left, IGNORE)
+        image = torch.from_numpy(square).permute(2, 0, 1).float() / 255
+        return image, torch.from_numpy(labels).long()
+
+
+class SegmentationTraining(L.LightningModule):
+    """Cross-entropy over the pixels that have a label; validated by mIoU on held-out masks.
+
+    Logs `loss` (mean of the epoch) and `miou` (over background and classes that occur).
+
+    Args:
+        network: the segmentation network.
+        optimizer: its learning rates are the backbone's and the decoder's.
+        decay_power: the learning rate is `lr * (1 - step / steps) ** decay_power`.
+    """
+
+    def __init__(self, network: Segmenter, optimizer: Optimizer, decay_power: float) -> None:
+        super().__init__()
+        self.network = network
+        self._optimizer = optimizer
+        self._decay_power = decay_power
+        self._miou = MulticlassJaccardIndex(network.classes + 1, ignore_index=IGNORE)
+
+    def training_step(self, batch: MaskedExample, index: int) -> Tensor:
+        images, masks = batch
+        loss = pixel_loss(self.network(images), masks)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: MaskedExample, index: int) -> None:
+        images, masks = batch
+        self._miou.update(self.network(images).argmax(dim=1), masks)
+        self.log("miou", self._miou, on_epoch=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> Any:
+        network = self.network
+        optimizer = self._optimizer.build(network.backbone.parameters(), network.new_parameters())
+        return polynomial_decay(
+            optimizer, int(self.trainer.estimated_stepping_batches), self._decay_power
+        )
+
+
+def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy, mean over the pixels that are not 255; 0 where there are none.
+
+    Args:
+        logits: float (N, C+1, H, W).
+        masks: int64 (N, H, W), 0 to C or 255.
+    """
+    total = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="sum")
+    return total / (masks != IGNORE).sum().clamp(min=1)
+
+
+def _resize_mask(mask: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    image = Image.fromarray(np.ascontiguousarray(mask))
+    return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
