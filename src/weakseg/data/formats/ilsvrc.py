@@ -29,8 +29,8 @@ class Ilsvrc(Format):
       suffix.
     - `Annotations/DET/`, the same folders: `ID.xml` with an `object/name` for each object, a
       WordNet id such as n02084071. A photo without one was looked at for a single class at most:
-      it has no row of tags. `tags.csv` takes the annotations' place where there is one; reading it
-      takes seconds, where half a million of XML files take minutes.
+      it has no row of tags. `tags.csv` takes the annotations' place where there is one; one file
+      is read sooner than hundreds of thousands.
     - `ImageSets/DET/NAME.txt`: the splits, with lines `train/BATCH/ID INDEX` or `ID INDEX`, of
       which the last part of the path counts. The lists `train_1.txt` to `train_200.txt` are no
       splits: they say in which photos one class was sought and found, or not found.
