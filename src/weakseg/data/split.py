@@ -1,11 +1,10 @@
 """A stratified split of multi-label photos."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from weakseg.data.dataset import Sample
+from weakseg.data.dataset import Sample, count_tags
 
 
 def split_by_tags(
@@ -19,15 +18,20 @@ def split_by_tags(
     more, at least one is held out and one kept.
 
     Args:
-        samples: the photos, in any order that is the same every time.
+        samples: the photos, each once, in any order that is the same every time.
         fraction: share that is held out, in (0, 1).
         seed: of the draw.
 
     Returns:
         The photos that are kept and those held out, both in the order given.
+
+    Raises:
+        ValueError: if a photo is there twice, as it could land in both parts.
     """
+    if len({sample.id for sample in samples}) < len(samples):
+        raise ValueError("a photo is given twice; split the photos before repeating any")
     rng = np.random.default_rng(seed)
-    counts = Counter(tag for sample in samples for tag in sample.tags)
+    counts = count_tags(samples)
     rarest_first = sorted(counts, key=lambda tag: (counts[tag], tag))
     undecided = list(range(len(samples)))
     held_out: set[int] = set()
