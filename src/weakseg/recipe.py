@@ -18,9 +18,11 @@ from pydantic import (
 )
 
 from weakseg.errors import WeaksegError, nearest, unknown_name
+from weakseg.networks.cam_classifier import Head
 from weakseg.refine.crf import CRFSettings
 from weakseg.refine.svm import SVMSettings
-from weakseg.training.optimizers import SGD, AdamW
+from weakseg.training.augment import Name as AugmentationName
+from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -29,7 +31,7 @@ AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.flo
 
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
-for _settings in (SVMSettings, CRFSettings, SGD, AdamW):
+for _settings in (SVMSettings, CRFSettings, SGD, Adam, AdamW):
     with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
 
 
@@ -67,17 +69,21 @@ class BackboneSection(Section):
 class Classify(Section):
     """Training of the classifier on tags.
 
-    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
-    square that is cut from it. A backbone that is frozen as a whole sees each photo whole instead,
-    and its mirror image, once: neither key is used. The learning rate decays as
-    `(1 - step / steps) ** decay_power`.
+    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
+    has `head_lr`. `long_side` is the range from which a photo's longer side is drawn; `crop` the
+    side of the square that is cut from it; `augmentation` one of `weakseg.training.augment`. A
+    backbone that is frozen as a whole, under a linear head, sees each photo whole instead, and its
+    mirror image, once: none of these three keys is used. The learning rate decays as
+    `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
     """
 
+    head: Head = "linear"
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     long_side: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]] = (320, 640)
     crop: Annotated[int, Field(ge=32)] = 512
-    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
+    augmentation: AugmentationName = "flip"
+    optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     precision: Precision = "32-true"
@@ -88,6 +94,19 @@ class Classify(Section):
         if low > high:
             raise ValueError(f"long_side is [{low}, {high}]; expected [smaller, larger]")
         return self
+
+
+class MissingTags(Section):
+    """What becomes of tags that nobody gave and a classifier is sure of; see `stages.screen`.
+
+    A tag is found where its confidence is over `confidence`, by the network of one of `folds`
+    folds. `list` only lists what is found, `add` has later stages see it as given, and with
+    `mask` it counts neither as there nor as absent when the classifier is trained and judged.
+    """
+
+    action: Literal["list", "add", "mask"] = "list"
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    folds: Annotated[int, Field(ge=2)] = 3
 
 
 class Localize(Section):
@@ -144,6 +163,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     backbone: BackboneSection
+    missing_tags: MissingTags | None = None
     classify: Classify
     localize: Localize
     svm: SVMSettings
@@ -151,6 +171,11 @@ class Recipe(Section):
     cam_crf: Crf
     evaluate: Evaluate
     report: Report = Report()
+
+    @property
+    def trains_on_pooled_features(self) -> bool:
+        """Whether the classifier needs no more of a photo than its pooled features, made once."""
+        return self.backbone.frozen and self.classify.head == "linear"
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -236,7 +261,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     node = values
     for section in sections:
-        node = node.setdefault(section, {})
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
         if not isinstance(node, dict):
             raise WeaksegError(f"Override {override!r}: {section!r} is a value, not a section.")
     try:

@@ -10,7 +10,7 @@ import torch
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.cam_classifier import CamClassifier, Head
 from weakseg.recipe import BackboneSection, Recipe
 
 _MADE_OF = "made_of"
@@ -32,7 +32,9 @@ def check_backbone(recipe: Recipe) -> None:
         )
 
 
-def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
+def build_classifier(
+    backbone: BackboneSection, classes: int, head: Head = "linear"
+) -> CamClassifier:
     """The network that a recipe asks for, with its ImageNet weights."""
     return CamClassifier(
         Backbone(
@@ -44,14 +46,19 @@ def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
             backbone.frozen_stages,
         ),
         classes,
+        head,
     )
 
 
 def write_classifier(
-    path: Path, network: CamClassifier, backbone: BackboneSection, classes: tuple[str, ...]
+    path: Path,
+    network: CamClassifier,
+    backbone: BackboneSection,
+    head: Head,
+    classes: tuple[str, ...],
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
-    made_of = json.dumps({"backbone": backbone.model_dump(), "classes": classes})
+    made_of = json.dumps({"backbone": backbone.model_dump(), "head": head, "classes": classes})
     # One entry: safetensors writes several in an order of its own each time.
     metadata = {_MADE_OF: made_of}
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
@@ -69,7 +76,7 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
             made_of = json.loads(file.metadata()[_MADE_OF])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         section = BackboneSection.model_validate(made_of["backbone"] | {"weights": "none"})
-        network = build_classifier(section, len(made_of["classes"]))
+        network = build_classifier(section, len(made_of["classes"]), made_of["head"])
         network.load_state_dict(tensors)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         raise WeaksegError(

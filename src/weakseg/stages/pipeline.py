@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.recipe import Recipe
-from weakseg.stages import classify, evaluate, inspect, localize, panels, pool, refine
+from weakseg.stages import classify, evaluate, inspect, localize, panels, pool, refine, screen
 from weakseg.stages.base import Stage
 
 SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
@@ -27,16 +27,22 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     long_side = {"long_side": values["data"]["long_side"]}
     backbone = {"backbone": values["backbone"]}
     pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
-    frozen = recipe.backbone.frozen
+    training = seed | backbone | values["classify"]
+    pooled = recipe.trains_on_pooled_features
+    learned_from: tuple[str, ...] = (pool.NAME if pooled else inspect.NAME,)
+    screening: tuple[Stage, ...] = ()
+    if missing := values["missing_tags"]:
+        action = missing.pop("action")
+        settings = training | long_side | missing
+        screening = (Stage(screen.NAME, screen.run, learned_from, settings),)
+        if action != "list":
+            training |= {"missing_tags": action}
+            learned_from += (screen.NAME,)
     return (
         Stage(inspect.NAME, inspect.run),
-        *([Stage(pool.NAME, pool.run, (inspect.NAME,), pooling)] if frozen else []),
-        Stage(
-            classify.NAME,
-            classify.train,
-            (pool.NAME if frozen else inspect.NAME,),
-            seed | backbone | values["classify"],
-        ),
+        *([Stage(pool.NAME, pool.run, (inspect.NAME,), pooling)] if pooled else []),
+        *screening,
+        Stage(classify.NAME, classify.train, learned_from, training),
         Stage(localize.NAME, localize.run, (classify.NAME,), long_side | values["localize"]),
         Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
         Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),

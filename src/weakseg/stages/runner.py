@@ -17,7 +17,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import read_json, remove_partial_files, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
-from weakseg.stages import inspect
+from weakseg.stages import inspect, screen
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_backbone
@@ -76,6 +76,8 @@ def run(
         _bring_up_to_date(stage, fingerprints[stage.name], context, record)
         if stage.name == inspect.NAME:
             context = replace(context, dataset=inspect.readable(context))
+        elif stage.name == screen.NAME:
+            context = replace(context, dataset=screen.with_found_tags(context))
 
 
 def _bring_up_to_date(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
-from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
+from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
 from weakseg.training.optimizers import Optimizer, polynomial_decay
 
 
@@ -17,7 +17,7 @@ class ClassifierTraining(L.LightningModule):
 
     Logs `loss` (mean of the epoch), `f1` and `map` (means over the classes that the held-out
     photos have). The F1 and average precision of each class are in `per_class` after a
-    validation.
+    validation. `UNKNOWN` targets count in none of them.
 
     Args:
         network: the classifier.
@@ -40,8 +40,11 @@ class ClassifierTraining(L.LightningModule):
         self._pooled = pooled
         classes = network.head.out_channels
         columns = max(2, classes)  # torchmetrics takes one label for no multi-label task
-        self._f1 = MultilabelF1Score(columns, average=None)
-        self._average_precision = MultilabelAveragePrecision(columns, average=None)
+        unknown = int(UNKNOWN)
+        self._f1 = MultilabelF1Score(columns, average=None, ignore_index=unknown)
+        self._average_precision = MultilabelAveragePrecision(
+            columns, average=None, ignore_index=unknown
+        )
         self._seen = torch.zeros(classes)
         self.per_class: dict[str, list[float | None]] = {}
 
@@ -57,7 +60,7 @@ class ClassifierTraining(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
         scores = self._predict(inputs).float().sigmoid()
-        self._seen += tags.sum(dim=0)
+        self._seen += (tags == 1).sum(dim=0)
         if tags.shape[1] == 1:
             scores, tags = F.pad(scores, (0, 1)), F.pad(tags, (0, 1))
         self._f1.update(scores, tags.int())
@@ -83,7 +86,7 @@ class ClassifierTraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         network = self.network
-        optimizer = self._optimizer.build(network.backbone.parameters(), network.head.parameters())
+        optimizer = self._optimizer.build(network.backbone.parameters(), network.new_parameters())
         steps = int(self.trainer.estimated_stepping_batches)
         return polynomial_decay(optimizer, steps, self._decay_power)
 
