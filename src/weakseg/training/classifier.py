@@ -40,11 +40,8 @@ class ClassifierTraining(L.LightningModule):
         self._pooled = pooled
         classes = network.head.out_channels
         columns = max(2, classes)  # torchmetrics takes one label for no multi-label task
-        unknown = int(UNKNOWN)
-        self._f1 = MultilabelF1Score(columns, average=None, ignore_index=unknown)
-        self._average_precision = MultilabelAveragePrecision(
-            columns, average=None, ignore_index=unknown
-        )
+        self._f1 = MultilabelF1Score(columns, average=None)
+        self._average_precision = MultilabelAveragePrecision(columns, average=None)
         self._seen = torch.zeros(classes)
         self.per_class: dict[str, list[float | None]] = {}
 
@@ -59,8 +56,10 @@ class ClassifierTraining(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
-        scores = self._predict(inputs).float().sigmoid()
-        self._seen += (tags == 1).sum(dim=0)
+        # Neither figure counts a true negative with the lowest score.
+        known = tags != UNKNOWN
+        scores, tags = self._predict(inputs).float().sigmoid() * known, tags * known
+        self._seen += tags.sum(dim=0)
         if tags.shape[1] == 1:
             scores, tags = F.pad(scores, (0, 1)), F.pad(tags, (0, 1))
         self._f1.update(scores, tags.int())
