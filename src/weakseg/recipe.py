@@ -21,7 +21,7 @@ from weakseg.errors import WeaksegError, nearest, unknown_name
 from weakseg.networks.cam_classifier import Head
 from weakseg.refine.crf import CRFSettings
 from weakseg.refine.svm import SVMSettings
-from weakseg.training.augment import Name as AugmentationName
+from weakseg.training.augment import AugmentationName
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -81,7 +81,6 @@ def _extra_convolutions(channels: int) -> nn.Sequential:
     for inputs in (channels, _EXTRA_CHANNELS, _EXTRA_CHANNELS):
         convolution = nn.Conv2d(inputs, _EXTRA_CHANNELS, kernel_size=3, padding=1)
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
         layers += [convolution, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 

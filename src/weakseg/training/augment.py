@@ -16,6 +16,7 @@ from weakseg.data.masks import IGNORE
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
+Fill = Sequence[float] | NDArray[np.float32]
 
 _PROBABILITY = 0.5
 _SHIFT = 0.0625
@@ -30,13 +31,10 @@ class Augmentation(Protocol):
     """Changes a photo, and its mask where there is one."""
 
     def __call__(
-        self,
-        photo: Photo,
-        rng: np.random.Generator,
-        fill: Sequence[float] | NDArray[np.float32],
-        mask: Mask | None = None,
+        self, photo: Photo, rng: np.random.Generator, fill: Fill, mask: Mask | None = None
     ) -> tuple[Photo, Mask | None]:
-        """
+        """Change both alike.
+
         Args:
             photo: uint8 (H, W, 3), RGB.
             rng: of the draws.
@@ -49,10 +47,7 @@ class Augmentation(Protocol):
 
 
 def flip(
-    photo: Photo,
-    rng: np.random.Generator,
-    fill: Sequence[float] | NDArray[np.float32],
-    mask: Mask | None = None,
+    photo: Photo, rng: np.random.Generator, fill: Fill, mask: Mask | None = None
 ) -> tuple[Photo, Mask | None]:
     """The mirror image, in half of the cases; see `Augmentation`."""
     if rng.random() < _PROBABILITY:
@@ -61,10 +56,7 @@ def flip(
 
 
 def strong(
-    photo: Photo,
-    rng: np.random.Generator,
-    fill: Sequence[float] | NDArray[np.float32],
-    mask: Mask | None = None,
+    photo: Photo, rng: np.random.Generator, fill: Fill, mask: Mask | None = None
 ) -> tuple[Photo, Mask | None]:
     """The strong augmentation of paper B, section 3.1; see `Augmentation`.
 
@@ -89,8 +81,8 @@ def strong(
     return photo, mask
 
 
-Name = Literal["flip", "strong"]
-AUGMENTATIONS: dict[Name, Augmentation] = {"flip": flip, "strong": strong}
+AugmentationName = Literal["flip", "strong"]
+AUGMENTATIONS: dict[AugmentationName, Augmentation] = {"flip": flip, "strong": strong}
 
 
 def median_blur(photo: Photo) -> Photo:
@@ -115,10 +107,7 @@ def _sort(a: Photo, b: Photo, c: Photo) -> tuple[Photo, Photo, Photo]:
 
 
 def _move(
-    photo: Photo,
-    rng: np.random.Generator,
-    fill: Sequence[float] | NDArray[np.float32],
-    mask: Mask | None,
+    photo: Photo, rng: np.random.Generator, fill: Fill, mask: Mask | None
 ) -> tuple[Photo, Mask | None]:
     height, width = photo.shape[:2]
     motion = {
