@@ -19,12 +19,14 @@ class Sample:
         image: the photo.
         tags: the classes in it, in the order of `Dataset.classes`; none if it has none of them.
         mask: the true mask, for evaluation only.
+        doubtful: classes that nobody can be sure of: neither among the tags nor denied.
     """
 
     id: str
     image: Path
     tags: tuple[str, ...]
     mask: Path | None
+    doubtful: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

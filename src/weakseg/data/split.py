@@ -1,4 +1,4 @@
-"""A stratified split of multi-label photos."""
+"""Stratified splits of multi-label photos."""
 
 from collections.abc import Sequence
 
@@ -50,3 +50,23 @@ def split_by_tags(
         held_out.remove(min(held_out))
     kept = [sample for i, sample in enumerate(samples) if i not in held_out]
     return kept, [samples[i] for i in sorted(held_out)]
+
+
+def folds_by_tags(samples: Sequence[Sample], folds: int, seed: int) -> list[list[Sample]]:
+    """Part photos into folds so that each tag has about the same share in all of them.
+
+    Args:
+        samples: the photos, in any order that is the same every time.
+        folds: how many, at least 2.
+        seed: of the draws.
+
+    Returns:
+        The folds, none of them empty (fewer than `folds` where there are fewer photos), each in
+        the order given; every photo is in one.
+    """
+    rest = list(samples)
+    parts = []
+    for left in range(folds, 1, -1):
+        rest, part = split_by_tags(rest, 1 / left, seed)
+        parts.append(part)
+    return [part for part in (*parts, rest) if part]
