@@ -6,6 +6,7 @@ import yaml
 from weakseg.errors import WeaksegError
 from weakseg.recipe import dump_recipe, load_recipe, shipped_recipes
 from weakseg.stages.pipeline import stages
+from weakseg.training.optimizers import Adam
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -42,6 +43,27 @@ def test_overrides_change_single_values() -> None:
     assert (recipe.svm.cycles, recipe.svm.exclusion_threshold, recipe.seed) == (2, None, 7)
 
 
+def test_an_override_starts_a_section_that_a_dumped_recipe_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(load_recipe("demo")))
+    assert load_recipe(str(path)).missing_tags is None
+    recipe = load_recipe(str(path), ["missing_tags.action=mask"])
+    assert recipe.missing_tags is not None
+    assert recipe.missing_tags.action == "mask"
+
+
+def test_papers_adam_keeps_its_rates() -> None:
+    adam = "{name: adam, lr: 1.0e-4, head_lr: 1.0e-3, weight_decay: 1.0e-5}"
+    recipe = load_recipe("demo", [f"classify.optimizer={adam}", "classify.decay_power=0"])
+    assert recipe.classify.optimizer == Adam("adam", 1e-4, 1e-3, 1e-5)
+
+
+def test_pooled_features_are_enough_for_a_linear_head_alone() -> None:
+    assert load_recipe("demo").trains_on_pooled_features
+    for override in ("classify.head=extra_convolutions", "backbone.frozen_stages=2"):
+        assert not load_recipe("demo", [override]).trains_on_pooled_features
+
+
 def test_an_override_changes_no_alias() -> None:
     recipe = load_recipe("demo", ["crf.kernels.bilateral_compat=4"])
     assert recipe.crf.kernels.bilateral_compat == 4
@@ -56,7 +78,11 @@ def test_an_override_changes_no_alias() -> None:
         (["svm.background_threshold=0.9"], ["svm", "0.9"]),
         (["clasify.epochs=2"], ["clasify", "did you mean classify"]),
         (["classify.epochs=many"], ["classify.epochs", "'many'"]),
-        (["classify.optimizer.name=adam"], ["classify.optimizer", "sgd", "adamw"]),
+        (["classify.optimizer.name=rmsprop"], ["classify.optimizer", "sgd", "adam", "adamw"]),
+        (["classify.head=mlp"], ["classify.head", "linear", "extra_convolutions"]),
+        (["classify.augmentation=none"], ["classify.augmentation", "flip", "strong"]),
+        (["missing_tags.action=drop"], ["missing_tags.action", "list", "add", "mask"]),
+        (["missing_tags.folds=1"], ["missing_tags.folds", "1"]),
         (["classify.long_side=[640, 320]"], ["classify.long_side: [640, 320] is no range"]),
         (["localize.feature_stages=[1, 1]"], ["names a stage twice"]),
         (["seed=5000000000"], ["seed", "5000000000"]),

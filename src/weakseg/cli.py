@@ -40,6 +40,9 @@ data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=
 app.add_typer(data_app, name="data")
 
 DataFolder = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+DataFormat = Annotated[
+    str, typer.Option("--format", help="How the data set is laid out: auto, or see list formats.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
 ]
@@ -140,9 +143,12 @@ def list_names(
 
 
 @data_app.command()
-def check(folder: Annotated[Path, typer.Argument(help="The data set's folder.")]) -> None:
+def check(
+    folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    data_format: DataFormat = "auto",
+) -> None:
     """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
-    report = _check(folder)
+    report = _check(folder, data_format)
     for line in report.lines():
         print(line)
     if not report.usable:
@@ -165,6 +171,7 @@ def evaluate(
     pred: Annotated[Path, typer.Option(help="A folder of masks ID.png.")],
     data: DataFolder,
     split: Annotated[str, typer.Option(help="A split's name, or all.")],
+    data_format: DataFormat = "auto",
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
     workers: Workers = None,
 ) -> None:
@@ -175,7 +182,7 @@ def evaluate(
 
     if not pred.is_dir():
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
-    dataset = load_dataset(data, split)
+    dataset = load_dataset(data, split, data_format)
     tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
         row = evaluation.evaluate_folder(
@@ -230,7 +237,7 @@ def _backbones() -> dict[str, str]:
     return packaged | dict.fromkeys(timm.list_models(), "timm")
 
 
-def _check(folder: Path) -> CheckReport:
+def _check(folder: Path, data_format: str) -> CheckReport:
     progress = progress_for()
     with ExitStack() as stack:
         advance = None
@@ -242,7 +249,7 @@ def _check(folder: Path) -> CheckReport:
             advance(now - done)
             done = now
 
-        return check_dataset(folder, on_progress=on_progress)
+        return check_dataset(folder, data_format, on_progress)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

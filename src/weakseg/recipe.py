@@ -19,9 +19,11 @@ from pydantic import (
 )
 
 from weakseg.errors import WeaksegError, nearest, unknown_name
+from weakseg.networks.cam_classifier import Head
 from weakseg.refine.crf import CRFSettings
 from weakseg.refine.svm import SVMSettings
-from weakseg.training.optimizers import SGD, AdamW, Optimizer
+from weakseg.training.augment import AugmentationName
+from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -40,7 +42,7 @@ LongSideRange = Annotated[
 ]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
-for _settings in (SVMSettings, CRFSettings, SGD, AdamW):
+for _settings in (SVMSettings, CRFSettings, SGD, Adam, AdamW):
     with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
 
 
@@ -82,20 +84,37 @@ class BackboneSection(Section):
 class Classify(Section):
     """Training of the classifier on tags.
 
-    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
-    square that is cut from it. A backbone that is frozen as a whole sees each photo whole instead,
-    and its mirror image, once: neither key is used. The learning rate decays as
-    `(1 - step / steps) ** decay_power`.
+    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
+    has `head_lr`. `long_side` is the range from which a photo's longer side is drawn; `crop` the
+    side of the square that is cut from it; `augmentation` one of `weakseg.training.augment`. A
+    backbone that is frozen as a whole, under a linear head, sees each photo whole instead, and its
+    mirror image, once: none of these three keys is used. The learning rate decays as
+    `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
     """
 
+    head: Head = "linear"
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     long_side: LongSideRange = (320, 640)
     crop: Annotated[int, Field(ge=32)] = 512
+    augmentation: AugmentationName = "flip"
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     precision: Precision = "32-true"
+
+
+class MissingTags(Section):
+    """What becomes of tags that nobody gave and a classifier is sure of; see `stages.screen`.
+
+    A tag is found where its confidence is over `confidence`, by the network of one of `folds`
+    folds. `list` only lists what is found, `add` has later stages see it as given, and with
+    `mask` it counts neither as there nor as absent when the classifier is trained and judged.
+    """
+
+    action: Literal["list", "add", "mask"] = "list"
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    folds: Annotated[int, Field(ge=2)] = 3
 
 
 class Localize(Section):
@@ -137,9 +156,9 @@ class Crf(Section):
 class Segment(Section):
     """Training of the segmentation network on the masks of another stage, and its use.
 
-    `masks` names that stage. `long_side`, `crop`, `decay_power` and `validation_fraction` are as in
-    `classify`; what is held out is masks of the same stage. `tta_scales` are the scales of
-    test-time augmentation, each with its mirror image.
+    `masks` names that stage. `long_side`, `crop`, `augmentation`, `decay_power` and
+    `validation_fraction` are as in `classify`; what is held out is masks of the same stage.
+    `tta_scales` are the scales of test-time augmentation, each with its mirror image.
     """
 
     masks: str
@@ -148,6 +167,7 @@ class Segment(Section):
     batch_size: Annotated[int, Field(ge=2)]
     long_side: LongSideRange = (320, 640)
     crop: Annotated[int, Field(ge=32)] = 512
+    augmentation: AugmentationName = "flip"
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -176,6 +196,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     backbone: BackboneSection
+    missing_tags: MissingTags | None = None
     classify: Classify
     localize: Localize
     svm: SVMSettings | None = None
@@ -209,6 +230,11 @@ class Recipe(Section):
             "cam+crf": self.cam_crf,
         }
         return tuple(name for name, section in made.items() if section)
+
+    @property
+    def trains_on_pooled_features(self) -> bool:
+        """Whether the classifier needs no more of a photo than its pooled features, made once."""
+        return self.backbone.frozen and self.classify.head == "linear"
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -294,7 +320,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     node = values
     for section in sections:
-        node = node.setdefault(section, {})
+        if node.get(section) is None:
+            node[section] = {}
+        node = node[section]
         if not isinstance(node, dict):
             raise WeaksegError(f"Override {override!r}: {section!r} is a value, not a section.")
     try:

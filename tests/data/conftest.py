@@ -50,6 +50,23 @@ def voc_folder(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture
+def any_folder(tmp_path: Path) -> Folder:
+    """Writes photos of 3 x 4 pixels, named by path and no two alike, and text files."""
+
+    def write(photos: Sequence[str], texts: Mapping[str, str] | None = None) -> Path:
+        root = tmp_path / "set"
+        root.mkdir()
+        for number, name in enumerate(photos):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 3), (0, 30 * number, 0)).save(root / name)
+        for path, text in (texts or {}).items():
+            _write(root / path, text)
+        return root
+
+    return write
+
+
+@pytest.fixture
 def noise() -> np.ndarray:
     """Smooth enough for JPEG to keep, and without any symmetry: uint8 (16, 24, 3)."""
     y, x = np.mgrid[:16, :24]

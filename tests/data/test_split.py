@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weakseg.data.dataset import Sample
-from weakseg.data.split import split_by_tags
+from weakseg.data.split import folds_by_tags, split_by_tags
 
 tags = st.lists(st.sampled_from("abcde"), unique=True, max_size=3).map(tuple)
 
@@ -42,3 +42,19 @@ def test_both_parts_have_a_photo_where_there_are_two() -> None:
             samples = samples_of([(tag,) for tag in "abcde"[:count]])
             kept, held_out = split_by_tags(samples, fraction, seed=0)
             assert kept and held_out
+
+
+@given(st.lists(tags, max_size=40), st.integers(2, 6), st.integers(0, 9))
+def test_every_photo_is_in_one_fold(tag_lists, folds, seed) -> None:
+    samples = samples_of(tag_lists)
+    parts = folds_by_tags(samples, folds, seed)
+    assert sorted((s for part in parts for s in part), key=lambda s: int(s.id)) == samples
+    assert all(parts) and len(parts) <= folds
+    assert parts == folds_by_tags(samples, folds, seed)
+
+
+def test_folds_share_each_tag_evenly() -> None:
+    samples = samples_of([("a",)] * 90 + [("a", "b")] * 30 + [("c",)] * 3 + [()] * 12)
+    for part in folds_by_tags(samples, 3, seed=0):
+        assert [sum(t in s.tags for s in part) for t in "abc"] == [40, 10, 1]
+        assert sum(not s.tags for s in part) == 4

@@ -13,7 +13,9 @@ CLASSES = 4
 @pytest.fixture(scope="module")
 def network() -> CamClassifier:
     torch.manual_seed(0)
-    return CamClassifier(Backbone("test_efficientnet", weights="none"), CLASSES).eval()
+    network = CamClassifier(Backbone("test_efficientnet", weights="none"), CLASSES).eval()
+    torch.nn.init.normal_(network.head.weight)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,8 @@ def naive_cam(network: CamClassifier, photo: np.ndarray, classes: list[int], sca
         if scale != 1:
             new = (round(height * scale), round(width * scale))
             scaled = F.interpolate(image, new, mode="bilinear", antialias=True, align_corners=False)
-        straight = network.head(network.backbone(scaled).final)
-        mirrored = network.head(network.backbone(torch.flip(scaled, [3])).final)
+        straight = network.class_maps(scaled).maps
+        mirrored = network.class_maps(torch.flip(scaled, [3])).maps
         for row, c in enumerate(classes):
             both = straight[:, c].clamp(min=0) + torch.flip(mirrored[:, c].clamp(min=0), [2])
             total[row] += F.interpolate(both[None], size, mode="bilinear")[0, 0]
@@ -64,6 +66,32 @@ def test_a_mirrored_photo_gives_the_mirrored_cam(network, photo) -> None:
     np.testing.assert_allclose(mirrored[:, :, ::-1], cam, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("scales", "natural"), [([1.0], 1), ([0.5, 1.0, 2.0], 1), ([2.0, 0.5], 0.5), ([1.5, 3], 1.5)]
+)
+def test_confidence_is_that_of_the_mean_logits_at_the_scale_next_to_1(
+    network, photo, scales, natural
+) -> None:
+    confidence = localize(network, photo, [3, 1], scales).confidence
+    image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
+    size = (round(61 * natural), round(83 * natural))
+    scaled = F.interpolate(image, size, mode="bilinear", antialias=True) if natural != 1 else image
+    with torch.no_grad():
+        logits = (network(scaled) + network(scaled.flip(-1)))[0, [3, 1]] / 2
+    assert confidence.dtype == np.float32
+    np.testing.assert_allclose(confidence, 1 / (1 + np.exp(-logits.numpy())), atol=1e-5)
+    assert 0 < confidence.min() < confidence.max() < 1
+
+
+def test_extra_convolutions_are_part_of_the_cam(photo) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("test_efficientnet", weights="none")
+    network = CamClassifier(backbone, CLASSES, "extra_convolutions").eval()
+    torch.nn.init.normal_(network.head.weight)
+    cam = localize(network, photo, [0, 3], [0.5, 1.0]).cam
+    np.testing.assert_allclose(cam, naive_cam(network, photo, [0, 3], [0.5, 1.0]), atol=1e-4)
+
+
 def test_features_are_means_over_flips_and_scales(network, photo) -> None:
     features = localize(network, photo, [0], [1.0], [0, 1], [1.0]).features
     image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
@@ -88,6 +116,7 @@ def test_features_are_means_over_flips_and_scales(network, photo) -> None:
 def test_no_tags_give_no_maps(network, photo) -> None:
     found = localize(network, photo, [], [1.0], [1])
     assert found.cam.shape == (0, 16, 21)
+    assert found.confidence.shape == (0,)
     assert upsample(found.cam, 61, 83).shape == (0, 61, 83)
 
 

@@ -93,3 +93,73 @@ def test_what_can_not_be_had_is_said_in_one_line(arguments: dict, message: str) 
     with pytest.raises(WeaksegError, match=message) as caught:
         Backbone(weights="none", **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def vgg() -> Backbone:
+    torch.manual_seed(0)
+    return Backbone("vgg11", weights="none", output_stride=8).eval()
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+def test_vgg16_in_paper_bs_form(name: str) -> None:
+    backbone = Backbone(name, weights="none", output_stride=8)
+    assert backbone.stages == (
+        Stage(1, 64), Stage(2, 128), Stage(4, 256), Stage(8, 512), Stage(8, 512)
+    )  # fmt: skip
+    assert backbone.final == backbone.stages[-1]
+    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.dilation[0] for c in convolutions] == [1] * 10 + [2] * 3
+    assert all(c.padding == c.dilation for c in convolutions)
+    pools = [m for m in backbone.modules() if isinstance(m, nn.MaxPool2d)]
+    assert [pool.stride for pool in pools] == [2, 2, 2, 1]
+
+
+@pytest.mark.parametrize(("stride", "stages"), [(16, 5), (32, 6)])
+def test_vgg_at_other_strides(stride: int, stages: int) -> None:
+    backbone = Backbone("vgg11", weights="none", output_stride=stride)
+    assert (backbone.final.stride, len(backbone.stages)) == (stride, stages)
+    assert all(m.dilation == (1, 1) for m in backbone.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 1), (7, 90)])
+def test_vggs_maps_are_rounded_up(vgg: Backbone, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        final, stages = vgg(torch.rand(1, 3, *size), range(5))
+    for features, stage in zip((*stages, final), (*vgg.stages, vgg.final), strict=True):
+        assert features.shape[2:] == tuple(-(-side // stage.stride) for side in size)
+
+
+def test_vgg_with_symmetric_kernels_gives_the_mirror_image_of_a_mirror_image() -> None:
+    """It would not if a pool moved the map."""
+    backbone = Backbone("vgg11", weights="none", output_stride=8).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data += module.weight.data.flip(2, 3)
+    images = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        straight, turned = backbone(images).final, backbone(images.flip(2, 3)).final
+    torch.testing.assert_close(turned.flip(2, 3), straight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("spot", [(0, 0), (64, 96), (30, 50)])
+def test_a_cell_of_vgg_lies_where_its_pixels_are(spot: tuple[int, int]) -> None:
+    backbone = Backbone("vgg11", weights="none", output_stride=8).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.zeros_(module.weight)
+            module.weight.data[:, :, 1, 1] = 1 / module.in_channels
+    images = backbone.mean.expand(1, 3, 65, 97).clone()
+    images[0, :, spot[0], spot[1]] += 1
+    with torch.no_grad():
+        lit = backbone(images).final[0, 0] > 0
+    expected = torch.zeros(9, 13, dtype=torch.bool)
+    row, column = spot[0] // 8, spot[1] // 8
+    expected[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
+    assert torch.equal(lit, expected)
+
+
+def test_frozen_stages_of_vgg() -> None:
+    backbone = Backbone("vgg16", weights="none", output_stride=8, frozen_stages=2)
+    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.weight.requires_grad for c in convolutions] == [False] * 4 + [True] * 9

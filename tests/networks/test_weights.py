@@ -108,3 +108,27 @@ def test_shared_resnet50_fits(shared: Path) -> None:
     backbone = Backbone("resnet50", str(path), output_stride=16, dilated=False).eval()
     with torch.no_grad():
         assert torch.isfinite(backbone(torch.rand(1, 3, 64, 64)).final).all()
+
+
+@pytest.mark.parametrize("classifier", ["pre_logits.fc1", "classifier.0"])
+def test_vggs_features_are_loaded_without_what_stands_behind_them(
+    tmp_path: Path, classifier: str
+) -> None:
+    made = Backbone("vgg11", weights="none").model.state_dict()
+    source = {key: value.contiguous() for key, value in made.items()}
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({**source, f"{classifier}.weight": torch.zeros(9)}, path)
+    loaded = Backbone("vgg11", str(path), output_stride=8).model.state_dict()
+    assert loaded.keys() == source.keys()
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, source[key], rtol=0, atol=0)
+
+
+@pytest.mark.realdata
+def test_shared_vgg16_fits(shared: Path) -> None:
+    path = shared / "weights" / "vgg16_imagenet_features.safetensors"
+    backbone = Backbone("vgg16", str(path), output_stride=8).eval()
+    with torch.no_grad():
+        final = backbone(torch.rand(1, 3, 65, 97)).final
+    assert final.shape == (1, 512, 9, 13)
+    assert torch.isfinite(final).all() and final.any()

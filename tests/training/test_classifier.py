@@ -1,14 +1,22 @@
 from pathlib import Path
 
+import lightning as L
 import pytest
 import safetensors.torch
 import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from weakseg.data.dataset import Sample
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier
-from weakseg.training.optimizers import SGD, AdamW
+from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, Head, multi_label_loss
+from weakseg.training.classifier import ClassifierTraining
+from weakseg.training.optimizers import SGD, Adam, AdamW
 from weakseg.training.pooled import PooledPhotos
+
+
+def convolutions(module: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, torch.nn.Conv2d)]
 
 
 @pytest.fixture
@@ -19,10 +27,11 @@ def network() -> CamClassifier:
     return network
 
 
+@pytest.mark.parametrize("head", ["linear", "extra_convolutions"])
 @pytest.mark.parametrize("head_convolution", [True, False])
-def test_a_logit_is_the_mean_of_its_map(head_convolution: bool) -> None:
+def test_a_logit_is_the_mean_of_its_map(head_convolution: bool, head: Head) -> None:
     backbone = Backbone("test_efficientnet", weights="none", head_convolution=head_convolution)
-    network = CamClassifier(backbone, classes=3).eval()
+    network = CamClassifier(backbone, classes=3, head=head).eval()
     torch.nn.init.normal_(network.head.weight)
     images = torch.rand(2, 3, 65, 97)
     maps = network.class_maps(images).maps
@@ -33,6 +42,79 @@ def test_a_logit_is_the_mean_of_its_map(head_convolution: bool) -> None:
 def test_a_new_head_knows_nothing() -> None:
     network = CamClassifier(Backbone("test_efficientnet", weights="none"), classes=3)
     assert not network(torch.rand(1, 3, 32, 32)).any()
+
+
+def test_three_extra_convolutions_stand_before_the_last() -> None:
+    backbone = Backbone("test_efficientnet", weights="none", frozen_stages=-1)
+    network = CamClassifier(backbone, classes=3, head="extra_convolutions")
+    assert not network(torch.rand(1, 3, 32, 32)).any()
+    sizes = [(c.in_channels, c.out_channels, c.kernel_size[0]) for c in convolutions(network.extra)]
+    assert sizes == [(backbone.final.channels, 512, 3), (512, 512, 3), (512, 512, 3)]
+    assert network.head.in_channels == 512
+    trained = [p for p in network.parameters() if p.requires_grad]
+    assert {id(p) for p in network.new_parameters()} == {id(p) for p in trained}
+    assert len(trained) == 7
+
+
+def test_extra_convolutions_learn() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("test_efficientnet", weights="none", frozen_stages=-1)
+    network = CamClassifier(backbone, classes=2, head="extra_convolutions")
+    optimizer = torch.optim.Adam(network.new_parameters(), 1e-3)
+    images, tags = torch.rand(2, 3, 1, 1).expand(2, 3, 32, 32), torch.eye(2)
+    losses = []
+    for _ in range(5):
+        losses.append(multi_label_loss(network(images), tags))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    assert all(p.grad is not None and p.grad.any() for p in network.new_parameters())
+
+
+def test_the_loss_is_the_binary_cross_entropy_of_each_output() -> None:
+    logits, tags = torch.randn(5, 7) * 4, torch.randint(0, 2, (5, 7))
+    expected = F.binary_cross_entropy_with_logits(logits, tags.float())
+    torch.testing.assert_close(multi_label_loss(logits, tags), expected)
+
+
+def test_what_is_unknown_has_no_gradient_and_changes_no_other() -> None:
+    tags = torch.tensor([[1.0, 0.0, UNKNOWN], [UNKNOWN, 1.0, 0.0]])
+    known = tags != UNKNOWN
+
+    def gradient(tags: torch.Tensor) -> torch.Tensor:
+        logits = torch.tensor([[0.5, -1.0, 3.0], [-2.0, 0.1, 0.7]], requires_grad=True)
+        multi_label_loss(logits, tags).backward()
+        assert logits.grad is not None
+        return logits.grad
+
+    assert not gradient(tags)[~known].any()
+    for value in (0.0, 1.0):
+        filled = torch.where(known, tags, torch.tensor(value))
+        torch.testing.assert_close(gradient(tags)[known], gradient(filled)[known])
+        assert gradient(filled)[~known].all()
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_what_is_unknown_is_not_judged(classes: int) -> None:
+    backbone = Backbone("test_efficientnet", weights="none")
+    network = CamClassifier(backbone, classes)
+    network.head.weight.data[:, 0, 0, 0] = 1.0
+    features = torch.zeros(6, backbone.final.channels)
+    features[:, 0] = torch.tensor([3.0, 3.0, -3.0, -3.0, 3.0, -3.0])
+    right = [1.0, 1.0, 0.0, 0.0]
+    figures = {}
+    for name, last in {"wrong": [0.0, 1.0], "unknown": [UNKNOWN, UNKNOWN]}.items():
+        tags = torch.tensor([*right, *last])[:, None].expand(6, classes)
+        settings = SGD("sgd", lr=0.1, head_lr=0.1, momentum=0.0, weight_decay=0.0)
+        training = ClassifierTraining(network, settings, decay_power=0.0, pooled=True)
+        trainer = L.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
+        )
+        batches = DataLoader(list(zip(features, tags, strict=True)), batch_size=4)
+        figures[name] = trainer.validate(training, batches, verbose=False)[0]
+    assert figures["unknown"] == {"f1": 1.0, "map": 1.0}
+    assert figures["wrong"]["f1"] < 1 and figures["wrong"]["map"] < 1
 
 
 def test_pooled_photos_are_drawn_by_seed_and_epoch(tmp_path: Path) -> None:
@@ -65,6 +147,12 @@ def test_optimizers_have_a_rate_for_each_part_and_leave_out_what_is_frozen(
     assert all(group["momentum"] == 0 for group in optimizer.param_groups)
     assert all(group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
     network.backbone.requires_grad_(False)
+    for settings, kind in ((Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)):
+        built = settings(kind.__name__.lower(), lr=1e-4, head_lr=1e-3, weight_decay=1e-5).build(
+            *(part() for part in parts)
+        )
+        assert type(built) is kind
+        assert [(g["lr"], g["weight_decay"]) for g in built.param_groups] == [(1e-3, 1e-5)]
     adamw = AdamW("adamw", lr=0.1, head_lr=1.0, weight_decay=0.0)
     assert [g["lr"] for g in adamw.build(*(part() for part in parts)).param_groups] == [1.0]
 

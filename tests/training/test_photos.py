@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 from weakseg.data.dataset import Sample
-from weakseg.training.photos import TaggedPhotos
+from weakseg.networks.cam_classifier import UNKNOWN
+from weakseg.training.augment import Augmentation, flip, strong
+from weakseg.training.photos import TaggedPhotos, target
 
 CLASSES = ("cat", "dog", "owl")
 FILL = (0.1, 0.5, 0.9)
@@ -35,11 +37,19 @@ def test_examples_have_their_shape_range_and_tags(samples: list[Sample]) -> None
         assert tags.tolist() == [float(k < i % 3) for k in range(3)]
 
 
-def test_draws_depend_on_seed_and_epoch_alone(samples: list[Sample]) -> None:
-    first, again = photos(samples, 0), photos(samples, 0)
+def test_doubtful_tags_are_unknown() -> None:
+    sample = Sample("a", Path("a.jpg"), ("dog",), None, doubtful=("cat", "dog"))
+    assert target(sample, CLASSES).tolist() == [UNKNOWN, 1, 0]
+
+
+@pytest.mark.parametrize("augment", [flip, strong])
+def test_draws_depend_on_seed_and_epoch_alone(samples: list[Sample], augment: Augmentation) -> None:
+    first, again = photos(samples, 0, augment=augment), photos(samples, 0, augment=augment)
+    np.random.seed(0)
+    torch.manual_seed(0)
     for i in (3, 0, 2, 1):
         torch.testing.assert_close(first[i][0], again[i][0], rtol=0, atol=0)
-    others = (photos(samples, 1), photos(samples, 0, seed=1))
+    others = (photos(samples, 1, augment=augment), photos(samples, 0, seed=1, augment=augment))
     for other in others:
         assert any((first[i][0] != other[i][0]).any() for i in range(4))
 

@@ -28,7 +28,7 @@ def pairs(tmp_path: Path) -> list[tuple[Path, Path]]:
 def _photos(
     pairs: list[tuple[Path, Path]], epoch: int | None, seed: int = 0, crop: int = 48
 ) -> MaskedPhotos:
-    return MaskedPhotos(pairs, (40, 80), crop, (0.5, 0.5, 0.5), seed, epoch)
+    return MaskedPhotos(pairs, (40, 80), crop, (0.5, 0.5, 0.5), "flip", seed, epoch)
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 1, 2, 3])

@@ -1,5 +1,7 @@
 """A data set: photos with their tags, and masks where there are some."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +14,19 @@ class Sample:
     """One photo.
 
     Attributes:
-        id: the photo's file name without suffix.
+        id: the photo's file name without suffix, with its folder's before it where the format
+            says so; no two photos of a data set have the same.
         image: the photo.
         tags: the classes in it, in the order of `Dataset.classes`; none if it has none of them.
         mask: the true mask, for evaluation only.
+        doubtful: classes that nobody can be sure of: neither among the tags nor denied.
     """
 
     id: str
     image: Path
     tags: tuple[str, ...]
     mask: Path | None
+    doubtful: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,3 +95,8 @@ def load_dataset(root: Path, split: str = ALL, format: str = "auto") -> Dataset:
         untagged=tuple(untagged),
         missing=tuple(missing),
     )
+
+
+def count_tags(samples: Iterable[Sample]) -> Counter[str]:
+    """Tag -> number of photos that carry it, repeats counted."""
+    return Counter(tag for sample in samples for tag in sample.tags)

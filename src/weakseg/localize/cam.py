@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.cam_classifier import CamClassifier, confidences
 
 GRID_STRIDE = 4
 """Image pixels a cell of the grid on which CAMs and shallow features are kept."""
@@ -21,10 +21,12 @@ class Localization(NamedTuple):
     Attributes:
         cam: float32 (K, h, w) in [0, 1], a row for each given class.
         features: float16 (D, h, w), the chosen stages, one after the other.
+        confidence: float32 (K) in [0, 1], how sure the classifier is of each given class.
     """
 
     cam: NDArray[np.float32]
     features: NDArray[np.float16]
+    confidence: NDArray[np.float32]
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
@@ -45,7 +47,8 @@ def localize(
 
     At each scale the maps of the photo and of its mirror image go through a ReLU and are added;
     they are brought to the grid (bilinear), summed over the scales, and divided by each class's
-    maximum (paper A, eq. 2). Features are averaged over flips and scales.
+    maximum (paper A, eq. 2). Features are averaged over flips and scales. The confidence is that
+    at the photo's own size, or at the scale next to it: a logit is the mean of its map.
 
     Args:
         network: the trained classifier, in eval mode.
@@ -61,15 +64,20 @@ def localize(
     total = torch.zeros(len(classes), *size, device=device)
     depth = sum(network.backbone.stages[stage].channels for stage in feature_stages)
     features = torch.zeros(depth, *size, device=device)
+    natural = min(scales, key=lambda scale: abs(scale - 1))
+    confidence = torch.zeros(len(classes))
     for scale in scales:
         wanted = feature_stages if scale in feature_scales else ()
         maps, stages = network.class_maps(_with_mirror_image(rescale(image, scale)), wanted)
-        total += _resize(_add_mirror_image(F.relu(maps[:, list(classes)].float())), size)
+        maps = maps[:, list(classes)].float()
+        if scale == natural:
+            confidence = confidences(maps.mean(dim=(2, 3)))
+        total += _resize(_add_mirror_image(F.relu(maps)), size)
         if wanted:
             levels = [_resize(_add_mirror_image(stage.float()), size) for stage in stages]
             features += torch.cat(levels) / (2 * len(feature_scales))
     cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
-    return Localization(cam.cpu().numpy(), features.half().cpu().numpy())
+    return Localization(cam.cpu().numpy(), features.half().cpu().numpy(), confidence.cpu().numpy())
 
 
 def upsample(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

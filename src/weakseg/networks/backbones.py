@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError, nearest
@@ -40,7 +41,9 @@ class Backbone(nn.Module):
         weights: see `weakseg.networks.weights`.
         output_stride: image pixels a cell of the final map: 32, 16 or 8.
         dilated: whether a stride that is taken out is made up for by dilation. IRN's and SIPE's
-            ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1).
+            ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1). Paper B's VGG16
+            has `output_stride=8`: no last pool, the one before it with stride 1, and the
+            convolutions behind that dilated by 2 (Jiang et al. 2019).
         head_convolution: whether the final map is that of the convolution which EfficientNet and
             its kin have behind their last stage, or the last stage itself.
         frozen_stages: how many stages, from the finest, are not trained. Everything before the
@@ -141,14 +144,39 @@ class Backbone(nn.Module):
 
 
 def _create(name: str, output_stride: int) -> Any:
-    reduced = {} if output_stride == 32 else {"output_stride": output_stride}
+    arguments: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
+    if is_vgg := is_model_in_modules(name, ["vgg"]):
+        arguments = {"mlp_ratio": 1 / 4096}  # or 120 million parameters are drawn and thrown away
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, **reduced)
+        model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
         raise WeaksegError(f"{name} can't be made with output_stride {output_stride}.") from error
     if not hasattr(model, "forward_intermediates"):
-        raise WeaksegError(f"{name} gives no intermediate feature maps. Choose another backbone.")
+        raise WeaksegError(
+            f"{name} gives no intermediate feature maps in timm {timm.__version__}. Choose another "
+            "backbone, or a newer timm."
+        )
+    if is_vgg:
+        _reshape_vgg(model, output_stride)
     return model.eval()
+
+
+def _reshape_vgg(model: Any, output_stride: int) -> None:
+    """Give timm's VGG, which knows a stride of 32 alone, another one; take its head away.
+
+    Its pools round up, so that no row or column at the border is lost and a map lies on the whole
+    image; the one with stride 1 looks at 3x3 cells, since 2x2 would move the map by half a cell.
+    """
+    levels = range(6 if output_stride == 32 else 5)  # the last has nothing but the last pool
+    model.prune_intermediate_layers(list(levels), prune_head=True)
+    pools = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.MaxPool2d)]
+    for i in pools:
+        model.features[i].ceil_mode = True
+    if output_stride == 8:
+        model.features[pools[3]] = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+        for layer in model.features[pools[3] :]:
+            if isinstance(layer, nn.Conv2d):
+                layer.dilation = layer.padding = (2, 2)
 
 
 def _remove_dilation(model: nn.Module) -> None:

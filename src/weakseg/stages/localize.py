@@ -26,7 +26,7 @@ SUFFIX = ".safetensors"
 
 
 def run(context: Context) -> None:
-    """Write `localize/ID.safetensors`: `cam` (K, h, w) and `features` (D, h, w)."""
+    """Write `localize/ID.safetensors`: `cam` (K, h, w), `features` (D, h, w), `confidence` (K)."""
     make = _Localizer(
         context.stage_folder(classify.NAME) / classify.CLASSIFIER,
         context.recipe.localize,
@@ -60,7 +60,7 @@ def run_seed(context: Context) -> None:
 def read_localization(folder: Path, photo_id: str) -> Localization:
     """Read what the stage wrote of one photo."""
     arrays = safetensors.numpy.load_file(folder / f"{photo_id}{SUFFIX}")
-    return Localization(arrays["cam"], arrays["features"])
+    return Localization(**arrays)
 
 
 def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:

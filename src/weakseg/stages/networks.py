@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.cam_classifier import CamClassifier, Head
 from weakseg.networks.segmenter import Segmenter
 from weakseg.recipe import BackboneSection, Precision, Recipe
 
@@ -41,9 +41,11 @@ def check_networks(recipe: Recipe) -> None:
         build_segmenter(recipe.segment.backbone, classes=1)
 
 
-def build_classifier(backbone: BackboneSection, classes: int) -> CamClassifier:
+def build_classifier(
+    backbone: BackboneSection, classes: int, head: Head = "linear"
+) -> CamClassifier:
     """The classifier that a recipe asks for, with its ImageNet weights."""
-    return CamClassifier(_build_backbone(backbone), classes)
+    return CamClassifier(_build_backbone(backbone), classes, head)
 
 
 def build_segmenter(backbone: BackboneSection, classes: int) -> Segmenter:
@@ -52,10 +54,15 @@ def build_segmenter(backbone: BackboneSection, classes: int) -> Segmenter:
 
 
 def write_classifier(
-    path: Path, network: CamClassifier, backbone: BackboneSection, classes: tuple[str, ...]
+    path: Path,
+    network: CamClassifier,
+    backbone: BackboneSection,
+    head: Head,
+    classes: tuple[str, ...],
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
-    _write(path, network, {"backbone": backbone.model_dump(), "classes": classes})
+    made_of = {"backbone": backbone.model_dump(), "head": head, "classes": classes}
+    _write(path, network, made_of)
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:
@@ -66,7 +73,8 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
     """
     with _whole(path, "classifier"):
         made_of, tensors = _read(path)
-        network = build_classifier(_weightless(made_of["backbone"]), len(made_of["classes"]))
+        section = _weightless(made_of["backbone"])
+        network = build_classifier(section, len(made_of["classes"]), made_of["head"])
         network.load_state_dict(tensors)
     return network.to(device).eval()
 

@@ -6,7 +6,17 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.recipe import Recipe
-from weakseg.stages import classify, evaluate, inspect, localize, panels, pool, refine, segment
+from weakseg.stages import (
+    classify,
+    evaluate,
+    inspect,
+    localize,
+    panels,
+    pool,
+    refine,
+    screen,
+    segment,
+)
 from weakseg.stages.base import Stage
 from weakseg.stages.evaluate import MaskStage
 
@@ -25,18 +35,22 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     threshold = {"cam_threshold": values["evaluate"]["cam_threshold"]}
     long_side = {"long_side": values["data"]["long_side"]}
     backbone = {"backbone": values["backbone"]}
-    frozen = recipe.backbone.frozen
     found = [Stage(inspect.NAME, inspect.run, reads_held_out=True)]
-    if frozen:
+    training = seed | backbone | values["classify"]
+    learned_from: tuple[str, ...] = (inspect.NAME,)
+    if recipe.trains_on_pooled_features:
         pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
-        found.append(Stage(pool.NAME, pool.run, (inspect.NAME,), pooling))
+        found.append(Stage(pool.NAME, pool.run, learned_from, pooling))
+        learned_from = (pool.NAME,)
+    if missing := values["missing_tags"]:
+        action = missing.pop("action")
+        settings = training | long_side | missing
+        found.append(Stage(screen.NAME, screen.run, learned_from, settings))
+        if action != "list":
+            training |= {"missing_tags": action}
+            learned_from += (screen.NAME,)
     found += [
-        Stage(
-            classify.NAME,
-            classify.train,
-            (pool.NAME if frozen else inspect.NAME,),
-            seed | backbone | values["classify"],
-        ),
+        Stage(classify.NAME, classify.train, learned_from, training),
         Stage(localize.NAME, localize.run, (classify.NAME,), long_side | values["localize"]),
         Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
     ]
@@ -55,14 +69,14 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         settings = long_side | threshold | values["cam_crf"]
         found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), settings))
     if recipe.segment:
-        learned_from = values["segment"].pop("masks")
+        taught_by = values["segment"].pop("masks")
         scales = {"tta_scales": values["segment"].pop("tta_scales")}
         network = (segment.NETWORK,)
         found += [
             Stage(
                 segment.NETWORK,
                 segment.train,
-                (learned_from,),
+                (taught_by,),
                 seed | long_side | values["segment"],
             ),
             Stage(segment.SEGMENT, segment.run, network, long_side, reads_held_out=True),

@@ -9,6 +9,7 @@ import torch
 
 from weakseg.data.images import read_photo, shrink
 from weakseg.files import write_bytes
+from weakseg.networks.cam_classifier import with_mirror_image
 from weakseg.recipe import AUTOCAST, BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
 from weakseg.stages.networks import build_classifier
@@ -56,10 +57,9 @@ class _Pooler:
 
         @torch.inference_mode()
         def work(task: PhotoTask) -> None:
-            photo = torch.from_numpy(shrink(read_photo(task.sample.image), self.long_side))
-            image = photo.to(device).permute(2, 0, 1).float() / 255
+            photo = shrink(read_photo(task.sample.image), self.long_side)
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                pooled = network.pool(torch.stack([image, image.flip(-1)])).float().cpu()
+                pooled = network.pool(with_mirror_image(photo, device)).float().cpu()
             content = safetensors.torch.save({POOLED: pooled})
             write_bytes(self.folder / f"{task.id}{SUFFIX}", content)
 

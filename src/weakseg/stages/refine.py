@@ -80,7 +80,7 @@ class _SvmRefiner:
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
-            cam, features = localize.read_localization(self.source, task.id)
+            cam, features, _ = localize.read_localization(self.source, task.id)
             refined = refine_with_svm(
                 zscore(features.astype(np.float32)),
                 cam,

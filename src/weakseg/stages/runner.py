@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import read_json, remove_partial_files, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
-from weakseg.stages import inspect
+from weakseg.stages import inspect, screen
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks
@@ -79,6 +80,8 @@ def run(
         _bring_up_to_date(stage, fingerprints[stage.name], context, record)
         if stage.name == inspect.NAME:
             context = inspect.readable(context)
+        elif stage.name == screen.NAME:
+            context = replace(context, dataset=screen.with_found_tags(context))
 
 
 def _bring_up_to_date(

@@ -164,7 +164,15 @@ class _Masked:
     def __call__(self, epoch: int | None) -> TorchDataset[MaskedExample]:
         pairs = self.held_out if epoch is None else self.kept
         settings = self.settings
-        return MaskedPhotos(pairs, settings.long_side, settings.crop, self.fill, self.seed, epoch)
+        return MaskedPhotos(
+            pairs,
+            settings.long_side,
+            settings.crop,
+            self.fill,
+            settings.augmentation,
+            self.seed,
+            epoch,
+        )
 
 
 _Photo = tuple[str, Path]

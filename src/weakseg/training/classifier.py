@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
-from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
+from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
 from weakseg.training.optimizers import Optimizer, polynomial_decay
 
 
@@ -17,7 +17,7 @@ class ClassifierTraining(L.LightningModule):
 
     Logs `loss` (mean of the epoch), `f1` and `map` (means over the classes that the held-out
     photos have). The F1 and average precision of each class are in `per_class` after a
-    validation.
+    validation. `UNKNOWN` targets count in none of them.
 
     Args:
         network: the classifier.
@@ -56,7 +56,9 @@ class ClassifierTraining(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
-        scores = self._predict(inputs).float().sigmoid()
+        # Neither figure counts a true negative with the lowest score.
+        known = tags != UNKNOWN
+        scores, tags = self._predict(inputs).float().sigmoid() * known, tags * known
         self._seen += tags.sum(dim=0)
         if tags.shape[1] == 1:
             scores, tags = F.pad(scores, (0, 1)), F.pad(tags, (0, 1))
@@ -83,7 +85,7 @@ class ClassifierTraining(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         network = self.network
-        optimizer = self._optimizer.build(network.backbone.parameters(), network.head.parameters())
+        optimizer = self._optimizer.build(network.backbone.parameters(), network.new_parameters())
         steps = int(self.trainer.estimated_stepping_batches)
         return polynomial_decay(optimizer, steps, self._decay_power)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn import Parameter
@@ -39,13 +39,12 @@ class SGD:
 
 
 @dataclass(frozen=True)
-class AdamW:
-    """Adam with decoupled weight decay; attributes as for `SGD`."""
-
-    name: Literal["adamw"]
+class _AdamFamily:
+    name: str
     lr: float
     head_lr: float
     weight_decay: float
+    _kind: ClassVar[type[torch.optim.Adam] | type[torch.optim.AdamW]]
 
     def __post_init__(self) -> None:
         _check_rates(self.lr, self.head_lr, self.weight_decay)
@@ -54,10 +53,26 @@ class AdamW:
         self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
     ) -> torch.optim.Optimizer:
         groups = _groups(pretrained, self.lr, new, self.head_lr)
-        return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        return self._kind(groups, weight_decay=self.weight_decay)
 
 
-Optimizer = SGD | AdamW
+@dataclass(frozen=True)
+class Adam(_AdamFamily):
+    """Adam, with the weight decay added to the gradient (L2); attributes as for `SGD`."""
+
+    name: Literal["adam"]
+    _kind: ClassVar = torch.optim.Adam
+
+
+@dataclass(frozen=True)
+class AdamW(_AdamFamily):
+    """Adam with decoupled weight decay; attributes as for `SGD`."""
+
+    name: Literal["adamw"]
+    _kind: ClassVar = torch.optim.AdamW
+
+
+Optimizer = SGD | Adam | AdamW
 
 
 def polynomial_decay(optimizer: torch.optim.Optimizer, steps: int, power: float) -> dict[str, Any]:

@@ -10,9 +10,21 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, resize
+from weakseg.networks.cam_classifier import UNKNOWN
+from weakseg.training.augment import Augmentation, flip
 
 Example = tuple[Tensor, Tensor]
-"""What a network is given of a photo, and the photo's tags, float32 (C), 0 or 1."""
+"""What a network is given of a photo, and its target, float32 (C)."""
+
+
+def target(sample: Sample, classes: Sequence[str]) -> Tensor:
+    """1 for a photo's tags, `UNKNOWN` for its doubtful ones, 0 for all others; float32 (C)."""
+    return torch.tensor(
+        [
+            1.0 if name in sample.tags else UNKNOWN if name in sample.doubtful else 0.0
+            for name in classes
+        ]
+    )
 
 
 class TaggedPhotos(TorchDataset[Example]):
@@ -27,8 +39,9 @@ class TaggedPhotos(TorchDataset[Example]):
         long_side: range in pixels from which the longer side is drawn.
         crop: side of the square; what the photo leaves of it is filled with `fill`.
         fill: RGB in [0, 1]; a backbone's mean, so that it is zero once normalised.
-        seed, epoch: of the draws; epoch `None` draws nothing: no flip, the photo's longer side
-            fits the crop.
+        seed, epoch: of the draws; epoch `None` draws nothing: no augmentation, the photo's longer
+            side fits the crop.
+        augment: changes a photo before it is cut; see `weakseg.training.augment`.
     """
 
     def __init__(
@@ -40,6 +53,7 @@ class TaggedPhotos(TorchDataset[Example]):
         fill: Sequence[float],
         seed: int,
         epoch: int | None,
+        augment: Augmentation = flip,
     ) -> None:
         self._samples = samples
         self._classes = classes
@@ -48,6 +62,7 @@ class TaggedPhotos(TorchDataset[Example]):
         self._fill = np.asarray(fill, np.float32) * 255
         self._seed = seed
         self._epoch = epoch
+        self._augment = augment
         self._order = np.arange(len(samples))
         if epoch is not None:
             np.random.default_rng((seed, epoch)).shuffle(self._order)
@@ -64,14 +79,13 @@ class TaggedPhotos(TorchDataset[Example]):
         else:
             rng = np.random.default_rng((self._seed, self._epoch, place))
             square = self._drawn(photo, rng)
-        tags = torch.tensor([float(name in sample.tags) for name in self._classes])
-        return torch.from_numpy(square).permute(2, 0, 1).float() / 255, tags
+        image = torch.from_numpy(square).permute(2, 0, 1).float() / 255
+        return image, target(sample, self._classes)
 
     def _drawn(self, photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
         low, high = self._long_side
         photo = resize(photo, int(rng.integers(low, high + 1)))
-        if rng.random() < 0.5:
-            photo = photo[:, ::-1]
+        photo, _ = self._augment(photo, rng, self._fill)
         top, left = (int(rng.integers(0, abs(side - self._crop) + 1)) for side in photo.shape[:2])
         return place(photo, self._crop, top, left, self._fill)
 

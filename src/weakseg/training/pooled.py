@@ -5,19 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.torch
-import torch
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
-from weakseg.training.photos import Example
+from weakseg.training.photos import Example, target
 
 POOLED = "pooled"
+
+
+def read_pooled(folder: Path, photo_id: str) -> Tensor:
+    """Pooled features of a photo and of its mirror image, float32 (2, D)."""
+    return safetensors.torch.load_file(folder / f"{photo_id}.safetensors")[POOLED]
 
 
 class PooledPhotos(TorchDataset[Example]):
     """Pooled features of photos or of their mirror images, with their tags.
 
-    An example is float32 (D), and the tags, float32 (C), 0 or 1.
+    An example is float32 (D), and the target, float32 (C).
 
     Args:
         samples: the photos.
@@ -51,6 +56,5 @@ class PooledPhotos(TorchDataset[Example]):
     def __getitem__(self, index: int) -> Example:
         place = self._order[index]
         sample = self._samples[place]
-        views = safetensors.torch.load_file(self._folder / f"{sample.id}.safetensors")[POOLED]
-        tags = torch.tensor([float(name in sample.tags) for name in self._classes])
-        return views[self._mirrored[place]], tags
+        views = read_pooled(self._folder, sample.id)
+        return views[self._mirrored[place]], target(sample, self._classes)

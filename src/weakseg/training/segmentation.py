@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset as TorchDataset
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import IGNORE, read_mask
+from weakseg.metrics import ConfusionMatrix
 from weakseg.networks.segmenter import Segmenter
+from weakseg.training.augment import AUGMENTATIONS, AugmentationName
 from weakseg.training.optimizers import Optimizer, polynomial_decay
 from weakseg.training.photos import place
 
@@ -34,6 +35,7 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
         long_side: range in pixels from which the photo's longer side is drawn.
         crop: side of the square; what the photo leaves of it is filled with `fill`, and ignored.
         fill: RGB in [0, 1].
+        augmentation: name of what is done to photo and mask before the crop.
         seed, epoch: of the draws; epoch `None` draws nothing: the whole photo, its longer side in
             the middle of the range, in a square of that side.
     """
@@ -44,9 +46,11 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
         long_side: tuple[int, int],
         crop: int,
         fill: Sequence[float],
+        augmentation: AugmentationName,
         seed: int,
         epoch: int | None,
     ) -> None:
+        self._augment = AUGMENTATIONS[augmentation]
         self._pairs = pairs
         self._long_side = long_side
         self._crop = crop
@@ -65,16 +69,17 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
         photo, mask = read_photo(self._pairs[number][0]), read_mask(self._pairs[number][1])
         low, high = self._long_side
         if self._epoch is None:
-            side = crop = (low + high) // 2
+            crop = (low + high) // 2
             offset = (0.0, 0.0)
+            photo, mask = _resize_both(photo, mask, crop)
         else:
+            crop = self._crop
             rng = np.random.default_rng((self._seed, self._epoch, number))
-            side, crop = int(rng.integers(low, high + 1)), self._crop
-            if rng.random() < 0.5:
-                photo, mask = photo[:, ::-1], mask[:, ::-1]
+            photo, mask = _resize_both(photo, mask, int(rng.integers(low, high + 1)))
+            photo, moved = self._augment(photo, rng, self._fill, mask)
+            assert moved is not None
+            mask = moved
             offset = (rng.random(), rng.random())
-        photo = resize(photo, side)
-        mask = _resize_mask(mask, photo.shape[:2])
         top, left = (
             int(share * (abs(length - crop) + 1))
             for share, length in zip(offset, photo.shape[:2], strict=True)
@@ -101,7 +106,7 @@ class SegmentationTraining(L.LightningModule):
         self.network = network
         self._optimizer = optimizer
         self._decay_power = decay_power
-        self._miou = MulticlassJaccardIndex(network.classes + 1, ignore_index=IGNORE)
+        self._matrix = ConfusionMatrix([str(i + 1) for i in range(network.classes)])
 
     def training_step(self, batch: MaskedExample, index: int) -> Tensor:
         images, masks = batch
@@ -109,10 +114,19 @@ class SegmentationTraining(L.LightningModule):
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self._matrix.counts[:] = 0
+
     def validation_step(self, batch: MaskedExample, index: int) -> None:
         images, masks = batch
-        self._miou.update(self.network(images).argmax(dim=1), masks)
-        self.log("miou", self._miou, on_epoch=True, batch_size=len(images))
+        predicted = self.network(images).argmax(dim=1)
+        self._matrix.update(_ids(masks), _ids(predicted))
+
+    def on_validation_epoch_end(self) -> None:
+        counts = torch.from_numpy(self._matrix.counts).to(self.device)
+        of_all_devices = self.all_gather(counts).reshape(-1, *counts.shape).sum(dim=0)
+        self._matrix.counts[:] = of_all_devices.cpu().numpy()
+        self.log("miou", self._matrix.summary()["miou"] or 0.0)
 
     def configure_optimizers(self) -> Any:
         network = self.network
@@ -133,6 +147,14 @@ def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return total / (masks != IGNORE).sum().clamp(min=1)
 
 
-def _resize_mask(mask: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    image = Image.fromarray(np.ascontiguousarray(mask))
-    return np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
+def _ids(masks: Tensor) -> NDArray[np.uint8]:
+    ids: NDArray[np.uint8] = masks.to(torch.uint8).cpu().numpy()
+    return ids
+
+
+def _resize_both(
+    photo: NDArray[np.uint8], mask: NDArray[np.uint8], long_side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    photo = resize(photo, long_side)
+    size = photo.shape[1], photo.shape[0]
+    return photo, np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))

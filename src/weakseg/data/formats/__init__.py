@@ -4,15 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from weakseg.data.formats.base import Format
+from weakseg.data.formats.coco import Coco
+from weakseg.data.formats.folder_per_class import FolderPerClass
+from weakseg.data.formats.ilsvrc import Ilsvrc
 from weakseg.data.formats.tagged_folder import TaggedFolder
 from weakseg.data.formats.voc import Voc
 from weakseg.errors import WeaksegError, unknown_name
 
 FORMATS: Mapping[str, Format] = {
     "voc": Voc(),
+    "ilsvrc": Ilsvrc(),
+    "coco": Coco(),
     "tagged-folder": TaggedFolder(),
+    "folder-per-class": FolderPerClass(),
 }
-"""In the order in which a folder is tried."""
+"""In the order in which a folder is tried: from the most to the least peculiar."""
 
 
 def find_format(root: Path, name: str) -> Format:

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ class Photos:
     """The photos of a folder.
 
     Attributes:
-        paths: id -> file, sorted by id; an id is the file's name without its suffix, as NFC.
+        paths: id -> file, sorted by id; an id is the file's name without its suffix, as NFC, unless
+            the format says otherwise.
         ignored: suffix -> number of files that were passed over because of it.
         faults: names that can't be used, one line each.
     """
@@ -68,6 +69,9 @@ class Split:
 class Format(ABC):
     """One way to lay out photos, tags and masks in a folder.
 
+    Unless a format says otherwise, the folder may hold `classes.txt` (a name a line),
+    `masks/ID.png` and `splits/NAME.txt` (an image a line).
+
     Attributes:
         name: the name in `FORMATS`.
         summary: what the folder holds, on one line.
@@ -88,28 +92,33 @@ class Format(ABC):
     def tags(self, root: Path, ids: Collection[str]) -> TagTable:
         """The tags of at least the images in `ids`."""
 
-    @abstractmethod
     def classes(self, root: Path) -> tuple[str, ...] | None:
         """The classes that the folder declares, or None if its tags are its classes."""
+        return read_classes(root / "classes.txt")
 
-    @abstractmethod
     def masks(self, root: Path) -> Mapping[str, Path]:
         """Id -> mask, for the images that have one."""
+        return list_by_stem(root / "masks", ".png")
 
-    @abstractmethod
     def splits(self, root: Path) -> Mapping[str, Path]:
         """Name -> the file that lists the split."""
+        return list_by_stem(root / "splits", ".txt")
 
     def read_split(self, path: Path) -> Split:
         """Read one of the files of `splits`: an image a line."""
         names: dict[str, None] = {}
         faults = []
-        for number, name in read_lines(path):
+        for number, line in read_lines(path):
+            name = self.image_name(line)
             if fault := name_fault(name):
                 faults.append(f"{path.name} line {number} {fault}.")
             else:
                 names[name] = None
         return Split(tuple(names), tuple(faults))
+
+    def image_name(self, line: str) -> str:
+        """The image that a line of a split's file names."""
+        return line
 
 
 def normal(text: str) -> str:
@@ -133,37 +142,45 @@ def name_fault(name: str) -> str | None:
     return None
 
 
-def list_photos(folder: Path) -> Photos:
-    """The photos that lie directly in `folder`; hidden files are passed over.
+def list_photos(root: Path, folders: Iterable[str] = (".",), depth: int = 0) -> Photos:
+    """The photos in `folders` of `root`, and in what lies up to `depth` folders below them.
+
+    Hidden files and folders are passed over.
 
     Raises:
-        WeaksegError: if the folder is missing or can't be listed.
+        WeaksegError: if one of the folders is missing or can't be listed.
     """
     paths: dict[str, Path] = {}
     ignored: Counter[str] = Counter()
     faults = []
-    for path in _files(folder):
-        if _suffix(path.name) not in PHOTO_SUFFIXES:
+    for path in (path for folder in folders for path in _files(root / folder, depth)):
+        if not is_photo(path):
             ignored[_suffix(path.name)] += 1
             continue
         if fault := name_fault(path.name):
-            faults.append(f"A file in {folder.name}/ {fault}.")
+            faults.append(f"A file in {path.parent.name}/ {fault}.")
             continue
         other = paths.setdefault(normal(path.stem), path)
         if other != path:
+            both = (str(p.relative_to(root)) for p in (other, path))
             faults.append(
-                f"{folder.name}/ holds both {other.name!r} and {path.name!r}, where an id belongs"
+                f"{root.name}/ holds both {' and '.join(map(repr, both))}, where an id belongs"
                 " to one photo; rename or remove one of them."
             )
     return Photos(dict(sorted(paths.items())), dict(sorted(ignored.items())), tuple(faults))
 
 
-def list_by_stem(folder: Path, suffix: str) -> dict[str, Path]:
-    """Id -> file with `suffix` in `folder`; empty if there is no such folder."""
+def list_by_stem(folder: Path, suffix: str, depth: int = 0) -> dict[str, Path]:
+    """Id -> file with `suffix`, up to `depth` folders below `folder`; empty without the folder."""
     if not folder.is_dir():
         return {}
-    files = (path for path in _files(folder) if is_printable(path.name))
+    files = (path for path in _files(folder, depth) if is_printable(path.name))
     return {normal(path.stem): path for path in files if _suffix(path.name) == suffix}
+
+
+def is_photo(path: Path) -> bool:
+    """Whether the file's suffix is a photo's."""
+    return _suffix(path.name) in PHOTO_SUFFIXES
 
 
 def read_text(path: Path) -> str:
@@ -193,14 +210,18 @@ def read_classes(path: Path) -> tuple[str, ...] | None:
     return tuple(name for _, name in read_lines(path)) or None
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, depth: int) -> Iterator[Path]:
     """Regular files by name; a pipe or a device would block whoever opens it."""
     try:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if e.name[0] != "." and e.is_file())
-        return [folder / name for name in names]
+            visible = sorted((e.name, e.is_dir(), e.is_file()) for e in entries if e.name[0] != ".")
     except OSError as error:
         raise WeaksegError(f"Can't list {folder}: {error.strerror or error}.") from error
+    for name, is_folder, is_file in visible:
+        if is_file:
+            yield folder / name
+        elif is_folder and depth:
+            yield from _files(folder / name, depth - 1)
 
 
 def _suffix(name: str) -> str:

@@ -1,16 +1,9 @@
 """A folder of photos with a table of tags."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
-from weakseg.data.formats.base import (
-    Format,
-    Photos,
-    TagTable,
-    list_by_stem,
-    list_photos,
-    read_classes,
-)
+from weakseg.data.formats.base import Format, Photos, TagTable, list_photos
 from weakseg.data.formats.tags_csv import TAGS_CSV, read_tags_csv
 
 
@@ -26,12 +19,3 @@ class TaggedFolder(Format):
 
     def tags(self, root: Path, ids: Collection[str]) -> TagTable:
         return read_tags_csv(root / TAGS_CSV)
-
-    def classes(self, root: Path) -> tuple[str, ...] | None:
-        return read_classes(root / "classes.txt")
-
-    def masks(self, root: Path) -> Mapping[str, Path]:
-        return list_by_stem(root / "masks", ".png")
-
-    def splits(self, root: Path) -> Mapping[str, Path]:
-        return list_by_stem(root / "splits", ".txt")
