@@ -30,15 +30,15 @@ class CamClassifier(nn.Module):
     """A backbone, a 1x1 convolution without bias, and global average pooling.
 
     Without a bias a class's logit is the mean of its map, so that the map says where the evidence
-    lies (Zhou et al. 2016). The convolution starts at zero (our choice): its maps hold nothing
-    but what was learned, which shows when the backbone is frozen and the training short.
+    lies (Zhou et al. 2016). Alone, the convolution starts at zero (our choice): its maps hold
+    nothing but what was learned, which shows when the backbone is frozen and the training short.
 
     Args:
         backbone: gives the final map.
         classes: number C of outputs.
         head: "extra_convolutions" puts three 3x3 convolutions of 512 channels, each with a ReLU,
-            before the 1x1 one: the four of paper B, section 3.1 (Jiang et al. 2019). "linear"
-            has the 1x1 convolution alone.
+            before the 1x1 one: the four of paper B, section 3.1 (Jiang et al. 2019, whose weights
+            start from N(0, 0.01) too). "linear" has the 1x1 convolution alone.
     """
 
     def __init__(self, backbone: Backbone, classes: int, head: Head = "linear") -> None:
@@ -47,10 +47,16 @@ class CamClassifier(nn.Module):
         channels = backbone.final.channels
         self.extra = nn.Sequential()
         if head == "extra_convolutions":
-            self.extra = _extra_convolutions(channels)
+            for inputs in (channels, _EXTRA_CHANNELS, _EXTRA_CHANNELS):
+                self.extra.append(nn.Conv2d(inputs, _EXTRA_CHANNELS, kernel_size=3, padding=1))
+                self.extra.append(nn.ReLU(inplace=True))
             channels = _EXTRA_CHANNELS
         self.head = nn.Conv2d(channels, classes, kernel_size=1, bias=False)
-        nn.init.zeros_(self.head.weight)
+        for parameter in self.new_parameters():
+            if head == "extra_convolutions" and parameter.ndim == 4:
+                nn.init.normal_(parameter, std=0.01)
+            else:
+                nn.init.zeros_(parameter)
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """What comes with no pretrained weights: all but the backbone."""
@@ -74,15 +80,6 @@ class CamClassifier(nn.Module):
         """Class maps (N, C, h, w) of images, float (N, 3, H, W) in [0, 1]."""
         features = self.backbone(images, stages)
         return ClassMaps(self.head(self.extra(features.final)), features.stages)
-
-
-def _extra_convolutions(channels: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs in (channels, _EXTRA_CHANNELS, _EXTRA_CHANNELS):
-        convolution = nn.Conv2d(inputs, _EXTRA_CHANNELS, kernel_size=3, padding=1)
-        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        layers += [convolution, nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
 
 
 def with_mirror_image(photo: NDArray[np.uint8], device: torch.device) -> Tensor:
