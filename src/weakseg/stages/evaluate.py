@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
+from weakseg.localize.cam import upsampled_bands
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import Progress
 from weakseg.stages import localize, refine
@@ -121,13 +122,13 @@ def _truth(task: PhotoTask) -> NDArray[np.uint8]:
 
 def _oracle_row(context: Context, tasks: Sequence[PhotoTask]) -> dict[str, Any]:
     """The CAM at the threshold that is best by ground truth, over the whole set."""
-    classes = context.dataset.classes
-    totals = [ConfusionMatrix(classes) for _ in _THRESHOLDS]
-    make = _ThresholdSweep(context.stage_folder(localize.NAME), len(classes))
+    totals = [ConfusionMatrix(context.dataset.classes) for _ in _THRESHOLDS]
+    make = _ThresholdSweep(context.stage_folder(localize.NAME))
     with context.progress.track(f"evaluate {CAM_ORACLE}", len(tasks)) as advance:
-        for counts in context.executor.map(make, tasks):
+        for task, (ids, counts) in zip(tasks, context.executor.map(make, tasks), strict=True):
+            cells = np.ix_(ids, np.array((0, *task.class_ids)))
             for total, at_threshold in zip(totals, counts, strict=True):
-                total.counts += at_threshold
+                total.counts[cells] += at_threshold
                 total.images += 1
             advance(1)
     best = max(range(len(totals)), key=lambda i: np.nanmean(totals[i].iou()))
@@ -137,55 +138,53 @@ def _oracle_row(context: Context, tasks: Sequence[PhotoTask]) -> dict[str, Any]:
     return row
 
 
+class ThresholdCounts(NamedTuple):
+    """One photo's confusion counts at T thresholds: of many classes, a photo has few.
+
+    Attributes:
+        ids: the R true ids that occur, ascending.
+        counts: int64 (T, R, K+1); column 0 is the background, k the k-th of the photo's tags.
+    """
+
+    ids: NDArray[np.intp]
+    counts: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class _ThresholdSweep:
     localized: Path
-    classes: int
 
-    def __call__(self) -> Callable[[PhotoTask], NDArray[np.int64]]:
-        def work(task: PhotoTask) -> NDArray[np.int64]:
-            cam = localize.full_size_cam(self.localized, task)
-            return sweep_thresholds(_truth(task), cam, task.class_ids, self.classes, _THRESHOLDS)
+    def __call__(self) -> Callable[[PhotoTask], ThresholdCounts]:
+        def work(task: PhotoTask) -> ThresholdCounts:
+            cam = localize.read_localization(self.localized, task.id).cam
+            return sweep_thresholds(_truth(task), cam, _THRESHOLDS)
 
         return work
 
 
 def sweep_thresholds(
-    truth: NDArray[np.uint8],
-    cam: NDArray[np.float32],
-    class_ids: tuple[int, ...],
-    classes: int,
-    thresholds: NDArray[np.float32],
-) -> NDArray[np.int64]:
+    truth: NDArray[np.uint8], cam: NDArray[np.float32], thresholds: NDArray[np.float32]
+) -> ThresholdCounts:
     """Confusion counts of a CAM's mask at every threshold, in one pass over the pixels.
 
     Args:
         truth: uint8 (H, W), 255 ignored.
-        cam: float32 (K, H, W).
-        class_ids: mask ids of the CAM's rows.
-        classes: number C of classes.
+        cam: float32 (K, h, w), on the grid.
         thresholds: ascending, T of them; a pixel is background where its CAM is not over it.
-
-    Returns:
-        int64 (T, C+1, C+2), as `ConfusionMatrix.counts`.
     """
-    counted = truth != IGNORE
-    true = truth[counted].astype(np.int64)
-    columns, bins = classes + 2, len(thresholds) + 1
-    if len(cam):
-        values = cam[:, counted]
-        winner = np.array(class_ids)[values.argmax(axis=0)]
-        exceeded = np.searchsorted(thresholds, values.max(axis=0), side="left")
-    else:
-        winner = exceeded = np.zeros(len(true), np.int64)
-    flat = np.bincount(
-        (true * columns + winner) * bins + exceeded, minlength=(classes + 1) * columns * bins
-    )
-    by_bin = flat.reshape(classes + 1, columns, bins)
+    shape = IGNORE + 1, len(cam) + 1, len(thresholds) + 1
+    by_bin = np.zeros(shape, np.int64)
+    for rows, band in upsampled_bands(cam, *truth.shape):
+        winner = band.argmax(axis=0) + 1 if len(band) else 0
+        exceeded = np.searchsorted(thresholds, band.max(axis=0, initial=0), side="left")
+        cells = (truth[rows].astype(np.intp) * shape[1] + winner) * shape[2] + exceeded
+        by_bin += np.bincount(cells.ravel(), minlength=by_bin.size).reshape(shape)
+    ids = np.flatnonzero(by_bin[:IGNORE].any(axis=(1, 2)))
+    by_bin = by_bin[ids]
     at_least = by_bin[..., ::-1].cumsum(axis=-1)[..., ::-1]
-    counts = np.ascontiguousarray(np.moveaxis(at_least[..., 1:], -1, 0))
-    counts[:, :, 0] += by_bin.sum(axis=(1, 2)) - counts.sum(axis=2)
-    return counts
+    counts = np.moveaxis(at_least[..., 1:], -1, 0).copy()
+    counts[..., 0] += by_bin.sum(axis=(1, 2)) - counts.sum(axis=2)
+    return ThresholdCounts(ids, counts)
 
 
 def _row(context: Context, name: str, matrix: ConfusionMatrix) -> dict[str, Any]:
