@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from weakseg import metrics
 from weakseg.metrics import ConfusionMatrix
 from weakseg.stages.evaluate import sweep_thresholds
 
@@ -45,6 +46,17 @@ def test_summary_of_a_case_counted_by_hand() -> None:
         "pixel_accuracy": pytest.approx(2 / 4),
         "per_class": {"background": 0.5, "cat": pytest.approx(1 / 3), "dog": None},
     }
+
+
+@given(truths, predictions, st.integers(1, 40))
+def test_counting_by_bands_changes_nothing(truth, prediction, band) -> None:
+    whole, banded = ConfusionMatrix(CLASSES), ConfusionMatrix(CLASSES)
+    whole.update(truth, prediction)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BAND", band)
+        banded.update(truth, prediction)
+    np.testing.assert_array_equal(banded.counts, whole.counts)
+    assert whole.counts.sum() == (truth != 255).sum()
 
 
 def test_nothing_seen_gives_no_figures() -> None:
