@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg.data.check import mask_fault
+from weakseg.data.dataset import Sample
+from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
@@ -29,13 +32,19 @@ def run(context: Context) -> None:
     """Write `metrics.json`: what `evaluate_run` gives for the photos that have a mask."""
     rows = evaluate_run(context)
     if not rows:
-        context.progress.say("evaluate: the data set has no masks, so there are no figures.")
+        context.progress.say(
+            "evaluate: there are no masks to compare with, so there are no figures."
+        )
     write_json(context.folder / METRICS, {"stages": rows})
 
 
 def evaluate_run(context: Context) -> list[dict[str, Any]]:
-    """A row for every stage that makes masks, and one for the CAM's oracle; none without masks."""
-    tasks = [context.task(sample) for sample in context.masked_samples() if sample.mask]
+    """A row for every stage that makes masks, and one for the CAM's oracle; none without masks.
+
+    Every row is over the same photos: those whose ground truth can be used.
+    """
+    masked = [context.task(sample) for sample in context.masked_samples() if sample.mask]
+    tasks = _usable(masked, context.dataset.classes, context.executor, context.progress)
     rows = []
     for stage in MASK_STAGES if tasks else ():
         folder, label = context.stage_folder(stage), f"evaluate {stage}"
@@ -44,7 +53,7 @@ def evaluate_run(context: Context) -> list[dict[str, Any]]:
         rows.append(_row(context, stage, matrix))
         if stage == localize.CAM:
             rows.append(_oracle_row(context, tasks))
-    return rows
+    return [row | {"left_out": len(masked) - len(tasks)} for row in rows]
 
 
 def evaluate_folder(
@@ -58,9 +67,10 @@ def evaluate_folder(
     """A row as in `metrics.json` for any folder of masks `ID.png`.
 
     Raises:
-        WeaksegError: no ground truth, or photos that have it and no prediction.
+        WeaksegError: no ground truth that can be used, or photos that have it and no prediction.
     """
-    with_truth = [task for task in tasks if task.sample.mask]
+    masked = [task for task in tasks if task.sample.mask]
+    with_truth = _usable(masked, classes, executor, progress)
     if not with_truth:
         raise WeaksegError(f"Split {split!r} has no masks to evaluate against.")
     missing = [task.id for task in with_truth if not (predictions / f"{task.id}.png").exists()]
@@ -75,7 +85,36 @@ def evaluate_folder(
         "split": split,
         **matrix.summary(),
         "protocol": _protocol(),
+        "left_out": len(masked) - len(with_truth),
     }
+
+
+def truth_fault(sample: Sample, classes: int) -> str | None:
+    """Why a photo's ground truth can't be used; None if it can."""
+    assert sample.mask is not None
+    try:
+        return mask_fault(sample.mask, photo_size(sample.image), classes)
+    except UnreadablePhoto as error:
+        return str(error)
+
+
+def _usable(
+    tasks: Sequence[PhotoTask], classes: Sequence[str], executor: Executor, progress: Progress
+) -> list[PhotoTask]:
+    """The photos whose ground truth can be used; says what is left out."""
+    faults = list(executor.map(_Faults(len(classes)), tasks))
+    reasons = [fault for fault in faults if fault]
+    if reasons:
+        progress.say(f"left out: {len(reasons)} of {len(tasks)} true masks, such as: {reasons[0]}")
+    return [task for task, fault in zip(tasks, faults, strict=True) if not fault]
+
+
+@dataclass(frozen=True)
+class _Faults:
+    classes: int
+
+    def __call__(self) -> Callable[[PhotoTask], str | None]:
+        return lambda task: truth_fault(task.sample, self.classes)
 
 
 def _confusion(

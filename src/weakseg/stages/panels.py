@@ -15,6 +15,7 @@ from weakseg.files import write_atomically
 from weakseg.localize.cam import upsample
 from weakseg.stages import localize, refine
 from weakseg.stages.base import Context, PhotoTask
+from weakseg.stages.evaluate import truth_fault
 
 NAME = "panels"
 _LONG_SIDE = 500
@@ -51,7 +52,7 @@ class _PanelDrawer:
             ):
                 mask = _read_mask(self.run / stage / f"{task.id}.png", size)
                 columns.append((caption, overlay_mask(photo, mask)))
-            if task.sample.mask:
+            if task.sample.mask and not truth_fault(task.sample, len(self.classes)):
                 truth = _read_mask(task.sample.mask, size)
                 columns.append(("ground truth", overlay_mask(photo, truth)))
             legend = [(self.classes[class_id - 1], class_id) for class_id in task.class_ids]
