@@ -149,7 +149,7 @@ def evaluate(
 
     if not pred.is_dir():
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
-    dataset = load_dataset(data, split)
+    dataset = load_dataset(data, split, untagged=True)
     tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
         row = evaluation.evaluate_folder(
