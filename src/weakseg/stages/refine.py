@@ -8,8 +8,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from weakseg.data.images import photo_size, read_photo, shrink
-from weakseg.data.masks import write_mask
+from weakseg.data.images import read_photo, shrink
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.localize.cam import upsample
@@ -65,10 +64,14 @@ def run_cam_crf(context: Context) -> None:
     map_photos(context, CAM_CRF, make)
 
 
-def write_labels(path: Path, scores: NDArray[np.float32], class_ids: tuple[int, ...]) -> None:
-    """Write the mask of the highest of scores (K+1, H, W); row 0 is the background."""
-    labels = scores.argmax(axis=0).astype(np.int16)
-    write_mask(path, localize.class_mask(labels, class_ids))
+def write_highest(path: Path, scores: NDArray[np.float32], task: PhotoTask) -> None:
+    """Write a photo's mask of the highest of scores (K+1, h, w); row 0 is the background."""
+    localize.write_labels(path, scores, task, _highest)
+
+
+def _highest(scores: NDArray[np.float32]) -> NDArray[np.int16]:
+    labels: NDArray[np.int16] = scores.argmax(axis=0).astype(np.int16)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,7 @@ class _SvmRefiner:
             )
             content = safetensors.numpy.save({"scores": refined.scores})
             write_bytes(self.folder / f"{task.id}{SCORES}", content)
-            scores = upsample(refined.scores, *photo_size(task.sample.image))
-            write_labels(self.folder / f"{task.id}.png", scores, task.class_ids)
+            write_highest(self.folder / f"{task.id}.png", refined.scores, task)
 
         return work
 
@@ -126,16 +128,13 @@ class _CrfRefiner:
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
-            whole = read_photo(task.sample.image)
-            photo = shrink(whole, self.long_side)
+            photo = shrink(read_photo(task.sample.image), self.long_side)
             scores = upsample(self.scores(task), *photo.shape[:2])
             try:
                 probabilities = dense_crf(photo, self._unary(scores), self.settings.kernels)
             except ValueError as error:
                 raise WeaksegError(f"{task.sample.image}: {error}.") from error
-            if photo is not whole:
-                probabilities = upsample(probabilities, *whole.shape[:2])
-            write_labels(self.folder / f"{task.id}.png", probabilities, task.class_ids)
+            write_highest(self.folder / f"{task.id}.png", probabilities, task)
 
         return work
 
