@@ -284,5 +284,9 @@ def describe_protocol(row: dict[str, Any]) -> str:
     parts = [row["split"], "255 ignored"]
     if "threshold" in protocol:
         parts.append(f"threshold {protocol['threshold']} by {protocol['threshold_source']}")
-    parts += [f"{key} {protocol[key]}" for key in ("uncertain", "masks", "tta") if key in protocol]
+    parts += [
+        f"{key} {protocol[key]}"
+        for key in ("uncertain", "start", "masks", "tta")
+        if key in protocol
+    ]
     return ", ".join(parts)

@@ -24,6 +24,9 @@ SVM_CRF = "svm+crf"
 CAM_CRF = "cam+crf"
 SCORES = ".safetensors"
 
+Scores = Callable[[PhotoTask], NDArray[np.float32]]
+"""Reads a photo's scores (K+1, h, w), row 0 the background."""
+
 
 def run_svm(context: Context) -> None:
     """Write `svm/ID.png` and `svm/ID.safetensors`: `scores` (K+1, h, w) on the grid."""
@@ -42,7 +45,7 @@ def run_svm_crf(context: Context) -> None:
     """Write `svm+crf/ID.png`."""
     settings = context.recipe.crf
     assert settings is not None
-    make = _CrfRefiner(
+    make = CrfRefiner(
         _SvmScores(context.stage_folder(SVM)),
         context.stage_folder(SVM_CRF),
         settings,
@@ -55,7 +58,7 @@ def run_cam_crf(context: Context) -> None:
     """Write `cam+crf/ID.png`: the CRF over the CAM and its constant background."""
     settings = context.recipe.cam_crf
     assert settings is not None
-    make = _CrfRefiner(
+    make = CrfRefiner(
         _CamScores(context.stage_folder(localize.NAME), context.recipe.evaluate.cam_threshold),
         context.stage_folder(CAM_CRF),
         settings,
@@ -67,6 +70,12 @@ def run_cam_crf(context: Context) -> None:
 def write_highest(path: Path, scores: NDArray[np.float32], task: PhotoTask) -> None:
     """Write a photo's mask of the highest of scores (K+1, h, w); row 0 is the background."""
     localize.write_labels(path, scores, task, _highest)
+
+
+def against_background(maps: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Scores (K+1, h, w): maps (K, h, w) behind a background of constant score."""
+    background = np.full((1, *maps.shape[1:]), threshold, np.float32)
+    return np.concatenate([background, maps])
 
 
 def _highest(scores: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -115,13 +124,12 @@ class _CamScores:
 
     def __call__(self, task: PhotoTask) -> NDArray[np.float32]:
         cam = localize.read_localization(self.folder, task.id).cam
-        background = np.full((1, *cam.shape[1:]), self.threshold, np.float32)
-        return np.concatenate([background, cam])
+        return against_background(cam, self.threshold)
 
 
 @dataclass(frozen=True)
-class _CrfRefiner:
-    scores: Callable[[PhotoTask], NDArray[np.float32]]
+class CrfRefiner:
+    scores: Scores
     folder: Path
     settings: Crf
     long_side: int
@@ -129,19 +137,24 @@ class _CrfRefiner:
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
             photo = shrink(read_photo(task.sample.image), self.long_side)
-            scores = upsample(self.scores(task), *photo.shape[:2])
-            try:
-                probabilities = dense_crf(photo, self._unary(scores), self.settings.kernels)
-            except ValueError as error:
-                raise WeaksegError(f"{task.sample.image}: {error}.") from error
+            probabilities = crf_probabilities(photo, self.scores(task), self.settings, task)
             write_highest(self.folder / f"{task.id}.png", probabilities, task)
 
         return work
 
-    def _unary(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.settings.unary == "labels":
-            labels = scores.argmax(axis=0)
-            return unary_from_labels(labels, len(scores), self.settings.confidence)
-        logits = scores / self.settings.temperature
+
+def crf_probabilities(
+    photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, task: PhotoTask
+) -> NDArray[np.float32]:
+    """What the dense CRF makes of scores (K+1, h, w) on a photo (H, W, 3), float32 (K+1, H, W)."""
+    scores = upsample(scores, *photo.shape[:2])
+    if settings.unary == "labels":
+        unary = unary_from_labels(scores.argmax(axis=0), len(scores), settings.confidence)
+    else:
+        logits = scores / settings.temperature
         odds = np.exp(logits - logits.max(axis=0))
-        return unary_from_probabilities(odds / odds.sum(axis=0))
+        unary = unary_from_probabilities(odds / odds.sum(axis=0))
+    try:
+        return dense_crf(photo, unary, settings.kernels)
+    except ValueError as error:
+        raise WeaksegError(f"{task.sample.image}: {error}.") from error
