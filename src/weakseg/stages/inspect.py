@@ -1,6 +1,6 @@
 """Find out which photos can be read, so that every later stage works on those alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from weakseg.data.dataset import Dataset, Sample
@@ -32,13 +32,27 @@ def run(context: Context) -> None:
     samples = context.dataset.samples
     unreadable = {}
     with context.progress.track(NAME, len(samples)) as advance:
-        reasons = context.executor.map(_Inspector(), samples)
-        for sample, reason in zip(samples, reasons, strict=True):
+        for sample, reason in _look_at(samples, context):
             if reason:
                 unreadable[sample.id] = reason
                 context.progress.say(f"left out: {reason}")
             advance(1)
     write_json(context.stage_folder(NAME) / _UNREADABLE, unreadable)
+
+
+def look_again(context: Context) -> None:
+    """Try those photos again that could not be read.
+
+    A file can become readable and keep its size and time: permissions, a drive that was away.
+    """
+    path = context.stage_folder(NAME) / _UNREADABLE
+    known = read_json(path)
+    samples = [sample for sample in context.dataset.samples if sample.id in known]
+    unreadable = {sample.id: reason for sample, reason in _look_at(samples, context) if reason}
+    for reason in unreadable.values():
+        context.progress.say(f"left out: {reason}")
+    if unreadable != known:
+        write_json(path, unreadable)
 
 
 def readable(context: Context) -> Dataset:
@@ -52,3 +66,7 @@ def readable(context: Context) -> Dataset:
     if not samples:
         raise WeaksegError(f"None of the photos in {context.dataset.root} can be read.")
     return replace(context.dataset, samples=samples)
+
+
+def _look_at(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, str | None]]:
+    return zip(samples, context.executor.map(_Inspector(), samples), strict=True)

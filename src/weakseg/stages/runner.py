@@ -38,7 +38,8 @@ def run(
 
     A stage whose fingerprint (its settings, the data, the stages it needs, the kind of device, the
     version of this package) is that of the folder's record is skipped if it was finished and
-    continued if it was not; a stage with another fingerprint starts anew.
+    continued if it was not; a stage with another fingerprint starts anew. Photos that could not be
+    read are tried again each time; where one can be now, all but the inspection starts anew.
 
     Args:
         data: the data set's folder.
@@ -73,20 +74,25 @@ def run(
             truth if stage.reads_masks else None,
             device.type,
         )
-        _bring_up_to_date(stage, fingerprints[stage.name], context, record)
+        ran = _bring_up_to_date(stage, fingerprints[stage.name], context, record)
         if stage.name == inspect.NAME:
+            if not ran:
+                inspect.look_again(context)
             context = replace(context, dataset=inspect.readable(context))
+            ids = [sample.id for sample in context.dataset.samples]
+            fingerprints[stage.name] = _digest(fingerprints[stage.name], ids)
 
 
 def _bring_up_to_date(
     stage: Stage, fingerprint: str, context: Context, record: dict[str, Any]
-) -> None:
+) -> bool:
+    """Run a stage unless it is up to date; whether it ran."""
     known = record["stages"].get(stage.name, {})
     output = context.folder / (stage.output or stage.name)
     same = known.get("fingerprint") == fingerprint and output.exists()
     if same and known.get("finished"):
         context.progress.say(f"{stage.name}: up to date")
-        return
+        return False
     if not same:
         # First the record: a kill amid the removal must not leave half of it up to date.
         record["stages"].pop(stage.name, None)
@@ -106,6 +112,7 @@ def _bring_up_to_date(
     finally:
         known["seconds"] = round(known["seconds"] + time.monotonic() - start, 2)
         write_json(context.folder / RECORD, record)
+    return True
 
 
 def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
