@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny import TINY
+from tiny import TINY, masks
 from weakseg.cli import main
 
 COMMAND = Path(sys.executable).with_name("weakseg")
@@ -44,7 +45,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "run"
-    result = weakseg("run", recipe, "--data", data, "--out", out, "classify.epochs=1")
+    result = weakseg("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
     assert result.returncode == 0, result.stderr
     for name in ("cam", "cam-oracle", "seed", "svm", "svm+crf", "cam+crf"):
         assert name in result.stdout
@@ -54,11 +55,52 @@ def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_run_again_resumes(data: Path, recipe: Path, finished: Path) -> None:
-    again = weakseg("run", recipe, "--data", data, "--out", finished, "classify.epochs=1")
+    again = weakseg("run", recipe, "--data", data, "--out", finished, "classify.epochs=2")
     assert again.returncode == 0, again.stderr
     assert "svm+crf: up to date" in again.stderr
     resolved = yaml.safe_load((finished / "recipe.yaml").read_text())
-    assert resolved["classify"]["epochs"] == 1
+    assert resolved["classify"]["epochs"] == 2
+
+
+def interrupted_at(line: str, *arguments: object) -> tuple[int, str]:
+    """Press Ctrl-C, which every process of the group gets, once a line starts so."""
+    with subprocess.Popen(
+        [str(COMMAND), *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for text in process.stderr:
+            said.append(text)
+            if text.startswith(line):
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        said += process.stderr
+    return process.returncode, "".join(said)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
+    data: Path, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
+    for line, stage in (("classify: epoch 1/2", "classify"), ("localize: 8/8", "svm+crf")):
+        code, said = interrupted_at(line, *command)
+        assert code == 130, said
+        assert "Traceback" not in said
+        assert said.endswith("Interrupted. The same command goes on from here.\n")
+        assert not list(out.rglob(".partial-*"))
+        stages = json.loads((out / "run.json").read_text())["stages"]
+        assert not stages.get(stage, {}).get("finished")
+    resumed = weakseg(*command)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "localize: up to date" in resumed.stderr
+    assert masks(out) == masks(finished)
 
 
 def test_evaluate_gives_the_figures_of_the_run(data: Path, finished: Path, tmp_path: Path) -> None:
@@ -80,14 +122,14 @@ def test_evaluate_needs_no_tags(data: Path, tmp_path: Path) -> None:
     table = untagged / "tags.csv"
     first, *others = table.read_text().splitlines()[1:]
     table.write_text("\n".join(["image,tags", *others]))
-    masks = untagged / "SegmentationClass"
+    truth = untagged / "SegmentationClass"
     call = ("evaluate", "--data", untagged, "--split", "all", "--pred")
     figures = tmp_path / "figures.json"
-    result = weakseg(*call, masks, "--json", figures)
+    result = weakseg(*call, truth, "--json", figures)
     assert result.returncode == 0, result.stderr
     row = json.loads(figures.read_text())
     assert (row["images"], row["miou"]) == (8, 1)
-    predictions = Path(shutil.copytree(masks, tmp_path / "predictions"))
+    predictions = Path(shutil.copytree(truth, tmp_path / "predictions"))
     (predictions / f"{first.split(',')[0]}.png").unlink()
     result = weakseg(*call, predictions)
     assert result.returncode == 2 and "no mask for 1 of 8" in result.stderr

@@ -77,6 +77,7 @@ def run(
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
+    data_format: DataFormat = "auto",
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg.recipe import load_recipe
@@ -86,7 +87,7 @@ def run(
 
     chosen = load_recipe(recipe, overrides or [])
     with LocalExecutor(workers) as executor:
-        runner.run(chosen, data, out, executor, progress_for(), _device(device))
+        runner.run(chosen, data, out, executor, progress_for(), _device(device), data_format)
     rows = read_json(out / evaluation.METRICS)["stages"]
     if rows:
         _print_table(rows)

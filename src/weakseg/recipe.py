@@ -18,6 +18,7 @@ from pydantic import (
     with_config,
 )
 
+from weakseg.data.balance import Balance
 from weakseg.errors import WeaksegError, nearest, unknown_name
 from weakseg.networks.cam_classifier import Head
 from weakseg.refine.crf import CRFSettings
@@ -43,7 +44,7 @@ LongSideRange = Annotated[
 ]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
-for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, SGD, Adam, AdamW):
+for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, Balance, SGD, Adam, AdamW):
     with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
 
 
@@ -57,13 +58,24 @@ class Data(Section):
     `held_out` is the split whose photos the trained segmentation network is tried on; by default
     the same as `split`. Nothing is learned from it, and its photos need no tags.
 
+    `drop_classes` are classes whose tags are not used, nor photos of nothing else. `balance` says
+    how many photos a class has at most (others are left out of the run) and at least (photos are
+    repeated in training); see `weakseg.data.balance`.
+
     Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
     the photo's own.
     """
 
     split: str = "train"
     held_out: str | None = None
+    drop_classes: tuple[str, ...] = ()
+    balance: Balance | None = None
     long_side: Annotated[int, Field(ge=32)] = 1024
+
+    @property
+    def balanced(self) -> bool:
+        """Whether anything is left out or repeated."""
+        return bool(self.drop_classes or self.balance)
 
 
 class BackboneSection(Section):

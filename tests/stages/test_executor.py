@@ -1,7 +1,10 @@
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,3 +60,51 @@ def test_an_error_of_a_worker_is_the_callers() -> None:
 def test_a_killed_worker_is_one_clear_error() -> None:
     with LocalExecutor(1) as executor, pytest.raises(WeaksegError, match="--workers 1"):
         list(executor.map(Failing(kill=True), range(20)))
+
+
+INTERRUPTED = """
+from dataclasses import dataclass
+from pathlib import Path
+
+from weakseg.stages.executor import LocalExecutor
+
+
+@dataclass(frozen=True)
+class Same:
+    def __call__(self):
+        return abs
+
+
+class Items(list):
+    def __iter__(self):
+        yield from (1, 2)
+        print("workers start", flush=True)
+        input()
+        yield 3
+
+
+if __name__ == "__main__":
+    try:
+        with LocalExecutor(2) as executor:
+            list(executor.map(Same(), Items()))
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_ctrl_c_while_workers_start_is_the_parents_alone(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "workers start\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "interrupted\n"

@@ -298,6 +298,27 @@ def test_unreadable_and_untagged_photos_are_named_and_left_out(
     assert len(list((tmp_path / "out" / "svm+crf").glob("*.png"))) == 9
 
 
+def test_a_photo_that_becomes_readable_is_taken_in(
+    photos: Path, start: Start, tmp_path: Path, finished: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(photos, data, copy_function=shutil.copy2)
+    photo = sorted((data / "JPEGImages").iterdir())[3]
+    content, status = photo.read_bytes(), photo.stat()
+    photo.write_bytes(bytes(len(content)))
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    start(data, out)
+    said = start(data, out).said
+    assert up_to_date(said) == STAGES
+    assert [photo.name in line for line in said if line.startswith("left out:")] == [True]
+    photo.write_bytes(content)
+    os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    said = start(data, out).said
+    assert up_to_date(said) == ["inspect"]
+    assert not any(line.startswith("left out:") for line in said)
+    assert masks(out) == masks(finished)
+
+
 @pytest.mark.parametrize("name", ["last.ckpt"])
 def test_a_corrupt_checkpoint_is_one_clear_error(
     copy: Path, photos: Path, start: Start, name: str

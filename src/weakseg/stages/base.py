@@ -57,6 +57,7 @@ class Stage:
         run: does the work; files that are there already, whole, need not be made again.
         reads_masks: whether it reads the data set's masks.
         reads_held_out: whether it reads the photos held out.
+        then: what later stages see of the data; by default what this one saw.
         output: what it writes, relative to the run's folder; by default the folder of its name.
     """
 
@@ -66,6 +67,7 @@ class Stage:
     settings: dict[str, Any] = field(default_factory=dict)
     reads_masks: bool = False
     reads_held_out: bool = False
+    then: Callable[[Context], Context] | None = None
     output: str | None = None
 
 

@@ -8,11 +8,10 @@ import lightning as L
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
-from weakseg.data.split import split_by_tags
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.recipe import Recipe
-from weakseg.stages import pool
+from weakseg.stages import balance, pool
 from weakseg.stages.base import Context
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import build_classifier, write_classifier
@@ -50,7 +49,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     network = build_classifier(recipe.backbone, len(classes), settings.head)
     pooled = recipe.trains_on_pooled_features
     training = ClassifierTraining(network, settings.optimizer, settings.decay_power, pooled)
-    kept, held_out = split_by_tags(samples, settings.validation_fraction, recipe.seed)
+    kept, held_out = balance.split(context, samples, settings.validation_fraction)
     if not held_out:
         raise WeaksegError(
             "There is one tagged photo; a classifier needs two at least, one to learn from and one "

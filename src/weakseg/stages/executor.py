@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -69,7 +70,8 @@ class LocalExecutor:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(self._pool.submit(_work, make, item))
+                with _interrupts_held_back():
+                    waiting.append(self._pool.submit(_work, make, item))
                 if len(waiting) >= _AHEAD * self._workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -95,6 +97,19 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Delay Ctrl-C; a worker that is started meanwhile never gets it, not even while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _made: dict[Any, Callable[[Any], Any]] = {}

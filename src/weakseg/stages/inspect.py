@@ -1,6 +1,6 @@
 """Find out which photos can be read, so that every later stage works on those alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from weakseg.data.dataset import Dataset, Sample
@@ -29,12 +29,10 @@ def _why_unreadable(sample: Sample) -> str | None:
 
 def run(context: Context) -> None:
     """Decode every photo; write `inspect/unreadable.json`: id -> reason."""
-    both = (*context.dataset.samples, *context.held_out.samples)
-    samples = list({sample.id: sample for sample in both}.values())
+    samples = _samples(context)
     unreadable = {}
     with context.progress.track(NAME, len(samples)) as advance:
-        reasons = context.executor.map(_Inspector(), samples)
-        for sample, reason in zip(samples, reasons, strict=True):
+        for sample, reason in _look_at(samples, context):
             if reason:
                 unreadable[sample.id] = reason
                 context.progress.say(f"left out: {reason}")
@@ -43,12 +41,20 @@ def run(context: Context) -> None:
 
 
 def readable(context: Context) -> Context:
-    """The context without the photos that the stage could not read.
+    """The context without the photos that can't be read.
+
+    Those that could not be read before are tried again: a file can become readable and keep its
+    size and time (permissions, a drive that was away).
 
     Raises:
         WeaksegError: if none is left.
     """
-    unreadable = read_json(context.stage_folder(NAME) / _UNREADABLE)
+    path = context.stage_folder(NAME) / _UNREADABLE
+    known = read_json(path)
+    again = [sample for sample in _samples(context) if sample.id in known]
+    unreadable = {sample.id: reason for sample, reason in _look_at(again, context) if reason}
+    if unreadable != known:
+        write_json(path, unreadable)
 
     def without(dataset: Dataset) -> Dataset:
         samples = tuple(s for s in dataset.samples if s.id not in unreadable)
@@ -56,4 +62,16 @@ def readable(context: Context) -> Context:
             raise WeaksegError(f"None of the photos in {dataset.root} can be read.")
         return replace(dataset, samples=samples)
 
-    return replace(context, dataset=without(context.dataset), held_out=without(context.held_out))
+    dataset = without(context.dataset)
+    own = context.recipe.data.held_out is not None
+    held_out = without(context.held_out) if own else dataset
+    return replace(context, dataset=dataset, held_out=held_out)
+
+
+def _samples(context: Context) -> list[Sample]:
+    both = (*context.dataset.samples, *context.held_out.samples)
+    return list({sample.id: sample for sample in both}.values())
+
+
+def _look_at(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, str | None]]:
+    return zip(samples, context.executor.map(_Inspector(), samples), strict=True)

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from weakseg.recipe import Irn, Recipe
 from weakseg.stages import (
+    balance,
     classify,
     evaluate,
     inspect,
@@ -37,9 +38,15 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     threshold = {"cam_threshold": values["evaluate"]["cam_threshold"]}
     long_side = {"long_side": values["data"]["long_side"]}
     backbone = {"backbone": values["backbone"]}
-    found = [Stage(inspect.NAME, inspect.run, reads_held_out=True)]
+    found = [Stage(inspect.NAME, inspect.run, reads_held_out=True, then=inspect.readable)]
     training = seed | backbone | values["classify"]
     learned_from: tuple[str, ...] = (inspect.NAME,)
+    if recipe.data.balanced:
+        balancing = seed | {key: values["data"][key] for key in ("drop_classes", "balance")}
+        found.append(
+            Stage(balance.NAME, balance.run, learned_from, balancing, then=balance.balanced)
+        )
+        learned_from = (balance.NAME,)
     if recipe.trains_on_pooled_features:
         pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
         found.append(Stage(pool.NAME, pool.run, learned_from, pooling))
@@ -47,7 +54,9 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     if missing := values["missing_tags"]:
         action = missing.pop("action")
         settings = training | long_side | missing
-        found.append(Stage(screen.NAME, screen.run, learned_from, settings))
+        found.append(
+            Stage(screen.NAME, screen.run, learned_from, settings, then=screen.with_found_tags)
+        )
         if action != "list":
             training |= {"missing_tags": action}
             learned_from += (screen.NAME,)

@@ -5,7 +5,6 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from weakseg.errors import WeaksegError
 from weakseg.files import read_json, remove_partial_files, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
-from weakseg.stages import inspect, screen
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks
@@ -33,22 +31,27 @@ def run(
     executor: Executor,
     progress: Progress,
     device: torch.device,
+    data_format: str = "auto",
 ) -> None:
     """Bring every stage of a recipe up to date in a run's folder.
 
     A stage whose fingerprint (its settings, the data, the stages it needs, the kind of device, the
     version of this package) is that of the folder's record is skipped if it was finished and
-    continued if it was not; a stage with another fingerprint starts anew.
+    continued if it was not; a stage with another fingerprint starts anew. Photos that could not be
+    read are tried again each time; where one can be now, all but the inspection starts anew.
 
     Args:
         data: the data set's folder.
         folder: the run's folder; made if it is not there.
+        data_format: how the data set is laid out; see `weakseg.data.dataset.load_dataset`.
 
     Raises:
         WeaksegError: what a user can mend; what was finished stays.
     """
-    dataset = load_dataset(data, recipe.data.split)
-    held_out = load_dataset(data, recipe.data.held_out) if recipe.data.held_out else dataset
+    dataset = load_dataset(data, recipe.data.split, data_format)
+    held_out = dataset
+    if recipe.data.held_out:
+        held_out = load_dataset(data, recipe.data.held_out, data_format, untagged=True)
     check_networks(recipe)
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
@@ -78,10 +81,14 @@ def run(
             device.type,
         )
         _bring_up_to_date(stage, fingerprints[stage.name], context, record)
-        if stage.name == inspect.NAME:
-            context = inspect.readable(context)
-        elif stage.name == screen.NAME:
-            context = replace(context, dataset=screen.with_found_tags(context))
+        if stage.then:
+            context = stage.then(context)
+            fingerprints[stage.name] = _digest(
+                stage.settings,
+                [fingerprints[name] for name in stage.needs],
+                [[s.id, s.tags, s.doubtful] for s in context.dataset.samples],
+            )
+            tried_on = _files_fingerprint(context.held_out)
 
 
 def _bring_up_to_date(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from weakseg.data.dataset import Dataset, Sample
+from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
 from weakseg.data.split import folds_by_tags
 from weakseg.errors import WeaksegError
@@ -67,11 +67,11 @@ def run(context: Context) -> None:
     )
 
 
-def with_found_tags(context: Context) -> Dataset:
-    """The data set that later stages see: what was found is added, doubtful, or left aside."""
+def with_found_tags(context: Context) -> Context:
+    """What later stages see: tags that were found are added, doubtful, or left aside."""
     action = _settings(context).action
     if action == "list":
-        return context.dataset
+        return context
     found = defaultdict(set)
     for row in _read(context.stage_folder(NAME) / MISSING_TAGS):
         found[row.image].add(row.tag)
@@ -84,7 +84,8 @@ def with_found_tags(context: Context) -> Dataset:
     def in_order(tags: set[str]) -> tuple[str, ...]:
         return tuple(name for name in context.dataset.classes if name in tags)
 
-    return replace(context.dataset, samples=tuple(map(with_found, context.dataset.samples)))
+    samples = tuple(map(with_found, context.dataset.samples))
+    return replace(context, dataset=replace(context.dataset, samples=samples))
 
 
 def _settings(context: Context) -> MissingTags:

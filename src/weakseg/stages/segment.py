@@ -15,12 +15,12 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
 from weakseg.data.masks import write_mask
-from weakseg.data.split import split_by_tags
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
 from weakseg.progress import Progress
 from weakseg.recipe import AUTOCAST, Segment
 from weakseg.segment.tta import segment
+from weakseg.stages import balance
 from weakseg.stages.base import Context
 from weakseg.stages.executor import Executor, InProcessExecutor
 from weakseg.stages.fit import Loop
@@ -51,9 +51,8 @@ def train(context: Context) -> None:
         return
     recipe, settings = context.recipe, context.recipe.segment
     assert settings is not None
-    kept, held_out = split_by_tags(
-        context.masked_samples(), settings.validation_fraction, recipe.seed
-    )
+    samples, fraction = context.masked_samples(), settings.validation_fraction
+    kept, held_out = balance.split(context, samples, fraction)
     if len(kept) < 2:
         raise WeaksegError(
             "A segmentation network needs three photos at least, one of them to be judged by. Tag "
