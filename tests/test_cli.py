@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_evaluate_gives_the_figures_of_the_run(data: Path, finished: Path, tmp_p
     assert {k: figures[k] for k in ("images", "miou", "per_class")} == {
         k: row[k] for k in ("images", "miou", "per_class")
     }
+
+
+def test_evaluate_needs_no_tags(data: Path, tmp_path: Path) -> None:
+    untagged = Path(shutil.copytree(data, tmp_path / "data"))
+    table = untagged / "tags.csv"
+    first, *others = table.read_text().splitlines()[1:]
+    table.write_text("\n".join(["image,tags", *others]))
+    masks = untagged / "SegmentationClass"
+    call = ("evaluate", "--data", untagged, "--split", "all", "--pred")
+    figures = tmp_path / "figures.json"
+    result = weakseg(*call, masks, "--json", figures)
+    assert result.returncode == 0, result.stderr
+    row = json.loads(figures.read_text())
+    assert (row["images"], row["miou"]) == (8, 1)
+    predictions = Path(shutil.copytree(masks, tmp_path / "predictions"))
+    (predictions / f"{first.split(',')[0]}.png").unlink()
+    result = weakseg(*call, predictions)
+    assert result.returncode == 2 and "no mask for 1 of 8" in result.stderr
 
 
 def test_check_reports_and_judges(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from weakseg import metrics
 from weakseg.metrics import ConfusionMatrix
 from weakseg.stages.evaluate import sweep_thresholds
 
@@ -47,6 +48,17 @@ def test_summary_of_a_case_counted_by_hand() -> None:
     }
 
 
+@given(truths, predictions, st.integers(1, 40))
+def test_counting_by_bands_changes_nothing(truth, prediction, band) -> None:
+    whole, banded = ConfusionMatrix(CLASSES), ConfusionMatrix(CLASSES)
+    whole.update(truth, prediction)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_BAND", band)
+        banded.update(truth, prediction)
+    np.testing.assert_array_equal(banded.counts, whole.counts)
+    assert whole.counts.sum() == (truth != 255).sum()
+
+
 def test_nothing_seen_gives_no_figures() -> None:
     assert ConfusionMatrix(CLASSES).summary()["miou"] is None
 
@@ -66,13 +78,14 @@ def test_masks_that_can_not_be_compared(truth, prediction, message) -> None:
 
 @given(
     truths,
-    arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])),
+    arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.875, 1.0])),
     st.sampled_from([(1, 2), (1,), (2,), ()]),
 )
 def test_threshold_sweep_equals_a_mask_at_every_threshold(truth, cam, class_ids) -> None:
     cam = cam[: len(class_ids)]
-    thresholds = np.array([0.0, 0.1, 0.3, 0.5, 1.0], np.float32)
-    counts = sweep_thresholds(truth, cam, class_ids, len(CLASSES), thresholds)
+    thresholds = np.array([0.0, 0.125, 0.3, 0.5, 1.0], np.float32)
+    ids, counts = sweep_thresholds(truth, cam, thresholds)
+    assert set(ids) == set(truth.ravel()) - {255}
     for threshold, at_threshold in zip(thresholds, counts, strict=True):
         mask = np.zeros(truth.shape, np.uint8)
         for y, x in np.ndindex(truth.shape):
@@ -80,4 +93,14 @@ def test_threshold_sweep_equals_a_mask_at_every_threshold(truth, cam, class_ids)
                 mask[y, x] = class_ids[cam[:, y, x].argmax()]
         matrix = ConfusionMatrix(CLASSES)
         matrix.update(truth, mask)
-        np.testing.assert_array_equal(at_threshold, matrix.counts)
+        dense = np.zeros_like(matrix.counts)
+        dense[np.ix_(ids, (0, *class_ids))] = at_threshold
+        np.testing.assert_array_equal(dense, matrix.counts)
+
+
+def test_a_photos_counts_stay_small_with_many_classes() -> None:
+    cam = np.random.default_rng(0).random((3, 6, 8), dtype=np.float32)
+    truth = np.full((24, 32), 200, np.uint8)
+    ids, counts = sweep_thresholds(truth, cam, np.linspace(0, 1, 101, dtype=np.float32))
+    assert ids.tolist() == [200] and counts.shape == (101, 1, 4)
+    assert (counts.sum(axis=(1, 2)) == truth.size).all()

@@ -182,7 +182,7 @@ def evaluate(
 
     if not pred.is_dir():
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
-    dataset = load_dataset(data, split, data_format)
+    dataset = load_dataset(data, split, data_format, untagged=True)
     tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
         row = evaluation.evaluate_folder(

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from weakseg.data.masks import IGNORE
 
+_BAND = 2**20  # pixels that are counted at once: as int64 they take eight times a mask's memory
+
 
 @dataclass
 class ConfusionMatrix:
@@ -40,6 +42,15 @@ class ConfusionMatrix:
             raise ValueError(
                 f"the prediction is {_size(prediction)} pixels, the ground truth {_size(truth)}"
             )
+        counts = np.zeros_like(self.counts)
+        step = max(1, _BAND // max(1, truth.shape[1]))
+        for first in range(0, len(truth), step):
+            rows = slice(first, first + step)
+            counts += self._count(truth[rows], prediction[rows])
+        self.counts += counts
+        self.images += 1
+
+    def _count(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
         ids = len(self.classes) + 1
         counted = truth != IGNORE
         true = truth[counted].astype(np.int64)
@@ -49,8 +60,7 @@ class ConfusionMatrix:
             if values.size and values.max() > most:
                 raise ValueError(f"the {name} has id {values.max()}; expected 0 to {ids - 1}")
         flat = np.bincount(true * (ids + 1) + predicted, minlength=self.counts.size)
-        self.counts += flat.reshape(self.counts.shape)
-        self.images += 1
+        return flat.reshape(self.counts.shape)
 
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of ids 0 to C; NaN where an id is in no mask of either kind."""

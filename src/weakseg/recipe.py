@@ -21,6 +21,7 @@ from pydantic import (
 from weakseg.errors import WeaksegError, nearest, unknown_name
 from weakseg.networks.cam_classifier import Head
 from weakseg.refine.crf import CRFSettings
+from weakseg.refine.random_walk import RandomWalkSettings
 from weakseg.refine.svm import SVMSettings
 from weakseg.training.augment import AugmentationName
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
@@ -42,7 +43,7 @@ LongSideRange = Annotated[
 ]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
 
-for _settings in (SVMSettings, CRFSettings, SGD, Adam, AdamW):
+for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, SGD, Adam, AdamW):
     with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
 
 
@@ -153,6 +154,54 @@ class Crf(Section):
     kernels: CRFSettings
 
 
+class Irn(Section):
+    """IRNet: its training on the pseudo masks of another stage, and the random walk that it guides.
+
+    `start` names that stage. With `cam`, IRNet learns from two masks of every CAM, against constant
+    backgrounds of `foreground_threshold` and of `background_threshold`, each through `crf`; what
+    the first calls background and the second doesn't is ignored. The CAM is what walks. With any
+    other stage its masks are learned from as they are, and walk.
+
+    Photos of which a tag has a confidence of `min_confidence` or less are not learned from. `lr` is
+    the rate of the boundary branch, `head_lr` that of the displacement branch; `long_side`, `crop`,
+    `augmentation` and `decay_power` are as in `classify`. `threshold` is the constant background of
+    the walked maps.
+    """
+
+    start: str
+    foreground_threshold: Fraction = 0.3
+    background_threshold: Fraction = 0.05
+    crf: Crf | None = None
+    min_confidence: Fraction = 0
+    backbone: BackboneSection
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    long_side: LongSideRange = (320, 640)
+    crop: Annotated[int, Field(ge=32)] = 512
+    augmentation: AugmentationName = "flip"
+    optimizer: Annotated[Optimizer, Field(discriminator="name")]
+    decay_power: Annotated[float, Field(ge=0)] = 0.9
+    precision: Precision = "32-true"
+    walk: RandomWalkSettings = RandomWalkSettings()
+    threshold: Fraction
+
+    @property
+    def from_cam(self) -> bool:
+        """Whether CAMs walk, rather than masks."""
+        return self.start == "cam"
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Irn":
+        if self.from_cam and self.crf is None:
+            raise ValueError("with start: cam, IRNet's labels need the section crf")
+        if self.background_threshold > self.foreground_threshold:
+            raise ValueError(
+                f"background_threshold is {self.background_threshold}, over the "
+                f"foreground_threshold of {self.foreground_threshold}"
+            )
+        return self
+
+
 class Segment(Section):
     """Training of the segmentation network on the masks of another stage, and its use.
 
@@ -190,7 +239,7 @@ class Report(Section):
 class Recipe(Section):
     """A whole run. `seed` seeds every draw; a section that is left out leaves out its stages.
 
-    `crf` refines the scores of `svm`, `cam_crf` the CAM.
+    `crf` refines the scores of `svm`, `cam_crf` the CAM, `irn_crf` the maps that `irn` walked.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -202,6 +251,8 @@ class Recipe(Section):
     svm: SVMSettings | None = None
     crf: Crf | None = None
     cam_crf: Crf | None = None
+    irn: Irn | None = None
+    irn_crf: Crf | None = None
     segment: Segment | None = None
     evaluate: Evaluate
     report: Report = Report()
@@ -210,24 +261,35 @@ class Recipe(Section):
     def _possible(self) -> "Recipe":
         if self.crf and not self.svm:
             raise ValueError("crf refines what svm makes; add svm, or use cam_crf")
-        if self.segment and self.segment.masks not in self.mask_stages:
-            known = ", ".join(self.mask_stages)
-            raise ValueError(f"segment.masks is {self.segment.masks!r}; this recipe makes {known}")
+        if self.irn_crf and not self.irn:
+            raise ValueError("irn_crf refines what irn makes; add irn")
+        made = self.mask_stages
+        before_irn = tuple(name for name in made if not name.startswith("irn"))
+        for key, name, known in (
+            ("irn.start", self.irn and self.irn.start, before_irn),
+            ("segment.masks", self.segment and self.segment.masks, made),
+        ):
+            if name and name not in known:
+                raise ValueError(f"{key} is {name!r}; this recipe makes {', '.join(known)}")
         return self
 
     @property
     def backbones(self) -> tuple[BackboneSection, ...]:
         """Of every network of the run."""
-        return (self.backbone, self.segment.backbone) if self.segment else (self.backbone,)
+        others = (section.backbone for section in (self.irn, self.segment) if section)
+        return (self.backbone, *others)
 
     @property
     def mask_stages(self) -> tuple[str, ...]:
         """Names of the stages that make a mask of every photo of the split."""
         made = {
             "cam": True,
+            "seed": self.svm,
             "svm": self.svm,
             "svm+crf": self.crf,
             "cam+crf": self.cam_crf,
+            "irn": self.irn,
+            "irn+crf": self.irn_crf,
         }
         return tuple(name for name, section in made.items() if section)
 

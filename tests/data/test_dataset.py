@@ -117,6 +117,27 @@ def test_unknown_split(tagged_folder: Folder, split: str) -> None:
         load_dataset(root, split)
 
 
+def test_a_split_of_a_folder_without_splits(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n")
+    with pytest.raises(WeaksegError, match=r"no split 'train'.*data\.split=all"):
+        load_dataset(root, "train")
+
+
+def test_photos_that_nobody_tagged_are_there_where_tags_do_not_matter(
+    tagged_folder: Folder,
+) -> None:
+    root = tagged_folder(
+        ["1.jpg", "2.jpg", "3.jpg"], "image,tags\n1,cat\n", {"splits/val.txt": "3\n2\n"}
+    )
+    write_mask(root / "masks" / "2.png", np.zeros((3, 4), np.uint8))
+    dataset = load_dataset(root, "val", untagged=True)
+    assert tags(dataset) == {"3": (), "2": ()}
+    assert [s.mask for s in dataset.samples] == [None, root / "masks" / "2.png"]
+    assert dataset.untagged == ()
+    with pytest.raises(WeaksegError, match="no tagged photo"):
+        load_dataset(root, "val")
+
+
 def test_voc_tags_from_annotations(voc_folder: Folder) -> None:
     root = voc_folder(
         ["2007_000032", "2007_000033", "2007_000039"],

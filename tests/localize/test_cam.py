@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from weakseg.localize.cam import grid_size, localize, upsample
+from weakseg.localize import cam as cam_module
+from weakseg.localize.cam import grid_size, localize, upsample, upsampled_bands
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
 
@@ -126,6 +129,41 @@ def test_odd_sizes(network, size) -> None:
     found = localize(network, photo, [1], [0.5, 1.0, 2.0], [0, 1, 2], [1.0])
     assert np.isfinite(found.cam).all() and np.isfinite(found.features).all()
     assert upsample(found.cam, *size).shape == (1, *size)
+
+
+sides = st.integers(1, 12)
+
+
+@given(st.integers(0, 3), sides, sides, st.integers(1, 50), st.integers(1, 50), st.integers(1, 300))
+def test_bands_of_any_height_are_the_whole(k, h, w, height, width, band) -> None:
+    maps = np.random.default_rng(h).random((k, h, w), dtype=np.float32)
+    whole = upsample(maps, height, width)
+    assert whole.shape == (k, height, width) and whole.dtype == np.float32
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cam_module, "_BAND", band)
+        banded = np.full_like(whole, np.nan)
+        for rows, values in upsampled_bands(maps, height, width):
+            assert values.size <= max(band, k * width)
+            banded[:, rows] = values
+    np.testing.assert_array_equal(banded, whole)
+    if k:
+        np.testing.assert_array_equal(banded.argmax(axis=0), whole.argmax(axis=0))
+
+
+@given(st.integers(1, 3), sides, sides, st.integers(1, 50), st.integers(1, 50))
+def test_upsampling_is_bilinear(k, h, w, height, width) -> None:
+    maps = np.random.default_rng(w).random((k, h, w), dtype=np.float32)
+    expected = F.interpolate(torch.tensor(maps)[None], (height, width), mode="bilinear")[0]
+    np.testing.assert_allclose(upsample(maps, height, width), expected, atol=1e-5)
+
+
+@given(sides, sides, st.integers(1, 50), st.integers(1, 50), st.floats(0, 1, width=32))
+def test_upsampling_keeps_constants_and_the_maps_own_size(h, w, height, width, value) -> None:
+    assert (
+        upsample(np.full((1, h, w), value, np.float32), height, width) == np.float32(value)
+    ).all()
+    maps = np.random.default_rng(h).random((2, h, w), dtype=np.float32)
+    np.testing.assert_array_equal(upsample(maps, h, w), maps)
 
 
 def test_loss_is_equation_1() -> None:

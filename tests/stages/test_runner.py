@@ -3,13 +3,17 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tiny import Lines, Start, masks, tiny_recipe
+from weakseg.data.dataset import load_dataset
+from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
-from weakseg.stages import classify, localize, runner
+from weakseg.stages import classify, evaluate, localize, runner
+from weakseg.stages.base import PhotoTask
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor
 
 STAGES = [
@@ -112,6 +116,53 @@ def test_new_masks_rerun_only_what_reads_them(
     out = Path(shutil.copytree(finished, tmp_path / "out"))
     os.utime(next((data / "SegmentationClass").iterdir()), ns=(0, 0))
     assert up_to_date(start(data, out).said) == STAGES[:-2]
+
+
+def _spoil(folder: Path) -> None:
+    """An unreadable mask, one of another size and one with an id too many."""
+    unreadable, sized, numbered = sorted(folder.iterdir())[:3]
+    unreadable.write_bytes(b"no mask")
+    write_mask(sized, np.zeros((3, 5), np.uint8))
+    mask = read_mask(numbered)
+    mask[0, 0] = 254
+    write_mask(numbered, mask)
+
+
+def test_bad_true_masks_are_left_out_of_every_row(
+    copy: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    _spoil(data / "SegmentationClass")
+    said = start(data, copy, tiny_recipe(report={"panels": 10})).said
+    lines = [line for line in said if line.startswith("left out:")]
+    assert len(lines) == 1 and "3 of 10 true masks" in lines[0] and "000000.png" in lines[0]
+    rows = json.loads((copy / "metrics.json").read_text())["stages"]
+    assert [(row["images"], row["left_out"]) for row in rows] == [(7, 3)] * 6
+    assert len(list((copy / "panels").iterdir())) == 10
+
+
+def test_bad_true_masks_are_left_out_of_a_folders_row(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data"))
+    _spoil(data / "SegmentationClass")
+    dataset, lines = load_dataset(data), Lines()
+    tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
+
+    def row(predictions: Path) -> dict:
+        return evaluate.evaluate_folder(
+            predictions, tasks, dataset.classes, "all", InProcessExecutor(), lines
+        )
+
+    assert (row(finished / "svm")["images"], row(finished / "svm")["left_out"]) == (7, 3)
+    predictions = Path(shutil.copytree(finished / "svm", tmp_path / "svm"))
+    (predictions / "000005.png").write_bytes(b"no mask")
+    with pytest.raises(WeaksegError, match="000005"):
+        row(predictions)
+    for mask in (data / "SegmentationClass").iterdir():
+        mask.write_bytes(b"no mask")
+    with pytest.raises(WeaksegError, match="no masks to evaluate"):
+        row(finished / "svm")
 
 
 def test_worker_processes_give_the_same_bytes(

@@ -184,23 +184,24 @@ def _read_files(
         except UnreadablePhoto as error:
             return image, str(error), None
         size = height, width
-        fault = _mask_fault(mask, size, len(contents.classes)) if mask else None
+        fault = mask_fault(mask, size, len(contents.classes)) if mask else None
         return image, None, fault
 
     # Threads do: Pillow decodes without the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(ids), _CHUNK):
-            for image, photo_fault, mask_fault in pool.map(inspect, ids[start : start + _CHUNK]):
-                if photo_fault:
-                    unreadable[image] = photo_fault
-                if mask_fault:
-                    bad_masks[image] = mask_fault
+            for image, of_photo, of_mask in pool.map(inspect, ids[start : start + _CHUNK]):
+                if of_photo:
+                    unreadable[image] = of_photo
+                if of_mask:
+                    bad_masks[image] = of_mask
             if on_progress:
                 on_progress(min(start + _CHUNK, len(ids)), len(ids))
     return unreadable, bad_masks
 
 
-def _mask_fault(path: Path, size: tuple[int, int], classes: int) -> str | None:
+def mask_fault(path: Path, size: tuple[int, int], classes: int) -> str | None:
+    """What is wrong with a mask of a photo of height and width `size`; None if nothing is."""
     try:
         mask = read_mask(path)
     except UnreadableMask as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from weakseg.data.formats import find_format
 from weakseg.data.formats.base import Format, Photos, TagRow, is_printable
 from weakseg.data.masks import MAX_CLASSES
-from weakseg.errors import unknown_name
+from weakseg.errors import WeaksegError, unknown_name
 
 ALL = "all"
 
@@ -89,6 +89,11 @@ def _split(
     if split == ALL:
         return tuple(photos.paths), ()
     files = layout.splits(root)
+    if not files:
+        raise WeaksegError(
+            f"{root} has no lists of splits, so there is no split {split!r}. Take all photos: "
+            f"data.split={ALL} in a recipe, --split {ALL} elsewhere."
+        )
     if split not in files:
         raise unknown_name("split", split, [*files, ALL])
     listed = layout.read_split(files[split])

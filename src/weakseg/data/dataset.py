@@ -50,7 +50,9 @@ class Dataset:
     missing: tuple[str, ...]
 
 
-def load_dataset(root: Path, split: str = ALL, format: str = "auto") -> Dataset:
+def load_dataset(
+    root: Path, split: str = ALL, format: str = "auto", untagged: bool = False
+) -> Dataset:
     """Read the lists and tags of a data folder; photos and masks stay closed.
 
     Several rows for one image add up: its tags are their union.
@@ -59,6 +61,8 @@ def load_dataset(root: Path, split: str = ALL, format: str = "auto") -> Dataset:
         root: a folder in one of `weakseg.data.formats.FORMATS`.
         split: name of a split's list, or "all" for every tagged photo.
         format: name of a format, or "auto" to recognise it.
+        untagged: whether to take photos that nobody tagged as well, as if they had no tags: for
+            comparing masks, which needs none.
 
     Raises:
         WeaksegError: if the folder, the format or the split is unknown, a list has a line that
@@ -70,20 +74,20 @@ def load_dataset(root: Path, split: str = ALL, format: str = "auto") -> Dataset:
         more = f" {len(others)} more: see `weakseg data check`." if others else ""
         raise WeaksegError(f"{root}: {first}{more}")
     position = {name: index for index, name in enumerate(contents.classes)}
-    samples, untagged, missing = [], [], []
+    samples, left_out, missing = [], [], []
     for image in contents.ids:
         tags = contents.tags(image)
         if image not in contents.photos.paths:
             missing.append(image)
-        elif tags is None:
-            untagged.append(image)
+        elif tags is None and not untagged:
+            left_out.append(image)
         else:
-            tags = tuple(sorted(tags, key=position.__getitem__))
+            tags = tuple(sorted(tags or (), key=position.__getitem__))
             path = contents.photos.paths[image]
             samples.append(Sample(image, path, tags, contents.masks.get(image)))
     if not samples or not contents.classes:
         raise WeaksegError(
-            f"{root} has no tagged photo in split {split!r}: {len(untagged)} photos without tags,"
+            f"{root} has no tagged photo in split {split!r}: {len(left_out)} photos without tags,"
             f" {len(missing)} tagged or listed images without a photo. Tag some photos, and name"
             " them in the tags as the files are named."
         )
@@ -92,7 +96,7 @@ def load_dataset(root: Path, split: str = ALL, format: str = "auto") -> Dataset:
         format=contents.format.name,
         classes=contents.classes,
         samples=tuple(samples),
-        untagged=tuple(untagged),
+        untagged=tuple(left_out),
         missing=tuple(missing),
     )
 

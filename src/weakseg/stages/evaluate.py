@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg.data.check import mask_fault
+from weakseg.data.dataset import Sample
+from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
+from weakseg.localize.cam import upsampled_bands
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import Progress
 from weakseg.stages import localize
@@ -42,27 +46,39 @@ def run(context: Context, stages: Sequence[MaskStage]) -> None:
     """Write `metrics.json`: what `evaluate_run` gives for the photos that have a mask."""
     rows = evaluate_run(context, stages)
     if not rows:
-        context.progress.say("evaluate: the data set has no masks, so there are no figures.")
+        context.progress.say(
+            "evaluate: there are no masks to compare with, so there are no figures."
+        )
     write_json(context.folder / METRICS, {"stages": rows})
 
 
 def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str, Any]]:
-    """A row for every stage, and one for the CAM's oracle; none where there are no masks."""
+    """A row for every stage, and one for the CAM's oracle; none where there are no masks.
+
+    All rows of one split are over the same photos: those whose ground truth can be used.
+    """
+    data, classes = context.recipe.data, context.dataset.classes
     rows = []
+    found = {held_out: _usable_of(context, held_out) for held_out in {s.held_out for s in stages}}
     for stage in stages:
-        samples = context.held_out.samples if stage.held_out else context.masked_samples()
-        tasks = [context.task(sample) for sample in samples if sample.mask]
+        tasks, left_out = found[stage.held_out]
         if not tasks:
             continue
         folder, label = context.stage_folder(stage.name), f"evaluate {stage.name}"
-        classes = context.dataset.classes
         matrix = _confusion(folder, tasks, classes, context.executor, context.progress, label)
-        data = context.recipe.data
         split = data.held_out or data.split if stage.held_out else data.split
-        rows.append(_row(stage.name, split, matrix, stage.protocol))
+        rows.append(_row(stage.name, split, matrix, stage.protocol, left_out))
         if stage.name == localize.CAM:
-            rows.append(_oracle_row(context, tasks))
+            rows.append(_oracle_row(context, tasks, left_out))
     return rows
+
+
+def _usable_of(context: Context, held_out: bool) -> tuple[list[PhotoTask], int]:
+    """Photos with ground truth that can be used, and how many have one that can't."""
+    samples = context.held_out.samples if held_out else context.masked_samples()
+    masked = [context.task(sample) for sample in samples if sample.mask]
+    usable = _usable(masked, context.dataset.classes, context.executor, context.progress)
+    return usable, len(masked) - len(usable)
 
 
 def evaluate_folder(
@@ -76,9 +92,10 @@ def evaluate_folder(
     """A row as in `metrics.json` for any folder of masks `ID.png`.
 
     Raises:
-        WeaksegError: no ground truth, or photos that have it and no prediction.
+        WeaksegError: no ground truth that can be used, or photos that have it and no prediction.
     """
-    with_truth = [task for task in tasks if task.sample.mask]
+    masked = [task for task in tasks if task.sample.mask]
+    with_truth = _usable(masked, classes, executor, progress)
     if not with_truth:
         raise WeaksegError(f"Split {split!r} has no masks to evaluate against.")
     missing = [task.id for task in with_truth if not (predictions / f"{task.id}.png").exists()]
@@ -88,7 +105,36 @@ def evaluate_folder(
             f"{split!r} (the first: {missing[0]}.png). Predict them, or name another split."
         )
     matrix = _confusion(predictions, with_truth, classes, executor, progress, NAME)
-    return _row(predictions.resolve().name, split, matrix, {"crf": None})
+    left_out = len(masked) - len(with_truth)
+    return _row(predictions.resolve().name, split, matrix, {"crf": None}, left_out)
+
+
+def truth_fault(sample: Sample, classes: int) -> str | None:
+    """Why a photo's ground truth can't be used; None if it can."""
+    assert sample.mask is not None
+    try:
+        return mask_fault(sample.mask, photo_size(sample.image), classes)
+    except UnreadablePhoto as error:
+        return str(error)
+
+
+def _usable(
+    tasks: Sequence[PhotoTask], classes: Sequence[str], executor: Executor, progress: Progress
+) -> list[PhotoTask]:
+    """The photos whose ground truth can be used; says what is left out."""
+    faults = list(executor.map(_Faults(len(classes)), tasks))
+    reasons = [fault for fault in faults if fault]
+    if reasons:
+        progress.say(f"left out: {len(reasons)} of {len(tasks)} true masks, such as: {reasons[0]}")
+    return [task for task, fault in zip(tasks, faults, strict=True) if not fault]
+
+
+@dataclass(frozen=True)
+class _Faults:
+    classes: int
+
+    def __call__(self) -> Callable[[PhotoTask], str | None]:
+        return lambda task: truth_fault(task.sample, self.classes)
 
 
 def _confusion(
@@ -133,15 +179,15 @@ def _truth(task: PhotoTask) -> NDArray[np.uint8]:
     return read_mask(task.sample.mask)
 
 
-def _oracle_row(context: Context, tasks: Sequence[PhotoTask]) -> dict[str, Any]:
+def _oracle_row(context: Context, tasks: Sequence[PhotoTask], left_out: int) -> dict[str, Any]:
     """The CAM at the threshold that is best by ground truth, over the whole set."""
-    classes = context.dataset.classes
-    totals = [ConfusionMatrix(classes) for _ in _THRESHOLDS]
-    make = _ThresholdSweep(context.stage_folder(localize.NAME), len(classes))
+    totals = [ConfusionMatrix(context.dataset.classes) for _ in _THRESHOLDS]
+    make = _ThresholdSweep(context.stage_folder(localize.NAME))
     with context.progress.track(f"evaluate {CAM_ORACLE}", len(tasks)) as advance:
-        for counts in context.executor.map(make, tasks):
+        for task, (ids, counts) in zip(tasks, context.executor.map(make, tasks), strict=True):
+            cells = np.ix_(ids, np.array((0, *task.class_ids)))
             for total, at_threshold in zip(totals, counts, strict=True):
-                total.counts += at_threshold
+                total.counts[cells] += at_threshold
                 total.images += 1
             advance(1)
     best = max(range(len(totals)), key=lambda i: np.nanmean(totals[i].iou()))
@@ -150,68 +196,67 @@ def _oracle_row(context: Context, tasks: Sequence[PhotoTask]) -> dict[str, Any]:
         "threshold_source": "ground truth (oracle)",
         "crf": False,
     }
-    return _row(CAM_ORACLE, context.recipe.data.split, totals[best], protocol)
+    return _row(CAM_ORACLE, context.recipe.data.split, totals[best], protocol, left_out)
+
+
+class ThresholdCounts(NamedTuple):
+    """One photo's confusion counts at T thresholds: of many classes, a photo has few.
+
+    Attributes:
+        ids: the R true ids that occur, ascending.
+        counts: int64 (T, R, K+1); column 0 is the background, k the k-th of the photo's tags.
+    """
+
+    ids: NDArray[np.intp]
+    counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _ThresholdSweep:
     localized: Path
-    classes: int
 
-    def __call__(self) -> Callable[[PhotoTask], NDArray[np.int64]]:
-        def work(task: PhotoTask) -> NDArray[np.int64]:
-            cam = localize.full_size_cam(self.localized, task)
-            return sweep_thresholds(_truth(task), cam, task.class_ids, self.classes, _THRESHOLDS)
+    def __call__(self) -> Callable[[PhotoTask], ThresholdCounts]:
+        def work(task: PhotoTask) -> ThresholdCounts:
+            cam = localize.read_localization(self.localized, task.id).cam
+            return sweep_thresholds(_truth(task), cam, _THRESHOLDS)
 
         return work
 
 
 def sweep_thresholds(
-    truth: NDArray[np.uint8],
-    cam: NDArray[np.float32],
-    class_ids: tuple[int, ...],
-    classes: int,
-    thresholds: NDArray[np.float32],
-) -> NDArray[np.int64]:
+    truth: NDArray[np.uint8], cam: NDArray[np.float32], thresholds: NDArray[np.float32]
+) -> ThresholdCounts:
     """Confusion counts of a CAM's mask at every threshold, in one pass over the pixels.
 
     Args:
         truth: uint8 (H, W), 255 ignored.
-        cam: float32 (K, H, W).
-        class_ids: mask ids of the CAM's rows.
-        classes: number C of classes.
+        cam: float32 (K, h, w), on the grid.
         thresholds: ascending, T of them; a pixel is background where its CAM is not over it.
-
-    Returns:
-        int64 (T, C+1, C+2), as `ConfusionMatrix.counts`.
     """
-    counted = truth != IGNORE
-    true = truth[counted].astype(np.int64)
-    columns, bins = classes + 2, len(thresholds) + 1
-    if len(cam):
-        values = cam[:, counted]
-        winner = np.array(class_ids)[values.argmax(axis=0)]
-        exceeded = np.searchsorted(thresholds, values.max(axis=0), side="left")
-    else:
-        winner = exceeded = np.zeros(len(true), np.int64)
-    flat = np.bincount(
-        (true * columns + winner) * bins + exceeded, minlength=(classes + 1) * columns * bins
-    )
-    by_bin = flat.reshape(classes + 1, columns, bins)
+    shape = IGNORE + 1, len(cam) + 1, len(thresholds) + 1
+    by_bin = np.zeros(shape, np.int64)
+    for rows, band in upsampled_bands(cam, *truth.shape):
+        winner = band.argmax(axis=0) + 1 if len(band) else 0
+        exceeded = np.searchsorted(thresholds, band.max(axis=0, initial=0), side="left")
+        cells = (truth[rows].astype(np.intp) * shape[1] + winner) * shape[2] + exceeded
+        by_bin += np.bincount(cells.ravel(), minlength=by_bin.size).reshape(shape)
+    ids = np.flatnonzero(by_bin[:IGNORE].any(axis=(1, 2)))
+    by_bin = by_bin[ids]
     at_least = by_bin[..., ::-1].cumsum(axis=-1)[..., ::-1]
-    counts = np.ascontiguousarray(np.moveaxis(at_least[..., 1:], -1, 0))
-    counts[:, :, 0] += by_bin.sum(axis=(1, 2)) - counts.sum(axis=2)
-    return counts
+    counts = np.moveaxis(at_least[..., 1:], -1, 0).copy()
+    counts[..., 0] += by_bin.sum(axis=(1, 2)) - counts.sum(axis=2)
+    return ThresholdCounts(ids, counts)
 
 
 def _row(
-    name: str, split: str, matrix: ConfusionMatrix, protocol: dict[str, Any]
+    name: str, split: str, matrix: ConfusionMatrix, protocol: dict[str, Any], left_out: int
 ) -> dict[str, Any]:
     return {
         "name": name,
         "split": split,
         **matrix.summary(),
         "protocol": {**protocol, "ignore": IGNORE},
+        "left_out": left_out,
     }
 
 
@@ -239,5 +284,9 @@ def describe_protocol(row: dict[str, Any]) -> str:
     parts = [row["split"], "255 ignored"]
     if "threshold" in protocol:
         parts.append(f"threshold {protocol['threshold']} by {protocol['threshold_source']}")
-    parts += [f"{key} {protocol[key]}" for key in ("uncertain", "masks", "tta") if key in protocol]
+    parts += [
+        f"{key} {protocol[key]}"
+        for key in ("uncertain", "start", "masks", "tta")
+        if key in protocol
+    ]
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from weakseg.data.images import photo_size, read_photo, shrink
 from weakseg.data.masks import IGNORE, write_mask
 from weakseg.files import write_bytes
-from weakseg.localize.cam import Localization, localize, upsample
+from weakseg.localize.cam import Localization, localize, upsampled_bands
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
 from weakseg.recipe import AUTOCAST, Localize
 from weakseg.stages import classify
@@ -40,7 +40,7 @@ def run(context: Context) -> None:
 def run_cam(context: Context) -> None:
     """Write `cam/ID.png`: the CAM against the recipe's constant background."""
     threshold = context.recipe.evaluate.cam_threshold
-    make = _CamMasks(context.stage_folder(NAME), context.stage_folder(CAM), threshold)
+    make = _CamMasks(context.stage_folder(NAME), context.stage_folder(CAM), threshold, None)
     map_photos(context, CAM, make)
 
 
@@ -48,7 +48,7 @@ def run_seed(context: Context) -> None:
     """Write `seed/ID.png`: the initial seed, 255 where it is uncertain."""
     svm = context.recipe.svm
     assert svm is not None
-    make = _SeedMasks(
+    make = _CamMasks(
         context.stage_folder(NAME),
         context.stage_folder(SEED),
         svm.foreground_threshold,
@@ -68,6 +68,25 @@ def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray
     ids = np.array([0, *class_ids, IGNORE], np.uint8)
     mask: NDArray[np.uint8] = ids[labels]
     return mask
+
+
+def write_labels(
+    path: Path,
+    maps: NDArray[np.float32],
+    task: PhotoTask,
+    label: Callable[[NDArray[np.float32]], NDArray[np.int16]],
+) -> None:
+    """Write a photo's mask, at its own size, by what `label` makes of the maps at that size.
+
+    Args:
+        maps: float32 (N, h, w) of any size.
+        label: labels (rows, W), as `class_mask` takes them, of a band (N, rows, W).
+    """
+    height, width = photo_size(task.sample.image)
+    mask = np.empty((height, width), np.uint8)
+    for rows, band in upsampled_bands(maps, height, width):
+        mask[rows] = class_mask(label(band), task.class_ids)
+    write_mask(path, mask)
 
 
 @dataclass(frozen=True)
@@ -102,35 +121,21 @@ class _Localizer:
 
 @dataclass(frozen=True)
 class _CamMasks:
+    """Bare masks of CAMs; with a threshold for the background of its own, seeds."""
+
     source: Path
     folder: Path
     threshold: float
+    background_threshold: float | None
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
-            cam = full_size_cam(self.source, task)
-            labels = mask_from_cam(cam, self.threshold)
-            write_mask(self.folder / f"{task.id}.png", class_mask(labels, task.class_ids))
+            cam = read_localization(self.source, task.id).cam
+            write_labels(self.folder / f"{task.id}.png", cam, task, self._label)
 
         return work
 
-
-@dataclass(frozen=True)
-class _SeedMasks:
-    source: Path
-    folder: Path
-    foreground_threshold: float
-    background_threshold: float
-
-    def __call__(self) -> Callable[[PhotoTask], None]:
-        def work(task: PhotoTask) -> None:
-            cam = full_size_cam(self.source, task)
-            labels = seed_from_cam(cam, self.foreground_threshold, self.background_threshold)
-            write_mask(self.folder / f"{task.id}.png", class_mask(labels, task.class_ids))
-
-        return work
-
-
-def full_size_cam(folder: Path, task: PhotoTask) -> NDArray[np.float32]:
-    """A photo's CAM at the photo's own size, float32 (K, H, W)."""
-    return upsample(read_localization(folder, task.id).cam, *photo_size(task.sample.image))
+    def _label(self, cam: NDArray[np.float32]) -> NDArray[np.int16]:
+        if self.background_threshold is None:
+            return mask_from_cam(cam, self.threshold)
+        return seed_from_cam(cam, self.threshold, self.background_threshold)

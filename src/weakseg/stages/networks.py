@@ -17,6 +17,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, Head
+from weakseg.networks.irnet import IRNet
 from weakseg.networks.segmenter import Segmenter
 from weakseg.recipe import BackboneSection, Precision, Recipe
 
@@ -37,6 +38,8 @@ def check_networks(recipe: Recipe) -> None:
             f"localize.feature_stages has {missing}; {section.name} has the stages 0 to "
             f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
         )
+    if recipe.irn:
+        build_irnet(recipe.irn.backbone)
     if recipe.segment:
         build_segmenter(recipe.segment.backbone, classes=1)
 
@@ -46,6 +49,11 @@ def build_classifier(
 ) -> CamClassifier:
     """The classifier that a recipe asks for, with its ImageNet weights."""
     return CamClassifier(_build_backbone(backbone), classes, head)
+
+
+def build_irnet(backbone: BackboneSection) -> IRNet:
+    """The IRNet that a recipe asks for, with its backbone's ImageNet weights."""
+    return IRNet(_build_backbone(backbone))
 
 
 def build_segmenter(backbone: BackboneSection, classes: int) -> Segmenter:
@@ -75,6 +83,24 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
         made_of, tensors = _read(path)
         section = _weightless(made_of["backbone"])
         network = build_classifier(section, len(made_of["classes"]), made_of["head"])
+        network.load_state_dict(tensors)
+    return network.to(device).eval()
+
+
+def write_irnet(path: Path, network: IRNet, backbone: BackboneSection) -> None:
+    """Write an IRNet with all that it takes to build it again."""
+    _write(path, network, {"backbone": backbone.model_dump()})
+
+
+def read_irnet(path: Path, device: torch.device) -> IRNet:
+    """Read what `write_irnet` wrote, in eval mode.
+
+    Raises:
+        WeaksegError: if the file is missing or corrupt.
+    """
+    with _whole(path, "IRNet"):
+        made_of, tensors = _read(path)
+        network = build_irnet(_weightless(made_of["backbone"]))
         network.load_state_dict(tensors)
     return network.to(device).eval()
 

@@ -16,7 +16,7 @@ from weakseg.files import write_atomically
 from weakseg.localize.cam import upsample
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
-from weakseg.stages.evaluate import MaskStage
+from weakseg.stages.evaluate import MaskStage, truth_fault
 
 NAME = "panels"
 _LONG_SIDE = 500
@@ -65,7 +65,7 @@ class _PanelDrawer:
                 else:
                     mask = _read_mask(self.run / stage / f"{task.id}.png", size)
                     columns.append((stage, overlay_mask(photo, mask)))
-            if task.sample.mask:
+            if task.sample.mask and not truth_fault(task.sample, len(self.classes)):
                 truth = _read_mask(task.sample.mask, size)
                 columns.append(("ground truth", overlay_mask(photo, truth)))
             legend = [(self.classes[class_id - 1], class_id) for class_id in task.class_ids]

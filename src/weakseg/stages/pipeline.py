@@ -5,11 +5,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from weakseg.recipe import Recipe
+from weakseg.recipe import Irn, Recipe
 from weakseg.stages import (
     classify,
     evaluate,
     inspect,
+    irn,
     localize,
     panels,
     pool,
@@ -23,6 +24,7 @@ from weakseg.stages.evaluate import MaskStage
 SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
 
 REFINERS = {
+    "irn": "IRNet's class boundaries, and a random walk between them (paper B, step 2)",
     "svm": "an SVM per image on shallow features, from confident samples (paper A)",
     "crf": "the fully connected CRF, over any labels or scores",
 }
@@ -68,6 +70,11 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     if recipe.cam_crf:
         settings = long_side | threshold | values["cam_crf"]
         found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), settings))
+    if recipe.irn:
+        found += _irn_stages(values, recipe.irn)
+    if recipe.irn_crf:
+        settings = long_side | {"threshold": values["irn"]["threshold"]} | values["irn_crf"]
+        found.append(Stage(irn.IRN_CRF, irn.run_crf, (irn.IRN,), settings))
     if recipe.segment:
         taught_by = values["segment"].pop("masks")
         scales = {"tta_scales": values["segment"].pop("tta_scales")}
@@ -106,6 +113,28 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
+    long_side = {"long_side": values["data"]["long_side"]}
+    settings = dict(values["irn"])
+    walking = {key: settings.pop(key) for key in ("walk", "threshold", "precision")}
+    labelling = {
+        key: settings.pop(key) for key in ("crf", "foreground_threshold", "background_threshold")
+    }
+    start = settings.pop("start")
+    learned_from, walked = start, start
+    found = []
+    if section.from_cam:
+        learned_from, walked = irn.LABELS, localize.NAME
+        needs = (localize.NAME,)
+        found.append(Stage(irn.LABELS, irn.run_labels, needs, long_side | labelling))
+    training = {"seed": values["seed"], "precision": walking["precision"]} | long_side | settings
+    return [
+        *found,
+        Stage(irn.NETWORK, irn.train, (learned_from, localize.NAME), training),
+        Stage(irn.IRN, irn.run, (irn.NETWORK, walked), long_side | walking),
+    ]
+
+
 def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
     """The stages that make masks, in order, each with its protocol."""
     by_recipe = {"threshold_source": "recipe", "crf": False}
@@ -120,6 +149,11 @@ def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
             found.append(MaskStage(refine.SVM_CRF, {**svm, "crf": True}))
     if recipe.cam_crf:
         found.append(MaskStage(refine.CAM_CRF, {**cam, "crf": True}))
+    if recipe.irn:
+        walked = {"start": recipe.irn.start, "threshold": recipe.irn.threshold, **by_recipe}
+        found.append(MaskStage(irn.IRN, walked))
+        if recipe.irn_crf:
+            found.append(MaskStage(irn.IRN_CRF, {**walked, "crf": True}))
     if recipe.segment:
         network = {"masks": recipe.segment.masks, "crf": False}
         scales = ", ".join(f"{scale:g}" for scale in recipe.segment.tta_scales)

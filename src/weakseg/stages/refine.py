@@ -8,8 +8,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from weakseg.data.images import photo_size, read_photo, shrink
-from weakseg.data.masks import write_mask
+from weakseg.data.images import read_photo, shrink
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.localize.cam import upsample
@@ -24,6 +23,9 @@ SVM = "svm"
 SVM_CRF = "svm+crf"
 CAM_CRF = "cam+crf"
 SCORES = ".safetensors"
+
+Scores = Callable[[PhotoTask], NDArray[np.float32]]
+"""Reads a photo's scores (K+1, h, w), row 0 the background."""
 
 
 def run_svm(context: Context) -> None:
@@ -43,7 +45,7 @@ def run_svm_crf(context: Context) -> None:
     """Write `svm+crf/ID.png`."""
     settings = context.recipe.crf
     assert settings is not None
-    make = _CrfRefiner(
+    make = CrfRefiner(
         _SvmScores(context.stage_folder(SVM)),
         context.stage_folder(SVM_CRF),
         settings,
@@ -56,7 +58,7 @@ def run_cam_crf(context: Context) -> None:
     """Write `cam+crf/ID.png`: the CRF over the CAM and its constant background."""
     settings = context.recipe.cam_crf
     assert settings is not None
-    make = _CrfRefiner(
+    make = CrfRefiner(
         _CamScores(context.stage_folder(localize.NAME), context.recipe.evaluate.cam_threshold),
         context.stage_folder(CAM_CRF),
         settings,
@@ -65,10 +67,20 @@ def run_cam_crf(context: Context) -> None:
     map_photos(context, CAM_CRF, make)
 
 
-def write_labels(path: Path, scores: NDArray[np.float32], class_ids: tuple[int, ...]) -> None:
-    """Write the mask of the highest of scores (K+1, H, W); row 0 is the background."""
-    labels = scores.argmax(axis=0).astype(np.int16)
-    write_mask(path, localize.class_mask(labels, class_ids))
+def write_highest(path: Path, scores: NDArray[np.float32], task: PhotoTask) -> None:
+    """Write a photo's mask of the highest of scores (K+1, h, w); row 0 is the background."""
+    localize.write_labels(path, scores, task, _highest)
+
+
+def against_background(maps: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Scores (K+1, h, w): maps (K, h, w) behind a background of constant score."""
+    background = np.full((1, *maps.shape[1:]), threshold, np.float32)
+    return np.concatenate([background, maps])
+
+
+def _highest(scores: NDArray[np.float32]) -> NDArray[np.int16]:
+    labels: NDArray[np.int16] = scores.argmax(axis=0).astype(np.int16)
+    return labels
 
 
 @dataclass(frozen=True)
@@ -89,8 +101,7 @@ class _SvmRefiner:
             )
             content = safetensors.numpy.save({"scores": refined.scores})
             write_bytes(self.folder / f"{task.id}{SCORES}", content)
-            scores = upsample(refined.scores, *photo_size(task.sample.image))
-            write_labels(self.folder / f"{task.id}.png", scores, task.class_ids)
+            write_highest(self.folder / f"{task.id}.png", refined.scores, task)
 
         return work
 
@@ -113,36 +124,37 @@ class _CamScores:
 
     def __call__(self, task: PhotoTask) -> NDArray[np.float32]:
         cam = localize.read_localization(self.folder, task.id).cam
-        background = np.full((1, *cam.shape[1:]), self.threshold, np.float32)
-        return np.concatenate([background, cam])
+        return against_background(cam, self.threshold)
 
 
 @dataclass(frozen=True)
-class _CrfRefiner:
-    scores: Callable[[PhotoTask], NDArray[np.float32]]
+class CrfRefiner:
+    scores: Scores
     folder: Path
     settings: Crf
     long_side: int
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         def work(task: PhotoTask) -> None:
-            whole = read_photo(task.sample.image)
-            photo = shrink(whole, self.long_side)
-            scores = upsample(self.scores(task), *photo.shape[:2])
-            try:
-                probabilities = dense_crf(photo, self._unary(scores), self.settings.kernels)
-            except ValueError as error:
-                raise WeaksegError(f"{task.sample.image}: {error}.") from error
-            if photo is not whole:
-                probabilities = upsample(probabilities, *whole.shape[:2])
-            write_labels(self.folder / f"{task.id}.png", probabilities, task.class_ids)
+            photo = shrink(read_photo(task.sample.image), self.long_side)
+            probabilities = crf_probabilities(photo, self.scores(task), self.settings, task)
+            write_highest(self.folder / f"{task.id}.png", probabilities, task)
 
         return work
 
-    def _unary(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.settings.unary == "labels":
-            labels = scores.argmax(axis=0)
-            return unary_from_labels(labels, len(scores), self.settings.confidence)
-        logits = scores / self.settings.temperature
+
+def crf_probabilities(
+    photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, task: PhotoTask
+) -> NDArray[np.float32]:
+    """What the dense CRF makes of scores (K+1, h, w) on a photo (H, W, 3), float32 (K+1, H, W)."""
+    scores = upsample(scores, *photo.shape[:2])
+    if settings.unary == "labels":
+        unary = unary_from_labels(scores.argmax(axis=0), len(scores), settings.confidence)
+    else:
+        logits = scores / settings.temperature
         odds = np.exp(logits - logits.max(axis=0))
-        return unary_from_probabilities(odds / odds.sum(axis=0))
+        unary = unary_from_probabilities(odds / odds.sum(axis=0))
+    try:
+        return dense_crf(photo, unary, settings.kernels)
+    except ValueError as error:
+        raise WeaksegError(f"{task.sample.image}: {error}.") from error
