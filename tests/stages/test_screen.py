@@ -60,7 +60,15 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
         tags = tuple(name for name in CLASSES if name in there - {lost})
         samples.append(Sample(str(number), Path(f"{number}.jpg"), tags, None))
     dataset = Dataset(folder, "test", CLASSES, tuple(samples), (), ())
-    context = Context(folder, made, dataset, InProcessExecutor(), Lines(), torch.device("cpu"))
+    context = Context(
+        folder=folder,
+        recipe=made,
+        dataset=dataset,
+        held_out=dataset,
+        executor=InProcessExecutor(),
+        progress=Lines(),
+        device=torch.device("cpu"),
+    )
     _made(folder / screen.NAME)
     screen.run(context)
     return context

@@ -32,13 +32,15 @@ class CamClassifier(nn.Module):
     Without a bias a class's logit is the mean of its map, so that the map says where the evidence
     lies (Zhou et al. 2016). Alone, the convolution starts at zero (our choice): its maps hold
     nothing but what was learned, which shows when the backbone is frozen and the training short.
+    Behind others that are new it would hold back what they learn, so that all of them start from
+    N(0, 0.01), also our choice.
 
     Args:
         backbone: gives the final map.
         classes: number C of outputs.
         head: "extra_convolutions" puts three 3x3 convolutions of 512 channels, each with a ReLU,
-            before the 1x1 one: the four of paper B, section 3.1 (Jiang et al. 2019, whose weights
-            start from N(0, 0.01) too). "linear" has the 1x1 convolution alone.
+            before the 1x1 one: the four of paper B, section 3.1 (Jiang et al. 2019). "linear"
+            has the 1x1 convolution alone.
     """
 
     def __init__(self, backbone: Backbone, classes: int, head: Head = "linear") -> None:
