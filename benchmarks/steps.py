@@ -1,0 +1,64 @@
+"""Masks of the held-out split after each step of a finished run (paper B, table 2), and panels.
+
+    python benchmarks/steps.py --data ../shared/data/VOC2012 --run runs/three_step
+
+CAMs and what refines them need the photos' tags, which the run never read of this split. Masks and
+panels go to RUN/steps.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from weakseg.data.dataset import load_dataset
+from weakseg.files import write_json
+from weakseg.progress import progress_for
+from weakseg.recipe import load_recipe
+from weakseg.stages import classify, evaluate, irn, localize, panels, pipeline, segment
+from weakseg.stages.base import Context
+from weakseg.stages.executor import LocalExecutor
+
+TRAINED = (classify.NAME, irn.NETWORK)
+SEGMENTED = (segment.SEGMENT, segment.TTA)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
+    parser.add_argument("--panels", type=int, default=8)
+    arguments = parser.parse_args()
+    recipe = load_recipe(
+        str(arguments.run / "recipe.yaml"),
+        ["localize.every=1", f"report.panels={arguments.panels}"],
+    )
+    folder = arguments.run / "steps"
+    folder.mkdir(exist_ok=True)
+    for name in (*TRAINED, *SEGMENTED):
+        source, link = (arguments.run / name).resolve(), folder / name
+        if source.exists() and not link.exists():
+            link.symlink_to(source)
+    data = recipe.data.model_copy(update={"split": recipe.data.held_out, "held_out": None})
+    recipe = recipe.model_copy(update={"data": data})
+    dataset = load_dataset(arguments.data, data.split)
+    measured = pipeline.measured(recipe)
+    made_here = {localize.NAME, *recipe.mask_stages}
+    with LocalExecutor() as executor:
+        context = Context(
+            folder, recipe, dataset, dataset, executor, progress_for(), torch.device("cpu")
+        )
+        for stage in pipeline.stages(recipe):
+            if stage.name in made_here:
+                (folder / stage.name).mkdir(exist_ok=True)
+                stage.run(context)
+        rows = evaluate.evaluate_run(context, measured)
+        write_json(folder / evaluate.METRICS, {"stages": rows})
+        panels.run(context, measured)
+    print("| step | images | mIoU | mean acc. | pixel acc. |\n|---|---|---|---|---|")
+    for cells in evaluate.table(rows):
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

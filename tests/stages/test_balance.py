@@ -1,0 +1,82 @@
+import csv
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tiny import Start, masks, tiny_recipe
+from weakseg.data.dataset import load_dataset
+from weakseg.errors import WeaksegError
+from weakseg.recipe import Recipe
+
+STOP_AT = {"svm": None, "crf": None, "cam_crf": None}
+
+
+def _recipe(**data: object) -> Recipe:
+    return Recipe.model_validate(
+        {**tiny_recipe().model_dump(), **STOP_AT, "data": {"split": "all", **data}}
+    )
+
+
+def _counts(out: Path) -> dict[str, tuple[int, int]]:
+    with (out / "balance" / "counts.csv").open(newline="") as file:
+        return {row["tag"]: (int(row["before"]), int(row["after"])) for row in csv.DictReader(file)}
+
+
+def _masked(out: Path) -> set[str]:
+    return {path.stem for path in (out / "cam").iterdir()}
+
+
+def test_dropped_classes_and_photos_of_nothing_else_are_gone(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    samples = load_dataset(photos).samples
+    dropped = Counter(tag for s in samples for tag in s.tags).most_common(1)[0][0]
+    start(photos, tmp_path / "out", _recipe(drop_classes=[dropped]))
+    assert _masked(tmp_path / "out") == {s.id for s in samples if set(s.tags) - {dropped}}
+    before, after = _counts(tmp_path / "out")[dropped]
+    assert before > 0
+    assert after == 0
+
+
+def test_counts_say_what_is_left_out_and_repeated(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    said = start(photos, tmp_path / "out", _recipe(balance={"most": 4, "least": 4})).said
+    counts = _counts(tmp_path / "out")
+    assert all(after >= 4 for _, after in counts.values())
+    assert any(after > before for before, after in counts.values())
+    assert len(_masked(tmp_path / "out")) <= 10
+    assert sum(line.startswith("balance: ") and "->" in line for line in said) == len(counts)
+
+
+def test_another_balance_makes_everything_anew_and_the_same_nothing(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    start(photos, out, _recipe(balance={"least": 3}))
+    kept = masks(out)
+    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+    said = start(photos, copy, _recipe(balance={"least": 3})).said
+    assert all(f"{name}: up to date" in said for name in ("balance", "classify", "localize"))
+    said = start(photos, copy, _recipe(balance={"least": 5})).said
+    assert "inspect: up to date" in said
+    assert not {"balance: up to date", "classify: up to date"} & set(said)
+    assert masks(copy) != kept
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"drop_classes": ["unicorn"]}, "Unknown class 'unicorn'"),
+        ({"drop_classes": "ALL"}, "No photo is left"),
+    ],
+)
+def test_what_cant_be_dropped_is_one_clear_error(
+    photos: Path, start: Start, tmp_path: Path, data: dict, message: str
+) -> None:
+    if data["drop_classes"] == "ALL":
+        data = {"drop_classes": load_dataset(photos).classes}
+    with pytest.raises(WeaksegError, match=message):
+        start(photos, tmp_path / "out", _recipe(**data))
