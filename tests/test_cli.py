@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
         assert not stages.get(stage, {}).get("finished")
     resumed = weakseg(*command)
     assert resumed.returncode == 0, resumed.stderr
-    assert "localize: up to date" in resumed.stderr
+    assert "classify: up to date" in resumed.stderr
     assert masks(out) == masks(finished)
 
 
