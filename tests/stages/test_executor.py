@@ -108,3 +108,27 @@ def test_ctrl_c_while_workers_start_is_the_parents_alone(tmp_path: Path) -> None
         assert process.stdout.readline() == "workers start\n"
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.read() == "interrupted\n"
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    script = (
+        "from weakseg.stages.executor import LocalExecutor\n"
+        "from test_executor import Squares\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalExecutor(2) as executor:\n"
+        "        list(executor.map(Squares(), range(4)))\n"
+        "        print('working', flush=True)\n"
+        "        input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "working\n"
+        parent.kill()
+        rest, _ = parent.communicate(timeout=60)  # the workers' end of the pipe is closed as well
+    assert rest == ""

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
+from weakseg.memory import keep_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,7 +67,7 @@ class LocalExecutor:
             self._pool = ProcessPoolExecutor(
                 self._workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_single_threaded,
+                initializer=_set_up_worker,
             )
         waiting: deque[Future[Result]] = deque()
         try:
@@ -115,10 +117,20 @@ def _interrupts_held_back() -> Iterator[None]:
 _made: dict[Any, Callable[[Any], Any]] = {}
 
 
-def _single_threaded() -> None:
+def _set_up_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     torch.set_num_threads(1)
     threadpool_limits(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed closes no pool, and its workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
