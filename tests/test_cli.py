@@ -83,6 +83,35 @@ def interrupted_at(line: str, *arguments: object) -> tuple[int, str]:
     return process.returncode, "".join(said)
 
 
+def test_a_network_learns_the_masks_and_predicts(
+    data: Path, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    segment = {
+        "masks": "svm+crf",
+        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
+        "epochs": 1,
+        "batch_size": 2,
+        "long_side": [64, 64],
+        "crop": 64,
+        "optimizer": TINY["classify"]["optimizer"],
+    }
+    overrides = ("classify.epochs=2", f"segment={json.dumps(segment)}")
+    run = weakseg("run", recipe, "--data", data, "--out", out, *overrides)
+    assert run.returncode == 0, run.stderr
+    assert "svm+crf: up to date" in run.stderr
+    assert "segment+tta" in run.stdout
+    photos = data / "JPEGImages"
+    predicted = weakseg("predict", out, photos, "--out", tmp_path / "masks", "--tta")
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout == f"8 masks in {tmp_path / 'masks'}\n"
+    for path in (out / "segment+tta").iterdir():
+        assert (tmp_path / "masks" / path.name).read_bytes() == path.read_bytes()
+    wrong = weakseg("predict", data, photos, "--out", tmp_path / "masks")
+    assert wrong.returncode == 2
+    assert "There is no segmentation network" in wrong.stderr
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
