@@ -1,0 +1,83 @@
+"""What balancing and the handling of missing tags are worth on tags at fault.
+
+    python benchmarks/faults.py --data ../shared/data/VOC2012 --out runs/faulty
+    python benchmarks/fault_table.py --data runs/faulty --whole ../shared/data/VOC2012 \\
+        --out runs/fault_table
+
+Each row is a recipe on the faulty tags with one thing changed; its figures are the network's on the
+photos held out: mIoU over all classes, over those that lost photos, and of the one that lost tags.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from weakseg.data.dataset import count_tags, load_dataset
+from weakseg.files import read_json, write_json
+from weakseg.progress import progress_for
+from weakseg.recipe import load_recipe
+from weakseg.stages import runner
+from weakseg.stages.executor import LocalExecutor
+
+MISSING = "person"
+UP, DOWN = "data.balance={least: 40}", "data.balance={most: 40}"
+BOTH = "data.balance={most: 60, least: 40}"
+ADDED, MASKED = (
+    f"missing_tags={{action: {action}, confidence: 0.9}}" for action in ("add", "mask")
+)
+VARIANTS = {
+    "as the tags are": [],
+    "up-sampled": [UP],
+    "down-sampled": [DOWN],
+    "up- and down-sampled": [BOTH],
+    "missing tags added": [ADDED],
+    "missing tags masked": [MASKED],
+    "up-sampled, missing tags masked": [UP, MASKED],
+    "up-sampled, missing tags added": [UP, ADDED],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="what faults.py made")
+    parser.add_argument("--whole", type=Path, required=True, help="what it was made of")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for the runs")
+    parser.add_argument("--recipe", default="svm_three_step")
+    parser.add_argument("--stage", default="segment+tta", help="whose figures to show")
+    parser.add_argument("--only", choices=VARIANTS, nargs="*", default=list(VARIANTS))
+    parser.add_argument("overrides", nargs="*", help="section.key=value ...")
+    arguments = parser.parse_args()
+    before = count_tags(load_dataset(arguments.whole, "train").samples)
+    after = count_tags(load_dataset(arguments.data, "train").samples)
+    rare = [tag for tag in before if after[tag] <= before[tag] / 5]
+    table = arguments.out / "fault_table.json"
+    figures = read_json(table) if table.exists() else {}
+    with LocalExecutor() as executor:
+        for name in arguments.only:
+            overrides = ["report.panels=0", *VARIANTS[name], *arguments.overrides]
+            folder = arguments.out / name.replace(" ", "_").replace(",", "")
+            runner.run(
+                load_recipe(arguments.recipe, overrides),
+                arguments.data,
+                folder,
+                executor,
+                progress_for(),
+                torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            )
+            rows = {row["name"]: row for row in read_json(folder / "metrics.json")["stages"]}
+            row = rows[arguments.stage]
+            of_rare = float(np.mean([row["per_class"][tag] for tag in rare]))
+            figures[name] = [
+                round(100 * value, 1) for value in (row["miou"], of_rare, row["per_class"][MISSING])
+            ]
+            write_json(table, figures)
+            print(f"{name}: {figures[name]}", flush=True)
+    print(f"\n| tags | mIoU, all | mIoU, {len(rare)} rare classes | {MISSING} |\n|---|---|---|---|")
+    for name, values in figures.items():
+        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |")
+
+
+if __name__ == "__main__":
+    main()
