@@ -214,11 +214,23 @@ class Irn(Section):
         return self
 
 
+class Separate(Section):
+    """A class with a classifier of its own, whose CAM, through `cam_crf`, joins other masks.
+
+    The class may be one of `data.drop_classes`. `masks` names the stage whose masks it joins: what
+    they call background, and the class's own mask does not, becomes the class.
+    """
+
+    class_name: str
+    masks: str
+
+
 class Segment(Section):
     """Training of the segmentation network on the masks of another stage, and its use.
 
     `masks` names that stage. `long_side`, `crop`, `augmentation`, `decay_power` and
-    `validation_fraction` are as in `classify`; what is held out is masks of the same stage.
+    `validation_fraction` are as in `classify`; what is held out is masks of the same stage, or, of
+    the same photos, those in the folder `validation_masks`.
     `tta_scales` are the scales of test-time augmentation, each with its mirror image.
     """
 
@@ -232,6 +244,7 @@ class Segment(Section):
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_masks: str | None = None
     precision: Precision = "32-true"
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
@@ -265,6 +278,7 @@ class Recipe(Section):
     cam_crf: Crf | None = None
     irn: Irn | None = None
     irn_crf: Crf | None = None
+    separate: Separate | None = None
     segment: Segment | None = None
     evaluate: Evaluate
     report: Report = Report()
@@ -275,10 +289,13 @@ class Recipe(Section):
             raise ValueError("crf refines what svm makes; add svm, or use cam_crf")
         if self.irn_crf and not self.irn:
             raise ValueError("irn_crf refines what irn makes; add irn")
+        if self.separate and not self.cam_crf:
+            raise ValueError("separate needs the section cam_crf")
         made = self.mask_stages
         before_irn = tuple(name for name in made if not name.startswith("irn"))
         for key, name, known in (
             ("irn.start", self.irn and self.irn.start, before_irn),
+            ("separate.masks", self.separate and self.separate.masks, made[:-1]),
             ("segment.masks", self.segment and self.segment.masks, made),
         ):
             if name and name not in known:
@@ -302,6 +319,7 @@ class Recipe(Section):
             "cam+crf": self.cam_crf,
             "irn": self.irn,
             "irn+crf": self.irn_crf,
+            "merged": self.separate,
         }
         return tuple(name for name, section in made.items() if section)
 

@@ -95,6 +95,19 @@ def test_other_scales_of_augmentation_redo_only_the_augmented(
     assert kept == ["inspect", "classify", "localize", "cam", "segmenter", "segment"]
 
 
+def test_real_masks_judge_the_epochs_where_they_are_given(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    truth = photos / "SegmentationClass"
+    start(photos, out, _recipe(validation_masks=str(truth)))
+    scores = read_json(out / "segmenter" / "scores.json")
+    assert scores["miou_against"].startswith("real masks of 1 photos held out")
+    assert scores["epochs"] != read_json(finished / "segmenter" / "scores.json")["epochs"]
+    with pytest.raises(WeaksegError, match="has the mask of no photo held out"):
+        start(photos, out, _recipe(validation_masks=str(tmp_path)))
+
+
 def _photo(path: Path, height: int, width: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)

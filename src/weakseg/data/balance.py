@@ -139,7 +139,11 @@ def drop_classes(dataset: Dataset, names: Collection[str]) -> Dataset:
         if name not in dataset.classes:
             raise unknown_name("class", name, dataset.classes)
     samples = (
-        replace(sample, tags=tuple(tag for tag in sample.tags if tag not in names))
+        replace(
+            sample,
+            tags=tuple(tag for tag in sample.tags if tag not in names),
+            dropped=tuple(tag for tag in sample.tags if tag in names),
+        )
         for sample in dataset.samples
     )
     return replace(dataset, samples=tuple(samples))

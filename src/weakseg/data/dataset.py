@@ -20,6 +20,7 @@ class Sample:
         tags: the classes in it, in the order of `Dataset.classes`; none if it has none of them.
         mask: the true mask, for evaluation only.
         doubtful: classes that nobody can be sure of: neither among the tags nor denied.
+        dropped: classes that it was tagged with and that are left out.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Sample:
     tags: tuple[str, ...]
     mask: Path | None
     doubtful: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

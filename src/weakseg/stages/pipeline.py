@@ -18,6 +18,7 @@ from weakseg.stages import (
     refine,
     screen,
     segment,
+    separate,
 )
 from weakseg.stages.base import Stage
 from weakseg.stages.evaluate import MaskStage
@@ -84,6 +85,18 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     if recipe.irn_crf:
         settings = long_side | {"threshold": values["irn"]["threshold"]} | values["irn_crf"]
         found.append(Stage(irn.IRN_CRF, irn.run_crf, (irn.IRN,), settings))
+    if recipe.separate:
+        merging = {"class_name": values["separate"]["class_name"]}
+        alone = training | long_side | values["localize"] | threshold | values["cam_crf"]
+        found += [
+            Stage(separate.NAME, separate.run, learned_from, alone | merging),
+            Stage(
+                separate.MERGED,
+                separate.run_merged,
+                (separate.NAME, values["separate"]["masks"]),
+                merging,
+            ),
+        ]
     if recipe.segment:
         taught_by = values["segment"].pop("masks")
         scales = {"tta_scales": values["segment"].pop("tta_scales")}
@@ -163,6 +176,9 @@ def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
         found.append(MaskStage(irn.IRN, walked))
         if recipe.irn_crf:
             found.append(MaskStage(irn.IRN_CRF, {**walked, "crf": True}))
+    if recipe.separate:
+        merged = {"masks": recipe.separate.masks, "separate": recipe.separate.class_name}
+        found.append(MaskStage(separate.MERGED, {**cam, **merged}))
     if recipe.segment:
         network = {"masks": recipe.segment.masks, "crf": False}
         scales = ", ".join(f"{scale:g}" for scale in recipe.segment.tta_scales)

@@ -86,7 +86,7 @@ def run(
             fingerprints[stage.name] = _digest(
                 stage.settings,
                 [fingerprints[name] for name in stage.needs],
-                [[s.id, s.tags, s.doubtful] for s in context.dataset.samples],
+                [[s.id, s.tags, s.doubtful, s.dropped] for s in context.dataset.samples],
             )
             tried_on = _files_fingerprint(context.held_out)
 

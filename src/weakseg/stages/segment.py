@@ -43,8 +43,12 @@ _GPU_BATCH = 8
 def train(context: Context) -> None:
     """Write `segmenter/segmenter.safetensors`, the best by mIoU, and `segmenter/scores.json`.
 
-    The mIoU is that against held-out masks of the stage that the network learns from: pseudo masks,
-    not the data set's. A training that was cut off goes on from its last whole epoch.
+    The mIoU is that against held-out masks of the stage that the network learns from, which are
+    pseudo masks, unless the recipe names a folder of real ones. A training that was cut off goes on
+    from its last whole epoch.
+
+    Raises:
+        WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
     folder = context.stage_folder(NETWORK)
     if (folder / SEGMENTER).exists():
@@ -58,6 +62,7 @@ def train(context: Context) -> None:
             "A segmentation network needs three photos at least, one of them to be judged by. Tag "
             "more photos."
         )
+    judges, judged_by = _judges(held_out, context)
     L.seed_everything(recipe.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(context.dataset.classes))
     loop = Loop(
@@ -65,7 +70,7 @@ def train(context: Context) -> None:
         folder=folder,
         examples=_Masked(
             _pairs(kept, context.stage_folder(settings.masks)),
-            _pairs(held_out, context.stage_folder(settings.masks)),
+            judges,
             settings,
             recipe.seed,
             tuple(network.backbone.mean.flatten().tolist()),
@@ -78,7 +83,6 @@ def train(context: Context) -> None:
         monitor="miou",
     )
     epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
-    judged_by = f"held-out masks of {settings.masks}"
     write_json(folder / "scores.json", {"miou_against": judged_by, "epochs": epochs})
     card = SegmenterCard(
         settings.backbone,
@@ -146,6 +150,23 @@ def _segment_held_out(context: Context, name: str, tta: bool) -> None:
     segment_photos(
         model, photos, folder, context.executor, context.progress, context.device, tta, name=name
     )
+
+
+def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Path, Path]], str]:
+    """Photos and masks that choose the epoch, and what masks they are."""
+    settings = context.recipe.segment
+    assert settings is not None
+    if settings.validation_masks is None:
+        pairs = _pairs(held_out, context.stage_folder(settings.masks))
+        return pairs, f"held-out masks of {settings.masks}"
+    folder = Path(settings.validation_masks)
+    pairs = [(photo, mask) for photo, mask in _pairs(held_out, folder) if mask.is_file()]
+    if not pairs:
+        raise WeaksegError(
+            f"segment.validation_masks: {folder} has the mask of no photo held out, of which there "
+            f"are {len(held_out)} (the first: {held_out[0].id}.png)."
+        )
+    return pairs, f"real masks of {len(pairs)} photos held out, in {folder}"
 
 
 def _pairs(samples: Sequence[Sample], masks: Path) -> list[tuple[Path, Path]]:

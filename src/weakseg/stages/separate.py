@@ -1,0 +1,93 @@
+"""A classifier of its own for one class, and its CAM's share in the masks (paper B, section 5.1).
+
+Paper B leaves `person` out of the tags that its classifier learns, for they are often missing, and
+tries to bring it back into the third step by the CAM of a binary classifier (table 3).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from weakseg.data.dataset import Sample
+from weakseg.data.masks import read_mask, write_mask
+from weakseg.recipe import Recipe, Separate
+from weakseg.stages import classify, localize, pool, refine
+from weakseg.stages.base import Context, PhotoTask, map_photos
+
+NAME = "separate"
+MERGED = "merged"
+
+
+def run(context: Context) -> None:
+    """Write `separate/`: a run of its own, from the class's tags to its `cam+crf` masks."""
+    own = _own_context(context)
+    carriers = tuple(sample for sample in own.masked_samples() if sample.tags)
+    masked = replace(
+        own, recipe=_every_photo(own.recipe), dataset=replace(own.dataset, samples=carriers)
+    )
+    steps: list[tuple[str, Callable[[Context], None], Context]] = [
+        (classify.NAME, classify.train, own),
+        (localize.NAME, localize.run, masked),
+        (refine.CAM_CRF, refine.run_cam_crf, masked),
+    ]
+    if context.recipe.trains_on_pooled_features:
+        steps.insert(0, (pool.NAME, pool.run, own))
+    for name, step, its_context in steps:
+        own.stage_folder(name).mkdir(exist_ok=True)
+        step(its_context)
+
+
+def run_merged(context: Context) -> None:
+    """Write `merged/ID.png`: masks of the recipe's stage, their background filled by the class."""
+    settings = _settings(context)
+    make = _Merger(
+        context.stage_folder(settings.masks),
+        context.stage_folder(NAME) / refine.CAM_CRF,
+        context.stage_folder(MERGED),
+        context.dataset.classes.index(settings.class_name) + 1,
+    )
+    map_photos(context, MERGED, make)
+
+
+def _own_context(context: Context) -> Context:
+    """The run's photos under a single class, which they have or don't."""
+    name = _settings(context).class_name
+
+    def alone(sample: Sample) -> Sample:
+        carried = name in (*sample.tags, *sample.dropped)
+        return replace(sample, tags=(name,) if carried else (), doubtful=(), dropped=())
+
+    samples = tuple(map(alone, context.dataset.samples))
+    dataset = replace(context.dataset, classes=(name,), samples=samples)
+    return replace(context, folder=context.stage_folder(NAME), dataset=dataset)
+
+
+def _every_photo(recipe: Recipe) -> Recipe:
+    localize_all = recipe.localize.model_copy(update={"every": 1})
+    return recipe.model_copy(update={"localize": localize_all})
+
+
+def _settings(context: Context) -> Separate:
+    assert context.recipe.separate is not None
+    return context.recipe.separate
+
+
+@dataclass(frozen=True)
+class _Merger:
+    masks: Path
+    of_class: Path
+    folder: Path
+    class_id: int
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        def work(task: PhotoTask) -> None:
+            mask = read_mask(self.masks / f"{task.id}.png")
+            path = self.of_class / f"{task.id}.png"
+            if path.exists():
+                found = (read_mask(path) == 1) & (mask == 0)
+                mask[found] = np.uint8(self.class_id)
+            write_mask(self.folder / f"{task.id}.png", mask)
+
+        return work
