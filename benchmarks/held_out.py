@@ -30,7 +30,8 @@ def main() -> None:
     device = torch.device("cpu")
     with LocalExecutor() as executor:
         context = Context(arguments.run, recipe, dataset, dataset, executor, progress_for(), device)
-        rows = evaluate.evaluate_run(context, pipeline.measured(recipe))
+        stages = [stage for stage in pipeline.measured(recipe) if not stage.held_out]
+        rows = evaluate.evaluate_run(context, stages)
     for name, images, miou, mean_accuracy, pixel_accuracy in evaluate.table(rows):
         print(f"| {name} | {images} | {miou} | {mean_accuracy} | {pixel_accuracy} |")
 

@@ -7,6 +7,7 @@ panels go to RUN/steps.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
@@ -34,11 +35,13 @@ def main() -> None:
         ["localize.every=1", f"report.panels={arguments.panels}"],
     )
     folder = arguments.run / "steps"
-    folder.mkdir(exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)  # of an earlier state of the run
+    folder.mkdir()
     for name in (*TRAINED, *SEGMENTED):
-        source, link = (arguments.run / name).resolve(), folder / name
-        if source.exists() and not link.exists():
-            link.symlink_to(source)
+        source = (arguments.run / name).resolve()
+        if source.exists():
+            (folder / name).symlink_to(source)
     data = recipe.data.model_copy(update={"split": recipe.data.held_out, "held_out": None})
     recipe = recipe.model_copy(update={"data": data})
     dataset = load_dataset(arguments.data, data.split)

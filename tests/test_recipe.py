@@ -29,7 +29,7 @@ def test_a_dumped_recipe_is_the_same_recipe(tmp_path: Path, name: str) -> None:
 
 def test_refined_pixel_labeling_has_the_papers_numbers() -> None:
     recipe = load_recipe("refined_pixel_labeling")
-    assert recipe.backbone.name == "resnet50"
+    assert recipe.backbone.name == "resnet50.tv_in1k"
     assert (recipe.backbone.output_stride, recipe.backbone.dilated) == (16, False)
     assert recipe.localize.scales == (0.5, 1.0, 1.5, 2.0)
     svm = recipe.svm

@@ -71,3 +71,22 @@ def _cannot_write(path: Path, error: OSError) -> WeaksegError:
     return WeaksegError(
         f"Can't write {path}: {error.strerror or error}. Free some space or choose another folder."
     )
+
+
+def stamp(path: Path) -> list[int]:
+    """Size and time of change of a file, which tell of its content without reading it.
+
+    Raises:
+        WeaksegError: if there is no such file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise WeaksegError(f"{path} can't be read: {error.strerror}.") from error
+    return [status.st_size, status.st_mtime_ns]
+
+
+def stamps(path: Path) -> dict[str, list[int]]:
+    """Name and stamp of a file, or of a folder's files; nothing where neither is."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return {file.name: stamp(file) for file in files if file.is_file()}

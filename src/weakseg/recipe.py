@@ -229,8 +229,9 @@ class Segment(Section):
     """Training of the segmentation network on the masks of another stage, and its use.
 
     `masks` names that stage. `long_side`, `crop`, `augmentation`, `decay_power` and
-    `validation_fraction` are as in `classify`; what is held out is masks of the same stage, or, of
-    the same photos, those in the folder `validation_masks`.
+    `validation_fraction` are as in `classify`. The epoch that is kept is the best by masks held
+    out, of the same stage; or by the same photos' real masks, in the folder `validation_masks`: the
+    one use of real masks before evaluation, and only where a recipe names them.
     `tta_scales` are the scales of test-time augmentation, each with its mirror image.
     """
 
@@ -292,7 +293,7 @@ class Recipe(Section):
         if self.separate and not self.cam_crf:
             raise ValueError("separate needs the section cam_crf")
         made = self.mask_stages
-        before_irn = tuple(name for name in made if not name.startswith("irn"))
+        before_irn = tuple(name for name in made if name not in ("irn", "irn+crf", "merged"))
         for key, name, known in (
             ("irn.start", self.irn and self.irn.start, before_irn),
             ("separate.masks", self.separate and self.separate.masks, made[:-1]),
@@ -301,12 +302,6 @@ class Recipe(Section):
             if name and name not in known:
                 raise ValueError(f"{key} is {name!r}; this recipe makes {', '.join(known)}")
         return self
-
-    @property
-    def backbones(self) -> tuple[BackboneSection, ...]:
-        """Of every network of the run."""
-        others = (section.backbone for section in (self.irn, self.segment) if section)
-        return (self.backbone, *others)
 
     @property
     def mask_stages(self) -> tuple[str, ...]:

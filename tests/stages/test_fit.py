@@ -46,6 +46,7 @@ def _fit(folder: Path, devices: int, epochs: int = 3) -> tuple[float, list[dict[
         examples=_Examples(),
         epochs=epochs,
         batch_size=8,
+        seed=0,
         precision="32-true",
         device=torch.device("cpu"),
         progress=Lines(),

@@ -84,6 +84,9 @@ def test_a_cut_off_training_goes_on_to_the_same_network(
     assert not (out / "segmenter" / "segmenter.safetensors").exists()
     start(photos, out, _recipe())
     assert masks(out) == masks(finished)
+    ends = [torch.load(run / "segmenter" / "last.ckpt") for run in (out, finished)]
+    for name, weights in ends[0]["state_dict"].items():
+        assert torch.equal(weights, ends[1]["state_dict"][name]), name
 
 
 def test_other_scales_of_augmentation_redo_only_the_augmented(
@@ -93,6 +96,21 @@ def test_other_scales_of_augmentation_redo_only_the_augmented(
     said = start(photos, out, _recipe(tta_scales=[1.0, 2.0])).said
     kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
     assert kept == ["inspect", "classify", "localize", "cam", "segmenter", "segment"]
+    start(photos, tmp_path / "fresh", _recipe(tta_scales=[1.0, 2.0]))
+    assert masks(out) == masks(tmp_path / "fresh")
+    assert masks(out) != masks(finished)
+
+
+def test_another_network_or_none_redoes_nothing_before_it(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    values = _recipe().model_dump() | {"segment": None}
+    said = start(photos, out, Recipe.model_validate(values)).said
+    kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
+    assert kept == ["inspect", "classify", "localize", "cam"]
+    values["data"]["held_out"] = None
+    assert "classify: up to date" in start(photos, out, Recipe.model_validate(values)).said
 
 
 def test_real_masks_judge_the_epochs_where_they_are_given(
@@ -150,11 +168,12 @@ def test_predict_gives_what_the_stages_gave(finished: Path, photos: Path, tmp_pa
 
 def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: Path) -> None:
     photo = _photo(tmp_path / "a.png", 40, 60)
-    _predict(finished, [photo], tmp_path, scores=True)
-    scores = safetensors.numpy.load_file(tmp_path / "a.safetensors")["scores"]
+    out = tmp_path / "out"
+    _predict(finished, [photo], out, scores=True)
+    scores = safetensors.numpy.load_file(out / "a.safetensors")["scores"]
     assert scores.dtype == np.float16
     np.testing.assert_allclose(scores.astype(np.float32).sum(axis=0), 1, atol=0.01)
-    mask = read_mask(tmp_path / "a.png")
+    mask = read_mask(out / "a.png")
     highest = np.take_along_axis(scores, mask[None].astype(np.int64), axis=0)[0]
     assert (highest == scores.max(axis=0)).all()
 
@@ -165,6 +184,7 @@ def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: 
         (["missing.jpg"], "There is no .*missing.jpg"),
         (["empty"], "There is no photo"),
         (["x/a.png", "y/a.png"], "would have the same mask"),
+        (["out/a.png"], "would be written over a photo"),
         (["broken.jpg"], "None of the 1 photos can be read"),
     ],
 )
@@ -173,7 +193,7 @@ def test_what_predict_cant_do_is_one_clear_error(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    for name in ("x", "y"):
+    for name in ("x", "y", "out"):
         _photo(tmp_path / name / "a.png", 5, 5)
     with pytest.raises(WeaksegError, match=message):
         _predict(finished, [tmp_path / name for name in given], tmp_path / "out")

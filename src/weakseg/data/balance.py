@@ -129,8 +129,8 @@ def drop_classes(dataset: Dataset, names: Collection[str]) -> Dataset:
 
     The classes keep their places in `Dataset.classes`, and with them all classes their mask ids:
     ground truth still fits, and a class that nothing is learnt about counts with the IoU of 0 that
-    it gets. The photos stay, too, so that figures are for the same ones as before; those with no
-    other tag become photos of none of the classes, which for the classes left they are.
+    it gets. The photos stay, too; those with no other tag become photos of none of the classes
+    (`weakseg.stages.balance` leaves them out).
 
     Raises:
         WeaksegError: if a name is no class of the data set.

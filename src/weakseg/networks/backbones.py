@@ -131,16 +131,20 @@ class Backbone(nn.Module):
                 f"frozen_stages is {count}; expected -1 (all) to {len(self.stages)} for this "
                 "backbone."
             )
-        if count == -1:
-            self.model.requires_grad_(False)
-        elif count > 0:
-            end = self.model.get_submodule(self.model.feature_info[count - 1]["module"])
-            last = [*end.modules()][-1]
-            for module in self.model.modules():
-                for parameter in module.parameters(recurse=False):
-                    parameter.requires_grad_(False)
-                if module is last:
-                    break
+        modules = [*self.model.modules()]
+        frozen = modules if count == -1 else modules[: self._end(count, modules)]
+        if not self._head_convolution:  # nothing reads it, which several devices would wait for
+            frozen = frozen + modules[self._end(len(self.stages), modules) :]
+        for module in frozen:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+    def _end(self, count: int, modules: list[nn.Module]) -> int:
+        """Place in `modules` behind all that belongs to the first `count` stages."""
+        if count == 0:
+            return 0
+        stage = self.model.get_submodule(self.model.feature_info[count - 1]["module"])
+        return modules.index([*stage.modules()][-1]) + 1
 
 
 def _create(name: str, output_stride: int) -> Any:

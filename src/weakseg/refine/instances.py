@@ -1,4 +1,7 @@
-"""Instances of a class from displacements to their centres (Ahn et al. 2019, IRN, section 5.1)."""
+"""Instances of a class from displacements to their centres (Ahn et al. 2019, IRN, section 5.1).
+
+For use on what `weakseg.networks.irnet.relate` gives; no stage writes instances yet.
+"""
 
 import numpy as np
 from numpy.typing import NDArray

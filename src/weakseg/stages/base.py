@@ -39,6 +39,10 @@ class Context:
         """The samples that pseudo masks are made for."""
         return self.dataset.samples[:: self.recipe.localize.every]
 
+    def tried_on(self) -> Sequence[Sample]:
+        """The samples that the segmentation network is tried on."""
+        return self.held_out.samples if self.recipe.data.held_out else self.masked_samples()
+
     def task(self, sample: Sample) -> "PhotoTask":
         """A photo's share of a stage."""
         ids = sorted(self.dataset.classes.index(tag) + 1 for tag in sample.tags)

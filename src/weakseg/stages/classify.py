@@ -66,6 +66,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
         ),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
+        seed=recipe.seed,
         precision="32-true" if pooled else settings.precision,
         device=context.device,
         progress=context.progress,

@@ -75,7 +75,7 @@ def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str
 
 def _usable_of(context: Context, held_out: bool) -> tuple[list[PhotoTask], int]:
     """Photos with ground truth that can be used, and how many have one that can't."""
-    samples = context.held_out.samples if held_out else context.masked_samples()
+    samples = context.tried_on() if held_out else context.masked_samples()
     masked = [context.task(sample) for sample in samples if sample.mask]
     usable = _usable(masked, context.dataset.classes, context.executor, context.progress)
     return usable, len(masked) - len(usable)

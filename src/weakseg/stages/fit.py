@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -37,6 +38,7 @@ class Loop:
         examples: what it learns from.
         epochs: how many times.
         batch_size: examples a step, over all devices.
+        seed: of what a network draws while it is trained, in each step anew.
         precision: Lightning's.
         device: where.
         progress: shows steps and epochs.
@@ -51,6 +53,7 @@ class Loop:
     examples: Examples
     epochs: int
     batch_size: int
+    seed: int
     precision: Any
     device: torch.device
     progress: Progress
@@ -80,12 +83,12 @@ class Loop:
             accelerator=self.device.type,
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
-            sync_batchnorm=devices > 1 and self.device.type == "cuda",
             max_epochs=self.epochs,
             precision=self.precision,
             callbacks=[
                 *([self._keep(best, self.monitor)] if self.monitor else []),
                 self._keep("last", None),
+                _Seeds(self.seed),
                 _Reporter(self.name, self.progress),
             ],
             plugins=[_AtomicCheckpoints()],
@@ -127,7 +130,12 @@ class Loop:
 
     def _keep(self, name: str, monitor: str | None) -> ModelCheckpoint:
         return ModelCheckpoint(
-            self.folder, name, monitor=monitor, mode="max", enable_version_counter=False
+            self.folder,
+            name,
+            monitor=monitor,
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,  # of a whole epoch, or resuming would repeat its end
         )
 
 
@@ -145,6 +153,17 @@ class _Batches(L.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return DataLoader(self._examples(None), self._batch_size, num_workers=self._loaders)
+
+
+class _Seeds(Callback):
+    """Seeds each step by itself: a resumed training draws what an uninterrupted one does."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        drawn = np.random.SeedSequence((self._seed, trainer.global_step, trainer.global_rank))
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
 
 
 class _Reporter(Callback):

@@ -70,6 +70,7 @@ def train(context: Context) -> None:
         examples=_Masked(pairs, settings, context.recipe.seed, fill),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
+        seed=context.recipe.seed,
         precision=settings.precision,
         device=context.device,
         progress=context.progress,

@@ -31,7 +31,7 @@ def run(context: Context, stages: Sequence[MaskStage]) -> None:
     chosen = _spread(context.masked_samples(), count)
     own = [stage.name for stage in stages if not stage.held_out]
     its = [stage.name for stage in stages if stage.held_out]
-    groups = [(own, chosen), (its, _spread(context.held_out.samples, count))]
+    groups = [(own, chosen), (its, _spread(context.tried_on(), count))]
     if not its or context.recipe.data.held_out is None:
         groups = [(own + its, chosen)]
     with context.progress.track(NAME, sum(len(chosen) for _, chosen in groups)) as advance:

@@ -1,11 +1,13 @@
 """Which stages a recipe asks for, in order, and what each depends on."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from weakseg.recipe import Irn, Recipe
+from weakseg.files import stamps
+from weakseg.recipe import BackboneSection, Irn, Recipe, Segment
 from weakseg.stages import (
     balance,
     classify,
@@ -37,10 +39,10 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     values: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
     seed = {"seed": values["seed"]}
     threshold = {"cam_threshold": values["evaluate"]["cam_threshold"]}
-    long_side = {"long_side": values["data"]["long_side"]}
-    backbone = {"backbone": values["backbone"]}
+    long_side = {"data.long_side": values["data"]["long_side"]}
+    classifier = _backbone(recipe.backbone) | {"head": values["classify"]["head"]}
     found = [Stage(inspect.NAME, inspect.run, reads_held_out=True, then=inspect.readable)]
-    training = seed | backbone | values["classify"]
+    training = seed | classifier | {"classify": values["classify"]}
     learned_from: tuple[str, ...] = (inspect.NAME,)
     if recipe.data.balanced:
         balancing = seed | {key: values["data"][key] for key in ("drop_classes", "balance")}
@@ -49,21 +51,22 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         )
         learned_from = (balance.NAME,)
     if recipe.trains_on_pooled_features:
-        pooling = backbone | long_side | {"precision": values["classify"]["precision"]}
+        pooling = classifier | long_side | {"precision": values["classify"]["precision"]}
         found.append(Stage(pool.NAME, pool.run, learned_from, pooling))
         learned_from = (pool.NAME,)
     if missing := values["missing_tags"]:
         action = missing.pop("action")
-        settings = training | long_side | missing
+        settings = training | long_side | {"missing_tags": missing}
         found.append(
             Stage(screen.NAME, screen.run, learned_from, settings, then=screen.with_found_tags)
         )
         if action != "list":
-            training |= {"missing_tags": action}
+            training |= {"action": action}
             learned_from += (screen.NAME,)
+    localizing = long_side | {"localize": values["localize"]}
     found += [
         Stage(classify.NAME, classify.train, learned_from, training),
-        Stage(localize.NAME, localize.run, (classify.NAME,), long_side | values["localize"]),
+        Stage(localize.NAME, localize.run, (classify.NAME,), localizing),
         Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
     ]
     if recipe.svm:
@@ -72,45 +75,29 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         }
         found += [
             Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
-            Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | values["svm"]),
+            Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | {"svm": values["svm"]}),
         ]
     if recipe.crf:
-        settings = long_side | values["crf"]
+        settings = long_side | {"crf": values["crf"]}
         found.append(Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), settings))
+    cam_crf = long_side | threshold | {"cam_crf": values["cam_crf"]}
     if recipe.cam_crf:
-        settings = long_side | threshold | values["cam_crf"]
-        found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), settings))
+        found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), cam_crf))
     if recipe.irn:
         found += _irn_stages(values, recipe.irn)
     if recipe.irn_crf:
-        settings = long_side | {"threshold": values["irn"]["threshold"]} | values["irn_crf"]
+        settings = long_side | {"threshold": values["irn"]["threshold"], "crf": values["irn_crf"]}
         found.append(Stage(irn.IRN_CRF, irn.run_crf, (irn.IRN,), settings))
     if recipe.separate:
-        merging = {"class_name": values["separate"]["class_name"]}
-        alone = training | long_side | values["localize"] | threshold | values["cam_crf"]
+        of_class = {"class_name": recipe.separate.class_name}
+        settings = training | localizing | cam_crf | of_class
+        merged_from = (separate.NAME, recipe.separate.masks)
         found += [
-            Stage(separate.NAME, separate.run, learned_from, alone | merging),
-            Stage(
-                separate.MERGED,
-                separate.run_merged,
-                (separate.NAME, values["separate"]["masks"]),
-                merging,
-            ),
+            Stage(separate.NAME, separate.run, learned_from, settings),
+            Stage(separate.MERGED, separate.run_merged, merged_from, of_class),
         ]
     if recipe.segment:
-        taught_by = values["segment"].pop("masks")
-        scales = {"tta_scales": values["segment"].pop("tta_scales")}
-        network = (segment.NETWORK,)
-        found += [
-            Stage(
-                segment.NETWORK,
-                segment.train,
-                (taught_by,),
-                seed | long_side | values["segment"],
-            ),
-            Stage(segment.SEGMENT, segment.run, network, long_side, reads_held_out=True),
-            Stage(segment.TTA, segment.run_tta, network, long_side | scales, reads_held_out=True),
-        ]
+        found += _segment_stages(values, recipe.segment)
     masks = measured(recipe)
     splits = {key: values["data"][key] for key in ("split", "held_out")}
     found += [
@@ -135,9 +122,29 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+def _segment_stages(values: dict[str, Any], section: Segment) -> list[Stage]:
+    long_side = {"data.long_side": values["data"]["long_side"]}
+    settings = dict(values["segment"]) | _backbone(section.backbone)
+    taught_by = (settings.pop("masks"),)
+    scales = {"tta_scales": settings.pop("tta_scales")}
+    if section.validation_masks:
+        settings["validation_stamps"] = stamps(Path(section.validation_masks))
+    training = {"seed": values["seed"], "segment": settings}
+    network = (segment.NETWORK,)
+    return [
+        Stage(segment.NETWORK, segment.train, taught_by, training),
+        Stage(segment.SEGMENT, segment.run, network, long_side, reads_held_out=True),
+        Stage(segment.TTA, segment.run_tta, network, long_side | scales, reads_held_out=True),
+    ]
+
+
+def _backbone(section: BackboneSection) -> dict[str, Any]:
+    return {"backbone": section.model_dump(), "weights": stamps(Path(section.weights))}
+
+
 def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
-    long_side = {"long_side": values["data"]["long_side"]}
-    settings = dict(values["irn"])
+    long_side = {"data.long_side": values["data"]["long_side"]}
+    settings = dict(values["irn"]) | _backbone(section.backbone)
     walking = {key: settings.pop(key) for key in ("walk", "threshold", "precision")}
     labelling = {
         key: settings.pop(key) for key in ("crf", "foreground_threshold", "background_threshold")
@@ -149,7 +156,11 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
         learned_from, walked = irn.LABELS, localize.NAME
         needs = (localize.NAME,)
         found.append(Stage(irn.LABELS, irn.run_labels, needs, long_side | labelling))
-    training = {"seed": values["seed"], "precision": walking["precision"]} | long_side | settings
+    training = long_side | {
+        "seed": values["seed"],
+        "precision": walking["precision"],
+        "irn": settings,
+    }
     return [
         *found,
         Stage(irn.NETWORK, irn.train, (learned_from, localize.NAME), training),

@@ -41,11 +41,12 @@ def run(
         How many masks were written.
 
     Raises:
-        WeaksegError: no such network or photo, no photo at all or none that can be read, or two
-            photos for one mask.
+        WeaksegError: no such network or photo, no photo at all or none that can be read, two
+            photos for one mask, or a mask in the place of a photo.
     """
     network = find_network(model)
     named = name_photos(photos)
+    _check_targets(named, folder)
     classes = read_segmenter_card(network).classes
     left_out = segment.segment_photos(
         network, list(named.items()), folder, executor, progress, device, tta, scores
@@ -94,6 +95,16 @@ def name_photos(paths: Iterable[Path]) -> dict[str, Path]:
             f"There is no photo ({', '.join(sorted(PHOTO_SUFFIXES))}) in what was given."
         )
     return named
+
+
+def _check_targets(named: dict[str, Path], folder: Path) -> None:
+    photos = {photo.resolve() for photo in named.values()}
+    for name in named:
+        if (folder / f"{name}.png").resolve() in photos:
+            raise WeaksegError(
+                f"The mask {folder / name}.png would be written over a photo. Choose another "
+                "folder."
+            )
 
 
 def _photos_in(folder: Path) -> list[Path]:

@@ -12,8 +12,8 @@ import torch
 
 from weakseg import __version__
 from weakseg.data.dataset import Dataset, load_dataset
-from weakseg.errors import WeaksegError
-from weakseg.files import read_json, remove_partial_files, write_json, write_text
+from weakseg.errors import WeaksegError, unknown_name
+from weakseg.files import read_json, remove_partial_files, stamp, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
 from weakseg.stages.base import Context, Stage
@@ -49,13 +49,12 @@ def run(
         WeaksegError: what a user can mend; what was finished stays.
     """
     dataset = load_dataset(data, recipe.data.split, data_format)
-    held_out = dataset
-    if recipe.data.held_out:
-        held_out = load_dataset(data, recipe.data.held_out, data_format, untagged=True)
+    held_out = _held_out(recipe, dataset, data, data_format)
+    _check_classes(recipe, dataset)
     check_networks(recipe)
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
-    photos, truth = _photos_fingerprint(recipe, dataset), _masks_fingerprint(dataset)
+    photos, truth = _photos_fingerprint(dataset), _masks_fingerprint(dataset)
     tried_on, its_truth = _files_fingerprint(held_out), _masks_fingerprint(held_out)
     record = _open_record(folder)
     record |= {
@@ -121,6 +120,32 @@ def _bring_up_to_date(
         write_json(context.folder / RECORD, record)
 
 
+def _held_out(recipe: Recipe, dataset: Dataset, data: Path, data_format: str) -> Dataset:
+    split = recipe.data.held_out
+    if split is None:
+        return dataset
+    try:
+        held_out = load_dataset(data, split, data_format, untagged=True)
+    except WeaksegError as error:
+        raise WeaksegError(
+            f"data.held_out is {split!r}: {error} With data.held_out=null the network is tried on "
+            "the photos that it learned from."
+        ) from error
+    if held_out.classes != dataset.classes:
+        raise WeaksegError(
+            f"The splits {recipe.data.split!r} and {split!r} of {data} have other classes, for the "
+            "classes are those that occur in the tags. List them in classes.txt."
+        )
+    return held_out
+
+
+def _check_classes(recipe: Recipe, dataset: Dataset) -> None:
+    own = (recipe.separate.class_name,) if recipe.separate else ()
+    for name in (*recipe.data.drop_classes, *own):
+        if name not in dataset.classes:
+            raise unknown_name("class", name, dataset.classes)
+
+
 def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
     if ids:
         progress.say(f"left out: {len(ids)} {what}, such as {ids[0]}")
@@ -147,27 +172,17 @@ def _open_record(folder: Path) -> dict[str, Any]:
     return {"stages": {}}
 
 
-def _photos_fingerprint(recipe: Recipe, dataset: Dataset) -> str:
+def _photos_fingerprint(dataset: Dataset) -> str:
     tags = [s.tags for s in dataset.samples]
-    weights = [Path(b.weights) for b in recipe.backbones]
-    stamps = [_stamp(path) if path.is_file() else None for path in weights]
-    return _digest(dataset.classes, tags, _files_fingerprint(dataset), stamps)
+    return _digest(dataset.classes, tags, _files_fingerprint(dataset))
 
 
 def _files_fingerprint(dataset: Dataset) -> str:
-    return _digest([[s.id, _stamp(s.image)] for s in dataset.samples])
+    return _digest([[s.id, stamp(s.image)] for s in dataset.samples])
 
 
 def _masks_fingerprint(dataset: Dataset) -> str:
-    return _digest([_stamp(s.mask) if s.mask else None for s in dataset.samples])
-
-
-def _stamp(path: Path) -> list[int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise WeaksegError(f"{path} can't be read: {error.strerror}.") from error
-    return [status.st_size, status.st_mtime_ns]
+    return _digest([stamp(s.mask) if s.mask else None for s in dataset.samples])
 
 
 def _digest(*values: Any) -> str:

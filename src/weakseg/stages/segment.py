@@ -1,22 +1,23 @@
 """Train the segmentation network on the masks of another stage, and segment photos with it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-import safetensors.torch
+import safetensors.numpy
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
+from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
 from weakseg.data.masks import write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
+from weakseg.localize.cam import upsample, upsampled_bands
 from weakseg.progress import Progress
 from weakseg.recipe import AUTOCAST, Segment
 from weakseg.segment.tta import segment
@@ -28,6 +29,7 @@ from weakseg.stages.networks import (
     SegmenterCard,
     build_segmenter,
     read_segmenter,
+    read_segmenter_card,
     write_segmenter,
 )
 from weakseg.training.segmentation import MaskedExample, MaskedPhotos, SegmentationTraining
@@ -38,6 +40,7 @@ TTA = "segment+tta"
 SEGMENTER = "segmenter.safetensors"
 SCORES = ".safetensors"
 _GPU_BATCH = 8
+_GPU_LOGITS = 2**28  # of one pass, 1 GiB as float32
 
 
 def train(context: Context) -> None:
@@ -77,6 +80,7 @@ def train(context: Context) -> None:
         ),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
+        seed=recipe.seed,
         precision=settings.precision,
         device=context.device,
         progress=context.progress,
@@ -100,7 +104,13 @@ def run(context: Context) -> None:
 
 
 def run_tta(context: Context) -> None:
-    """Write `segment+tta/ID.png`: with test-time augmentation."""
+    """Write `segment+tta/ID.png`: with test-time augmentation, whose scales the network notes."""
+    assert context.recipe.segment is not None
+    scales = context.recipe.segment.tta_scales
+    model = context.stage_folder(NETWORK) / SEGMENTER
+    network, card = read_segmenter(model, torch.device("cpu"))
+    if card.tta_scales != scales:
+        write_segmenter(model, network, replace(card, tta_scales=scales))
     _segment_held_out(context, TTA, tta=True)
 
 
@@ -126,12 +136,14 @@ def segment_photos(
     Returns:
         Why photos were left out: one line for each that could not be read.
     """
-    on_gpu = device.type == "cuda"
-    executor = InProcessExecutor() if on_gpu else executor
     make = _Segmenter(model, folder, tta, scores, str(device))
+    batches: Iterable[tuple[_Photo, ...]] = ((photo,) for photo in photos)
+    if device.type == "cuda":
+        executor = InProcessExecutor()
+        batches = _batches(photos, read_segmenter_card(model))
     left_out = []
     with progress.track(name, len(photos)) as advance:
-        for done, reasons in executor.map(make, _batches(photos, _GPU_BATCH if on_gpu else 1)):
+        for done, reasons in executor.map(make, batches):
             for reason in reasons:
                 progress.say(f"left out: {reason}")
             left_out += reasons
@@ -161,6 +173,9 @@ def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Pa
         return pairs, f"held-out masks of {settings.masks}"
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in _pairs(held_out, folder) if mask.is_file()]
+    for photo, mask in pairs:
+        if fault := mask_fault(mask, photo_size(photo), len(context.dataset.classes)):
+            raise WeaksegError(f"segment.validation_masks: {fault}")
     if not pairs:
         raise WeaksegError(
             f"segment.validation_masks: {folder} has the mask of no photo held out, of which there "
@@ -198,22 +213,26 @@ class _Masked:
 _Photo = tuple[str, Path]
 
 
-def _batches(photos: Sequence[_Photo], count: int) -> Iterator[tuple[_Photo, ...]]:
-    """At most `count` photos together, all of one size, out of a window of the sequence."""
-    window = count**2
+def _batches(photos: Sequence[_Photo], card: SegmenterCard) -> Iterator[tuple[_Photo, ...]]:
+    """Photos of one size together, out of a window of the sequence, as many as memory allows."""
+    window = _GPU_BATCH**2
     for start in range(0, len(photos), window):
-        by_size: dict[tuple[int, int] | None, list[_Photo]] = {}
+        by_size: dict[tuple[int, int], list[_Photo]] = {}
         for photo in photos[start : start + window]:
-            by_size.setdefault(_size(photo[1]) if count > 1 else None, []).append(photo)
-        for same in by_size.values():
+            by_size.setdefault(_size(photo[1]), []).append(photo)
+        for (height, width), same in by_size.items():
+            shrunk = min(1, card.long_side / max(height, width, 1)) ** 2
+            pixels = height * width * shrunk * max(card.tta_scales) ** 2
+            logits = 2 * (len(card.classes) + 1) * max(pixels, 1)
+            count = max(1, min(_GPU_BATCH, int(_GPU_LOGITS / logits)))
             yield from (tuple(same[i : i + count]) for i in range(0, len(same), count))
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def _size(path: Path) -> tuple[int, int]:
     try:
         return photo_size(path)
     except UnreadablePhoto:
-        return None
+        return 0, 0  # whoever reads it says why
 
 
 @dataclass(frozen=True)
@@ -243,18 +262,21 @@ class _Segmenter:
             images = torch.from_numpy(small).to(device).permute(0, 3, 1, 2).float() / 255
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 probabilities = segment(network, images, scales, flip=self.tta)
-            for (name, photo), scored in zip(read, probabilities, strict=True):
+            found = probabilities.cpu().numpy()
+            for (name, photo), scored in zip(read, found, strict=True):
                 self._write(name, photo.shape[:2], scored)
             return len(batch), reasons
 
         return work
 
-    def _write(self, name: str, size: tuple[int, ...], scores: Tensor) -> None:
+    def _write(self, name: str, size: tuple[int, ...], scores: NDArray[np.float32]) -> None:
         """At the photo's own size, from scores rather than from labels."""
-        if scores.shape[1:] != size:
-            scores = F.interpolate(scores[None], size=size, mode="bilinear")[0]
-        labels = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        height, width = size
+        mask = np.empty((height, width), np.uint8)
+        for rows, band in upsampled_bands(scores, height, width):
+            mask[rows] = band.argmax(axis=0)
         if self.scores:
-            content = safetensors.torch.save({"scores": scores.half().cpu()})
+            whole = upsample(scores, height, width).astype(np.float16)
+            content = safetensors.numpy.save({"scores": whole})
             write_bytes(self.folder / f"{name}{SCORES}", content)
-        write_mask(self.folder / f"{name}.png", labels)
+        write_mask(self.folder / f"{name}.png", mask)

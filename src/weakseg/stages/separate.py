@@ -12,6 +12,7 @@ import numpy as np
 
 from weakseg.data.dataset import Sample
 from weakseg.data.masks import read_mask, write_mask
+from weakseg.files import remove_partial_files
 from weakseg.recipe import Recipe, Separate
 from weakseg.stages import classify, localize, pool, refine
 from weakseg.stages.base import Context, PhotoTask, map_photos
@@ -35,7 +36,9 @@ def run(context: Context) -> None:
     if context.recipe.trains_on_pooled_features:
         steps.insert(0, (pool.NAME, pool.run, own))
     for name, step, its_context in steps:
-        own.stage_folder(name).mkdir(exist_ok=True)
+        folder = own.stage_folder(name)
+        folder.mkdir(exist_ok=True)
+        remove_partial_files(folder)
         step(its_context)
 
 
@@ -57,7 +60,8 @@ def _own_context(context: Context) -> Context:
 
     def alone(sample: Sample) -> Sample:
         carried = name in (*sample.tags, *sample.dropped)
-        return replace(sample, tags=(name,) if carried else (), doubtful=(), dropped=())
+        doubtful = (name,) if name in sample.doubtful else ()
+        return replace(sample, tags=(name,) if carried else (), doubtful=doubtful, dropped=())
 
     samples = tuple(map(alone, context.dataset.samples))
     dataset = replace(context.dataset, classes=(name,), samples=samples)
