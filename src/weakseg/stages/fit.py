@@ -199,6 +199,9 @@ class _Reporter(Callback):
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         self._close()
+        if torch.distributed.is_initialized():
+            # Lightning leaves gloo's group as it is, whose threads can abort a process that ends.
+            torch.distributed.destroy_process_group()
 
     def on_exception(
         self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
