@@ -90,4 +90,4 @@ def test_evaluate_takes_a_format(
     assert run(monkeypatch, *shown, "--format", "coco") == 2
     assert "Expected one of: coco" in capsys.readouterr().err
     assert run(monkeypatch, *shown) == 2
-    assert "Unknown split 'splat'" in capsys.readouterr().err
+    assert "there is no split 'splat'" in capsys.readouterr().err

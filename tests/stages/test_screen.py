@@ -91,7 +91,7 @@ def test_tags_that_were_taken_away_are_found(context: Context) -> None:
 def test_what_was_found_is_left_added_or_doubtful(context: Context) -> None:
     def seen(action: str) -> dict[str, Sample]:
         changed = replace(context, recipe=recipe(action))
-        return {sample.id: sample for sample in screen.with_found_tags(changed).samples}
+        return {sample.id: sample for sample in screen.with_found_tags(changed).dataset.samples}
 
     before = {sample.id: sample for sample in context.dataset.samples}
     assert seen("list") == before

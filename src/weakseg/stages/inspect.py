@@ -35,13 +35,12 @@ def run(context: Context) -> None:
         for sample, reason in _look_at(samples, context):
             if reason:
                 unreadable[sample.id] = reason
-                context.progress.say(f"left out: {reason}")
             advance(1)
     write_json(context.stage_folder(NAME) / _UNREADABLE, unreadable)
 
 
 def readable(context: Context) -> Context:
-    """The context without the photos that can't be read.
+    """The context without the photos that can't be read, which are named.
 
     Those that could not be read before are tried again: a file can become readable and keep its
     size and time (permissions, a drive that was away).
@@ -53,6 +52,8 @@ def readable(context: Context) -> Context:
     known = read_json(path)
     again = [sample for sample in _samples(context) if sample.id in known]
     unreadable = {sample.id: reason for sample, reason in _look_at(again, context) if reason}
+    for reason in unreadable.values():
+        context.progress.say(f"left out: {reason}")
     if unreadable != known:
         write_json(path, unreadable)
 
