@@ -94,18 +94,14 @@ class BackboneSection(Section):
         return self.frozen_stages == -1
 
 
-class Classify(Section):
-    """Training of the classifier on tags.
+class Training(Section):
+    """How a network is trained.
 
-    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
-    has `head_lr`. `long_side` is the range from which a photo's longer side is drawn; `crop` the
-    side of the square that is cut from it; `augmentation` one of `weakseg.training.augment`. A
-    backbone that is frozen as a whole, under a linear head, sees each photo whole instead, and its
-    mirror image, once: none of these three keys is used. The learning rate decays as
-    `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
+    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
+    square that is cut from it; `augmentation` one of `weakseg.training.augment`. The learning rate
+    decays as `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
     """
 
-    head: Head = "linear"
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     long_side: LongSideRange = (320, 640)
@@ -113,8 +109,19 @@ class Classify(Section):
     augmentation: AugmentationName = "flip"
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0)] = 0.9
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     precision: Precision = "32-true"
+
+
+class Classify(Training):
+    """Training of the classifier on tags.
+
+    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
+    has `head_lr`. A backbone that is frozen as a whole, under a linear head, sees each photo whole,
+    and its mirror image, once: `long_side`, `crop` and `augmentation` are not used.
+    """
+
+    head: Head = "linear"
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
 class MissingTags(Section):
@@ -166,7 +173,7 @@ class Crf(Section):
     kernels: CRFSettings
 
 
-class Irn(Section):
+class Irn(Training):
     """IRNet: its training on the pseudo masks of another stage, and the random walk that it guides.
 
     `start` names that stage. With `cam`, IRNet learns from two masks of every CAM, against constant
@@ -175,9 +182,8 @@ class Irn(Section):
     other stage its masks are learned from as they are, and walk.
 
     Photos of which a tag has a confidence of `min_confidence` or less are not learned from. `lr` is
-    the rate of the boundary branch, `head_lr` that of the displacement branch; `long_side`, `crop`,
-    `augmentation` and `decay_power` are as in `classify`. `threshold` is the constant background of
-    the walked maps.
+    the rate of the boundary branch, `head_lr` that of the displacement branch. `threshold` is the
+    constant background of the walked maps.
     """
 
     start: str
@@ -186,14 +192,6 @@ class Irn(Section):
     crf: Crf | None = None
     min_confidence: Fraction = 0
     backbone: BackboneSection
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
-    long_side: LongSideRange = (320, 640)
-    crop: Annotated[int, Field(ge=32)] = 512
-    augmentation: AugmentationName = "flip"
-    optimizer: Annotated[Optimizer, Field(discriminator="name")]
-    decay_power: Annotated[float, Field(ge=0)] = 0.9
-    precision: Precision = "32-true"
     walk: RandomWalkSettings = RandomWalkSettings()
     threshold: Fraction
 
@@ -225,28 +223,20 @@ class Separate(Section):
     masks: str
 
 
-class Segment(Section):
+class Segment(Training):
     """Training of the segmentation network on the masks of another stage, and its use.
 
-    `masks` names that stage. `long_side`, `crop`, `augmentation`, `decay_power` and
-    `validation_fraction` are as in `classify`. The epoch that is kept is the best by masks held
-    out, of the same stage; or by the same photos' real masks, in the folder `validation_masks`: the
-    one use of real masks before evaluation, and only where a recipe names them.
+    `masks` names that stage. The epoch that is kept is the best by masks held out, of the same
+    stage; or by the same photos' real masks, in the folder `validation_masks`: the one use of real
+    masks before evaluation, and only where a recipe names them.
     `tta_scales` are the scales of test-time augmentation, each with its mirror image.
     """
 
     masks: str
     backbone: BackboneSection
-    epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
-    long_side: LongSideRange = (320, 640)
-    crop: Annotated[int, Field(ge=32)] = 512
-    augmentation: AugmentationName = "flip"
-    optimizer: Annotated[Optimizer, Field(discriminator="name")]
-    decay_power: Annotated[float, Field(ge=0)] = 0.9
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_masks: str | None = None
-    precision: Precision = "32-true"
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
-from weakseg.data.masks import read_mask
+from weakseg.data.masks import IGNORE, read_mask
 from weakseg.drawing import draw_panel, overlay_heat, overlay_mask
 from weakseg.files import write_atomically
 from weakseg.localize.cam import upsample
@@ -57,6 +57,7 @@ class _PanelDrawer:
             photo = shrink(read_photo(task.sample.image), _LONG_SIDE)
             size = photo.shape[:2]
             columns = [("photo", photo)]
+            shown = set(task.class_ids)
             for stage in self.stages:
                 if stage == localize.CAM:
                     found = localize.read_localization(self.run / localize.NAME, task.id)
@@ -64,11 +65,12 @@ class _PanelDrawer:
                     columns.append(("CAM", overlay_heat(photo, heat)))
                 else:
                     mask = _read_mask(self.run / stage / f"{task.id}.png", size)
+                    shown |= set(np.unique(mask).tolist()) - {0, IGNORE}
                     columns.append((stage, overlay_mask(photo, mask)))
             if task.sample.mask and not truth_fault(task.sample, len(self.classes)):
                 truth = _read_mask(task.sample.mask, size)
                 columns.append(("ground truth", overlay_mask(photo, truth)))
-            legend = [(self.classes[class_id - 1], class_id) for class_id in task.class_ids]
+            legend = [(self.classes[class_id - 1], class_id) for class_id in sorted(shown)]
             with write_atomically(self.run / NAME / f"{task.id}.jpg") as temporary:
                 draw_panel(columns, legend).save(temporary, quality=90)
 
