@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.errors import WeaksegError
 from weakseg.files import write_atomically
 from weakseg.memory import keep_freed_memory
+from weakseg.networks.depthwise import use_fast_gradients
 from weakseg.progress import Progress
 from weakseg.stages.executor import available_cores
 
@@ -76,6 +77,7 @@ class Loop:
         devices = self.devices or _count(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
+            use_fast_gradients(training)
         batches = _Batches(self.examples, max(1, self.batch_size // devices), self.loaders)
         best = "best" if self.monitor else "last"
         _hush()
