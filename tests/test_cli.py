@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from tiny import TINY, masks
 from weakseg.cli import main
+from weakseg.data.masks import read_mask
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
@@ -110,6 +112,35 @@ def test_a_network_learns_the_masks_and_predicts(
     wrong = weakseg("predict", data, photos, "--out", tmp_path / "masks")
     assert wrong.returncode == 2
     assert "There is no segmentation network" in wrong.stderr
+
+
+def test_instances_are_written_and_measured(
+    data: Path, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    irn = {
+        "start": "svm+crf",
+        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
+        "epochs": 1,
+        "batch_size": 4,
+        "long_side": [48, 80],
+        "crop": 48,
+        "optimizer": TINY["classify"]["optimizer"],
+        "threshold": 0.4,
+    }
+    command = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
+    command += (f"irn={json.dumps(irn)}",)
+    first = weakseg(*command)
+    assert first.returncode == 0, first.stderr
+    assert not (out / "instances").exists() and "ABO" not in first.stdout
+    second = weakseg(*command, "irn.instances=true")
+    assert second.returncode == 0, second.stderr
+    assert "irnet: up to date" in second.stderr and "irn: up to date" in second.stderr
+    assert "ABO" in second.stdout
+    for path in (out / "irn").glob("*.png"):
+        walked, found = read_mask(path), read_mask(out / "instances" / path.name)
+        assert found.shape == walked.shape
+        assert all(len(np.unique(walked[found == n])) == 1 for n in np.unique(found[found > 0]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")

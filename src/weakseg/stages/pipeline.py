@@ -99,12 +99,15 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     if recipe.segment:
         found += _segment_stages(values, recipe.segment)
     masks = measured(recipe)
+    evaluated = tuple(stage.name for stage in masks)
+    if recipe.irn and recipe.irn.instances:
+        evaluated += (irn.INSTANCES,)
     splits = {key: values["data"][key] for key in ("split", "held_out")}
     found += [
         Stage(
             evaluate.NAME,
             partial(evaluate.run, stages=masks),
-            tuple(stage.name for stage in masks),
+            evaluated,
             threshold | splits,
             reads_masks=True,
             reads_held_out=True,
@@ -149,7 +152,7 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
     labelling = {
         key: settings.pop(key) for key in ("crf", "foreground_threshold", "background_threshold")
     }
-    start = settings.pop("start")
+    start, instances = settings.pop("start"), settings.pop("instances")
     learned_from, walked = start, start
     found = []
     if section.from_cam:
@@ -161,11 +164,15 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
         "precision": walking["precision"],
         "irn": settings,
     }
-    return [
-        *found,
+    found += [
         Stage(irn.NETWORK, irn.train, (learned_from, localize.NAME), training),
         Stage(irn.IRN, irn.run, (irn.NETWORK, walked), long_side | walking),
     ]
+    if instances:
+        relating = long_side | {"precision": walking["precision"]}
+        split_from = (irn.NETWORK, irn.IRN)
+        found.append(Stage(irn.INSTANCES, irn.run_instances, split_from, relating))
+    return found
 
 
 def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
