@@ -15,6 +15,8 @@ import yaml
 from tiny import TINY, masks
 from weakseg.cli import main
 from weakseg.data.masks import read_mask
+from weakseg.recipe import Recipe, check_recipe
+from weakseg.stages.pipeline import REFINERS, SEEDS
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
@@ -222,6 +224,27 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 )
 def test_list(what: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert set(names) <= set(listed(capsys, what))
+
+
+def test_listed_seeds_and_refiners_are_what_a_recipe_can_name() -> None:
+    crf = TINY["crf"]
+    network = {
+        "backbone": TINY["backbone"],
+        "epochs": 1,
+        "batch_size": 2,
+        "optimizer": TINY["classify"]["optimizer"],
+    }
+    whole = {
+        **TINY,
+        "irn": {**network, "start": "svm", "threshold": 0.4},
+        "irn_crf": crf,
+        "separate": {"class_name": "car", "masks": "irn"},
+    }
+    assert set(REFINERS) <= set(whole) & set(Recipe.model_fields)
+    masks_of = [text.split(":")[0].removeprefix("makes ") for text in REFINERS.values()]
+    assert (*SEEDS, *masks_of) == check_recipe(whole, "whole").mask_stages
+    for name in (*SEEDS, *masks_of):
+        check_recipe({**whole, "segment": {**network, "masks": name}}, "whole")
 
 
 def test_list_backbones_takes_wildcards(capsys: pytest.CaptureFixture[str]) -> None:

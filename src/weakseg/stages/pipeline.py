@@ -25,13 +25,21 @@ from weakseg.stages import (
 from weakseg.stages.base import Stage
 from weakseg.stages.evaluate import MaskStage
 
-SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
+SEEDS = {
+    "cam": "multi-scale class activation maps of the classifier, against a constant background",
+    "seed": "what svm starts from: the same, and 255 between two thresholds (paper A, eq. 3)",
+}
+"""Masks that `irn.start` and `segment.masks` can name, before any refinement."""
 
 REFINERS = {
-    "irn": "IRNet's class boundaries, and a random walk between them (paper B, step 2)",
-    "svm": "an SVM per image on shallow features, from confident samples (paper A)",
-    "crf": "the fully connected CRF, over any labels or scores",
+    "svm": "makes svm: an SVM per image on shallow features, from confident samples (paper A)",
+    "crf": "makes svm+crf: the fully connected CRF, over the SVM's scores",
+    "cam_crf": "makes cam+crf: the fully connected CRF, over the CAM",
+    "irn": "makes irn: IRNet's class boundaries, and a random walk between them (paper B, step 2)",
+    "irn_crf": "makes irn+crf: the fully connected CRF, over the maps that have walked",
+    "separate": "makes merged: a class from a classifier of its own joins other masks (paper B)",
 }
+"""Sections of a recipe, with the name by which `irn.start` and `segment.masks` know their masks."""
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
