@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from tiny import TINY, masks
 from weakseg.cli import main
+from weakseg.data.masks import read_mask
+from weakseg.recipe import Recipe, check_recipe
+from weakseg.stages.pipeline import REFINERS, SEEDS
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
@@ -112,6 +116,35 @@ def test_a_network_learns_the_masks_and_predicts(
     assert "There is no segmentation network" in wrong.stderr
 
 
+def test_instances_are_written_and_measured(
+    data: Path, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    irn = {
+        "start": "svm+crf",
+        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
+        "epochs": 1,
+        "batch_size": 4,
+        "long_side": [48, 80],
+        "crop": 48,
+        "optimizer": TINY["classify"]["optimizer"],
+        "threshold": 0.4,
+    }
+    command = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
+    command += (f"irn={json.dumps(irn)}",)
+    first = weakseg(*command)
+    assert first.returncode == 0, first.stderr
+    assert not (out / "instances").exists() and "ABO" not in first.stdout
+    second = weakseg(*command, "irn.instances=true")
+    assert second.returncode == 0, second.stderr
+    assert "irnet: up to date" in second.stderr and "irn: up to date" in second.stderr
+    assert "ABO" in second.stdout
+    for path in (out / "irn").glob("*.png"):
+        walked, found = read_mask(path), read_mask(out / "instances" / path.name)
+        assert found.shape == walked.shape
+        assert all(len(np.unique(walked[found == n])) == 1 for n in np.unique(found[found > 0]))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
@@ -191,6 +224,27 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 )
 def test_list(what: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert set(names) <= set(listed(capsys, what))
+
+
+def test_listed_seeds_and_refiners_are_what_a_recipe_can_name() -> None:
+    crf = TINY["crf"]
+    network = {
+        "backbone": TINY["backbone"],
+        "epochs": 1,
+        "batch_size": 2,
+        "optimizer": TINY["classify"]["optimizer"],
+    }
+    whole = {
+        **TINY,
+        "irn": {**network, "start": "svm", "threshold": 0.4},
+        "irn_crf": crf,
+        "separate": {"class_name": "car", "masks": "irn"},
+    }
+    assert set(REFINERS) <= set(whole) & set(Recipe.model_fields)
+    masks_of = [text.split(":")[0].removeprefix("makes ") for text in REFINERS.values()]
+    assert (*SEEDS, *masks_of) == check_recipe(whole, "whole").mask_stages
+    for name in (*SEEDS, *masks_of):
+        check_recipe({**whole, "segment": {**network, "masks": name}}, "whole")
 
 
 def test_list_backbones_takes_wildcards(capsys: pytest.CaptureFixture[str]) -> None:

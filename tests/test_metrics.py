@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from weakseg import metrics
-from weakseg.metrics import ConfusionMatrix
+from weakseg.metrics import ConfusionMatrix, best_overlaps
 from weakseg.stages.evaluate import sweep_thresholds
 
 CLASSES = ("cat", "dog")
@@ -104,3 +104,22 @@ def test_a_photos_counts_stay_small_with_many_classes() -> None:
     ids, counts = sweep_thresholds(truth, cam, np.linspace(0, 1, 101, dtype=np.float32))
     assert ids.tolist() == [200] and counts.shape == (101, 1, 4)
     assert (counts.sum(axis=(1, 2)) == truth.size).all()
+
+
+def naive_best_overlaps(truth, found) -> list[float]:
+    best = []
+    for true_object in sorted({*truth.ravel().tolist()} - {0, 255}):
+        overlaps = [0.0]
+        for found_object in {*found.ravel().tolist()} - {0, 255}:
+            ours, its = (found == found_object) & (truth != 255), truth == true_object
+            overlaps.append((ours & its).sum() / (ours | its).sum())
+        best.append(max(overlaps))
+    return best
+
+
+objects = arrays(np.uint8, (4, 5), elements=st.sampled_from([0, 1, 2, 7, 254, 255]))
+
+
+@given(objects, objects)
+def test_best_overlaps_are_the_naive_ones(truth, found) -> None:
+    np.testing.assert_allclose(best_overlaps(truth, found), naive_best_overlaps(truth, found))

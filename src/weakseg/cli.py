@@ -162,7 +162,7 @@ def synth(
     images: Annotated[int, typer.Option(min=1, help="Number of photos.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
-    """Make a data set with exact masks, in VOC layout."""
+    """Make a data set with exact masks of classes and of objects, in VOC layout."""
     generate(folder, images, seed)
     print(f"{images} photos in {folder}")
 

@@ -90,6 +90,29 @@ class ConfusionMatrix:
         }
 
 
+def best_overlaps(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """For every true object the IoU with the predicted object that overlaps it best.
+
+    Their mean is the Average Best Overlap (ABO; Uijlings et al. 2013, section 5), here over
+    objects of all classes together.
+
+    Args:
+        truth: uint8 (H, W), 0 background, 1 to 254 the objects, 255 ignored.
+        prediction: likewise, of any number of objects.
+
+    Returns:
+        float64, of as many as there are true objects, by their ids; 0 where nothing overlaps.
+    """
+    pairs = ConfusionMatrix([str(number) for number in range(1, IGNORE)])
+    pairs.update(truth, prediction)
+    shared = pairs.counts[:, :-1]
+    true_pixels, found_pixels = pairs.counts.sum(axis=1, keepdims=True), shared.sum(axis=0)
+    iou = _divide(shared, true_pixels + found_pixels - shared)
+    is_object = true_pixels[1:, 0] > 0
+    best: NDArray[np.float64] = iou[1:, 1:][is_object].max(axis=1, initial=0)
+    return best
+
+
 def _divide(top: NDArray[Any], bottom: Any) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(top / bottom, np.float64)

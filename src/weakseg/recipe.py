@@ -183,7 +183,8 @@ class Irn(Training):
 
     Photos of which a tag has a confidence of `min_confidence` or less are not learned from. `lr` is
     the rate of the boundary branch, `head_lr` that of the displacement branch. `threshold` is the
-    constant background of the walked maps.
+    constant background of the walked maps. With `instances`, objects of one class are told apart as
+    well, by their displacements (`stages.irn.run_instances`).
     """
 
     start: str
@@ -194,6 +195,7 @@ class Irn(Training):
     backbone: BackboneSection
     walk: RandomWalkSettings = RandomWalkSettings()
     threshold: Fraction
+    instances: bool = False
 
     @property
     def from_cam(self) -> bool:

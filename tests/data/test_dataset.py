@@ -147,13 +147,16 @@ def test_voc_tags_from_annotations(voc_folder: Folder) -> None:
             "ImageSets/Segmentation/train.txt": "2007_000033\n2007_000032\n2007_000039\n",
         },
     )
-    write_mask(root / "SegmentationClass" / "2007_000032.png", np.zeros((3, 4), np.uint8))
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        write_mask(root / folder / "2007_000032.png", np.zeros((3, 4), np.uint8))
     dataset = load_dataset(root, "train")
     assert dataset.format == "voc"
     assert len(dataset.classes) == 20
     assert tags(dataset) == {"2007_000033": (), "2007_000032": ("aeroplane", "person")}
     assert dataset.untagged == ("2007_000039",)
     assert dataset.samples[1].mask == root / "SegmentationClass" / "2007_000032.png"
+    assert dataset.samples[1].objects == root / "SegmentationObject" / "2007_000032.png"
+    assert dataset.samples[0].objects is None
 
 
 def test_voc_prefers_tags_csv_and_augmented_masks(voc_folder: Folder) -> None:

@@ -70,6 +70,7 @@ def test_layout(folder: Path) -> None:
         "ImageSets/Segmentation/val.txt",
         *(f"JPEGImages/{i}.jpg" for i in ids),
         *(f"SegmentationClass/{i}.png" for i in ids),
+        *(f"SegmentationObject/{i}.png" for i in ids),
     }
     assert (folder / "classes.txt").read_text().splitlines() == NAMES
 
@@ -89,6 +90,17 @@ def test_tags_are_the_classes_in_the_mask(folder: Path) -> None:
     assert {name for names in tags.values() for name in names} == set(NAMES)
 
 
+def test_objects_are_numbered_and_share_out_the_mask(folder: Path) -> None:
+    counts = set()
+    for image_id, mask in masks(folder):
+        objects = read_mask(folder / "SegmentationObject" / f"{image_id}.png")
+        assert ((objects > 0) == (mask > 0)).all()
+        numbers = range(1, objects.max() + 1)
+        assert all(len(np.unique(mask[objects == number])) == 1 for number in numbers)
+        counts.add((len(numbers), len(np.unique(mask[mask > 0]))))
+    assert any(number > classes for number, classes in counts)
+
+
 def test_photos_and_masks_agree_in_size(folder: Path) -> None:
     shapes = set()
     for image_id, mask in masks(folder):
@@ -103,7 +115,7 @@ def test_photos_and_masks_agree_in_size(folder: Path) -> None:
 @pytest.mark.parametrize("first", range(1, len(KINDS) + 1))
 def test_scene_shows_the_class_it_was_asked_for(first: int) -> None:
     for seed in range(3):
-        photo, mask = make_scene(np.random.default_rng(seed), first)
+        photo, mask, _ = make_scene(np.random.default_rng(seed), first)
         assert photo.dtype == mask.dtype == np.uint8
         assert photo.shape == (*mask.shape, 3)
         assert mask.max() <= len(KINDS)
@@ -114,7 +126,7 @@ def test_scene_shows_the_class_it_was_asked_for(first: int) -> None:
 def test_body_takes_a_new_colour_in_every_image() -> None:
     means = []
     for seed in range(6):
-        photo, mask = make_scene(np.random.default_rng(seed), first=1)
+        photo, mask, _ = make_scene(np.random.default_rng(seed), first=1)
         means.append(photo[mask == 1].mean(0))
     assert np.std(means, axis=0).min() > 15
 

@@ -86,14 +86,45 @@ def test_refuses_what_is_no_field(field: NDArray, threshold: float, message: str
         instance_map(field.astype(np.float32), threshold)
 
 
-def test_maps_are_split_by_class_and_instance() -> None:
-    instances = np.array([[1, 1, 2, 2, 0]], np.int32)
-    maps = np.array([[[0.5, 0, 0, 0, 0.5]], [[0, 0, 0, 0, 0]], [[0, 1, 0, 1, 1]]], np.float32)
-    split, classes = split_by_instance(maps, instances)
-    assert classes.tolist() == [0, 2, 2]
-    assert split.tolist() == [[[0.5, 0, 0, 0, 0]], [[0, 1, 0, 0, 0]], [[0, 0, 0, 1, 0]]]
+masks = arrays(
+    np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)
+)
+grids = arrays(
+    np.int32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.integers(0, 4)
+)
 
 
-def test_nothing_is_split_into_nothing() -> None:
-    nothing, classes = split_by_instance(np.zeros((2, 3, 4), np.float32), np.ones((3, 4), np.int32))
-    assert nothing.shape == (0, 3, 4) and classes.shape == (0,)
+def naive_pairs(mask: NDArray, instances: NDArray) -> NDArray:
+    """(H, W, 2): class and instance of every pixel, both 0 where either is."""
+    (height, width), (h, w) = mask.shape, instances.shape
+    pairs = np.zeros((height, width, 2), int)
+    for y, x in np.ndindex(height, width):
+        instance = instances[int((y + 0.5) / height * h + 1e-9), int((x + 0.5) / width * w + 1e-9)]
+        if mask[y, x] and instance:
+            pairs[y, x] = mask[y, x], instance
+    return pairs
+
+
+@given(masks, grids, st.integers(1, 20))
+def test_objects_are_the_pixels_of_one_class_and_one_instance(mask, instances, band) -> None:
+    pairs = naive_pairs(mask, instances)
+    expected = sorted({tuple(pair) for pair in pairs.reshape(-1, 2).tolist()} - {(0, 0)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("weakseg.refine.instances._BAND", band)
+        objects, left_out = split_by_instance(mask, instances)
+    assert objects.dtype == np.uint8 and left_out == 0
+    numbers = {pair: number for number, pair in enumerate(expected, start=1)} | {(0, 0): 0}
+    for y, x in np.ndindex(mask.shape):
+        assert objects[y, x] == numbers[tuple(pairs[y, x].tolist())]
+
+
+def test_of_too_many_objects_the_smallest_are_left_out() -> None:
+    instances = np.arange(1, 301, dtype=np.int32).reshape(1, 300)
+    mask = np.tile(np.repeat(np.array([[2, 1]], np.uint8), 150, axis=1), (4, 1))
+    mask[1:, 100:146] = 0
+    objects, left_out = split_by_instance(mask, instances)
+    assert left_out == 46
+    assert not objects[:, 100:146].any()
+    others = np.delete(objects[0], np.s_[100:146])
+    assert others.tolist() == [*range(151, 255), *range(1, 151)]
+    assert (np.delete(objects, np.s_[100:146], axis=1) == others).all()

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -5,15 +6,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from PIL import Image
 
 from tiny import CRF, TINY, Lines, Start, masks
 from weakseg.data.dataset import load_dataset
-from weakseg.data.masks import read_mask
+from weakseg.data.masks import VOC_PALETTE, read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 from weakseg.localize.cam import grid_size
+from weakseg.metrics import best_overlaps
+from weakseg.networks.irnet import PhotoRelations
 from weakseg.recipe import Recipe, check_recipe
-from weakseg.stages import runner
+from weakseg.stages import irn, runner
 from weakseg.stages.executor import InProcessExecutor
 
 
@@ -84,6 +88,92 @@ def test_another_threshold_walks_again_and_trains_nothing(
     kept = _up_to_date(start(photos, out, _recipe(threshold=0.5)).said)
     assert {"irn-labels", "irnet", "svm+crf"} < kept
     assert not {"irn", "irn+crf"} & kept
+
+
+def test_instances_are_the_objects_of_the_walked_masks(
+    finished: Path,
+    photos: Path,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    monkeypatch.setattr(irn, "relate", _towards_the_nearer_side)
+    assert not (out / "instances").exists()
+    kept = _up_to_date(start(photos, out, _recipe(instances=True)).said)
+    assert {"irn-labels", "irnet", "irn", "irn+crf"} < kept
+    best = []
+    for sample in load_dataset(photos).samples:
+        walked = read_mask(out / "irn" / f"{sample.id}.png")
+        found = read_mask(out / "instances" / f"{sample.id}.png")
+        width, cells = walked.shape[1], grid_size(*walked.shape)[1]
+        right = (np.arange(width) + 0.5) * cells // width >= cells / 2
+        assert ((found > 0) == (walked > 0)).all()
+        halves = [walked * right, walked * ~right]
+        assert found.max() == sum(len(np.unique(half[half > 0])) for half in halves)
+        for number in range(1, found.max() + 1):
+            assert sum(len(np.unique(half[(found == number) & (half > 0)])) for half in halves) == 1
+        with Image.open(out / "instances" / f"{sample.id}.png") as image:
+            assert image.mode == "P" and image.getpalette() == VOC_PALETTE.ravel().tolist()
+        assert sample.objects
+        best += best_overlaps(read_mask(sample.objects), found).tolist()
+    row = read_json(out / "metrics.json")["stages"][-1]
+    assert (row["name"], row["split"], row["images"]) == ("instances", "all", 10)
+    assert row["abo"] == pytest.approx(np.mean(best)) and row["objects"] == len(best)
+
+
+def _towards_the_nearer_side(network: object, photo: np.ndarray) -> PhotoRelations:
+    """Two instances: the left half of a photo, and the right one."""
+    height, width = grid_size(*photo.shape[:2])
+    x = np.arange(width, dtype=np.float32)
+    displacement = np.zeros((2, height, width), np.float32)
+    displacement[1] = np.where(x < width / 2, -x, width - 1 - x)
+    return PhotoRelations(np.zeros((height, width), np.float32), displacement)
+
+
+def test_without_true_objects_the_instances_are_the_same_bytes(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(photos, tmp_path / "bare", copy_function=shutil.copy2))
+    shutil.rmtree(bare / "SegmentationObject")
+    with_objects = Path(shutil.copytree(finished, tmp_path / "with"))
+    without = Path(shutil.copytree(finished, tmp_path / "without"))
+    start(photos, with_objects, _recipe(instances=True))
+    start(bare, without, _recipe(instances=True))
+    assert masks(without) == masks(with_objects)
+    names = [row["name"] for row in read_json(without / "metrics.json")["stages"]]
+    assert "irn" in names and "instances" not in names
+
+
+def test_true_objects_that_cant_be_used_are_left_out(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    unreadable, sized, *_ = sorted((data / "SegmentationObject").iterdir())
+    unreadable.write_bytes(b"no mask")
+    write_mask(sized, np.zeros((3, 5), np.uint8))
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    kept = _up_to_date(start(data, out, _recipe(instances=True)).said)
+    assert "irn+crf" in kept and "evaluate" not in kept
+    row = read_json(out / "metrics.json")["stages"][-1]
+    assert (row["images"], row["left_out"]) == (8, 2)
+    os.utime(sized, ns=(0, 0))
+    kept = _up_to_date(start(data, out, _recipe(instances=True)).said)
+    assert "instances" in kept and "evaluate" not in kept
+
+
+def test_objects_left_out_are_named(
+    finished: Path,
+    photos: Path,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(irn, "relate", _towards_the_nearer_side)
+    monkeypatch.setattr("weakseg.refine.instances.MAX_OBJECTS", 1)
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    said = start(photos, out, _recipe(instances=True)).said
+    assert any("left out 1 objects" in line for line in said)
 
 
 @pytest.mark.parametrize("name", ["seed", "svm+crf"])

@@ -25,6 +25,7 @@ class Contents:
         classes: class names without background.
         declared: whether the folder lists its classes, rather than its tags being them.
         masks: id -> mask.
+        objects: id -> mask of objects.
         faults: what keeps the data from being loaded, one line each.
     """
 
@@ -35,6 +36,7 @@ class Contents:
     classes: tuple[str, ...]
     declared: bool
     masks: Mapping[str, Path]
+    objects: Mapping[str, Path]
     faults: tuple[str, ...]
 
     def tags(self, image: str) -> tuple[str, ...] | None:
@@ -72,6 +74,7 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
         classes=classes,
         declared=declared is not None,
         masks=layout.masks(root),
+        objects=layout.objects(root),
         faults=(
             *photos.faults,
             *split_faults,

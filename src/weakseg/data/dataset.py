@@ -21,6 +21,7 @@ class Sample:
         mask: the true mask, for evaluation only.
         doubtful: classes that nobody can be sure of: neither among the tags nor denied.
         dropped: classes that it was tagged with and that are left out.
+        objects: the true mask of objects, for evaluation only.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Sample:
     mask: Path | None
     doubtful: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    objects: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def load_dataset(
         else:
             tags = tuple(sorted(tags or (), key=position.__getitem__))
             path = contents.photos.paths[image]
-            samples.append(Sample(image, path, tags, contents.masks.get(image)))
+            mask, objects = contents.masks.get(image), contents.objects.get(image)
+            samples.append(Sample(image, path, tags, mask, objects=objects))
     if not samples or not contents.classes:
         raise WeaksegError(
             f"{root} has no tagged photo in split {split!r}: {len(left_out)} photos without tags,"

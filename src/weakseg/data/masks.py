@@ -37,7 +37,8 @@ def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
 
     Args:
         path: the file; missing folders are made.
-        mask: uint8 (H, W); 0 background, index + 1 of a class, 255 ignored.
+        mask: uint8 (H, W); 0 background, index + 1 of a class or the number of an object,
+            255 ignored.
 
     Raises:
         ValueError: if `mask` has another dtype or number of dimensions.

@@ -433,8 +433,8 @@ def _photographed(rng: np.random.Generator, canvas: Array) -> Bytes:
     return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)
 
 
-def make_scene(rng: np.random.Generator, first: int) -> tuple[Bytes, Bytes]:
-    """Draw a photo and its exact mask.
+def make_scene(rng: np.random.Generator, first: int) -> tuple[Bytes, Bytes, Bytes]:
+    """Draw a photo and its exact masks.
 
     Args:
         rng: the only source of chance.
@@ -443,6 +443,8 @@ def make_scene(rng: np.random.Generator, first: int) -> tuple[Bytes, Bytes]:
     Returns:
         photo: uint8 (H, W, 3), H and W within `SIDES`.
         mask: uint8 (H, W), 0 background, 1..len(KINDS) classes, 1 to `MAX_TAGS` of them.
+        objects: uint8 (H, W), 0 background, 1..len(OBJECTS) the objects, in the order in which
+            they were drawn.
     """
     height, width = frame = tuple(rng.integers(SIDES[0], SIDES[1] + 1, 2).tolist())
     side = min(frame)
@@ -458,7 +460,7 @@ def make_scene(rng: np.random.Generator, first: int) -> tuple[Bytes, Bytes]:
     for size in (*rng.uniform(0.02, 0.08, small), *rng.uniform(0.1, 0.2, large)):
         _place(rng, canvas, stray(size), light, _stray(rng, scene))
 
-    mask = np.zeros(frame, np.uint8)
+    mask, objects = np.zeros((2, *frame), np.uint8)
     parts = np.zeros(frame, bool)
     count = 1 + int(rng.choice(len(OBJECTS), p=OBJECTS))
     present = [first]
@@ -474,6 +476,7 @@ def make_scene(rng: np.random.Generator, first: int) -> tuple[Bytes, Bytes]:
             if (ids[inside] > 0).mean() < 0.2 and not taken[inside].any():
                 _place(rng, canvas, thing, light)
                 ids[inside] = class_id
+                objects[thing.window][inside] = objects.max() + 1
                 taken |= thing.part > 0.5
                 break
 
@@ -483,11 +486,12 @@ def make_scene(rng: np.random.Generator, first: int) -> tuple[Bytes, Bytes]:
         if not parts[thing.window][inside].any():
             _place(rng, canvas, thing, light, _stray(rng, scene))
             mask[thing.window][inside] = 0
-    return _photographed(rng, canvas), mask
+            objects[thing.window][inside] = 0
+    return _photographed(rng, canvas), mask, objects
 
 
 def generate(root: Path, images: int, seed: int) -> None:
-    """Write a generated data set in the VOC devkit's layout.
+    """Write a generated data set in the VOC devkit's layout, with masks of classes and of objects.
 
     Image `i` depends on `seed` and `i` alone, so a larger set continues a smaller one. One image
     in five goes to `val.txt`, the others to `train.txt`.
@@ -516,11 +520,12 @@ def generate(root: Path, images: int, seed: int) -> None:
     tags = ["image,tags"]
     for index in range(images):
         rng = np.random.default_rng((seed, index))
-        photo, mask = make_scene(rng, 1 + index % len(KINDS))
+        photo, mask, objects = make_scene(rng, 1 + index % len(KINDS))
         image_id = f"{index:06d}"
         with write_atomically(root / "JPEGImages" / f"{image_id}.jpg") as path:
             Image.fromarray(photo).save(path, quality=int(rng.integers(70, 93)))
         write_mask(root / "SegmentationClass" / f"{image_id}.png", mask)
+        write_mask(root / "SegmentationObject" / f"{image_id}.png", objects)
         splits["val" if index % VAL_EVERY == VAL_AT else "train"].append(image_id)
         tags.append(f"{image_id},{' '.join(names[c - 1] for c in np.unique(mask[mask > 0]))}")
     lists = {f"ImageSets/Segmentation/{split}.txt": ids for split, ids in splits.items()}

@@ -1,13 +1,17 @@
 """Instances of a class from displacements to their centres (Ahn et al. 2019, IRN, section 5.1).
 
-For use on what `weakseg.networks.irnet.relate` gives; no stage writes instances yet.
+For use on what `weakseg.networks.irnet.relate` gives.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from weakseg.data.masks import IGNORE
+
+MAX_OBJECTS = IGNORE - 1
 _DOUBLINGS = 8
+_BAND = 2**20  # pixels that are split at once: as int64 they take eight times a mask's memory
 
 
 def instance_map(displacement: NDArray[np.float32], threshold: float = 2.5) -> NDArray[np.int32]:
@@ -54,24 +58,43 @@ def instance_map(displacement: NDArray[np.float32], threshold: float = 2.5) -> N
 
 
 def split_by_instance(
-    maps: NDArray[np.float32], instances: NDArray[np.int32]
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Split each class's map into one for every instance on which it isn't 0.
+    mask: NDArray[np.uint8], instances: NDArray[np.int32]
+) -> tuple[NDArray[np.uint8], int]:
+    """Split a mask into objects: the pixels of one class that belong to one instance.
 
     Args:
-        maps: (K, h, w), at least 0.
-        instances: (h, w), 1 to M, 0 for none.
+        mask: uint8 (H, W), 0 background, 1 to 254 the classes.
+        instances: int32 (h, w), 1 to M, 0 for none, of any size: a pixel has that of the cell which
+            it lies in.
 
     Returns:
-        float32 (J, h, w), by class and then by instance, and the classes, (J,) of 0 to K-1. Their
-        sum is that of the maps where there is an instance.
+        uint8 (H, W), 1 to at most `MAX_OBJECTS`, by class and then by instance, and 0 where there
+        is no class or no instance; and how many objects were left out, the smallest of too many.
     """
-    pairs = [
-        (index, instance)
-        for index, class_map in enumerate(maps)
-        for instance in np.unique(instances[(class_map > 0) & (instances > 0)])
-    ]
-    split = np.empty((len(pairs), *instances.shape), np.float32)
-    for row, (index, instance) in zip(split, pairs, strict=True):
-        row[:] = maps[index] * (instances == instance)
-    return split, np.array([index for index, _ in pairs], np.intp)
+    rows, columns = (
+        (2 * np.arange(side) + 1) * cells // (2 * side)
+        for side, cells in zip(mask.shape, instances.shape, strict=True)
+    )
+    count = int(instances.max()) + 1
+    step = max(1, _BAND // mask.shape[1])
+    bands = [slice(first, first + step) for first in range(0, len(mask), step)]
+
+    def pairs(band: slice) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = mask[band].astype(np.int64) * count
+        found += instances[rows[band]][:, columns]
+        return found
+
+    shape = int(mask.max()) + 1, count
+    pixels = np.zeros(shape, np.int64)
+    for band in bands:
+        pixels += np.bincount(pairs(band).ravel(), minlength=pixels.size).reshape(shape)
+    pixels[0], pixels[:, 0] = 0, 0
+    sizes = pixels.ravel()
+    found = np.flatnonzero(sizes)
+    kept = np.sort(found[np.argsort(-sizes[found], kind="stable")[:MAX_OBJECTS]])
+    numbers = np.zeros(sizes.size, np.uint8)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    objects = np.empty_like(mask)
+    for band in bands:
+        objects[band] = numbers[pairs(band)]
+    return objects, len(found) - len(kept)

@@ -95,7 +95,7 @@ class PhotoTask:
 def map_photos(
     context: Context,
     name: str,
-    make: Callable[[], Callable[[PhotoTask], None]],
+    make: Callable[[], Callable[[PhotoTask], str | None]],
     outputs: Sequence[str] = (".png",),
     executor: Executor | None = None,
     samples: Sequence[Sample] | None = None,
@@ -104,7 +104,7 @@ def map_photos(
 
     Args:
         name: the stage's name; its outputs are `NAME/ID` + each of `outputs`.
-        make: makes the function that does one photo; see `Executor`.
+        make: makes the function that does one photo, and may return a line to say; see `Executor`.
         executor: does the work; by default the run's.
         samples: the photos; by default those that masks are made for.
     """
@@ -116,7 +116,9 @@ def map_photos(
         if not all((folder / f"{sample.id}{suffix}").exists() for suffix in outputs)
     ]
     with context.progress.track(name, len(samples), len(samples) - len(tasks)) as advance:
-        for _ in (executor or context.executor).map(make, tasks):
+        for said in (executor or context.executor).map(make, tasks):
+            if said:
+                context.progress.say(said)
             advance(1)
 
 

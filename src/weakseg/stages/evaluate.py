@@ -1,7 +1,7 @@
 """Figures against ground truth."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ from weakseg.data.masks import IGNORE, read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.localize.cam import upsampled_bands
-from weakseg.metrics import ConfusionMatrix
+from weakseg.metrics import ConfusionMatrix, best_overlaps
 from weakseg.progress import Progress
-from weakseg.stages import localize
+from weakseg.refine.instances import MAX_OBJECTS
+from weakseg.stages import irn, localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import Executor
 
@@ -43,8 +44,13 @@ class MaskStage:
 
 
 def run(context: Context, stages: Sequence[MaskStage]) -> None:
-    """Write `metrics.json`: what `evaluate_run` gives for the photos that have a mask."""
+    """Write `metrics.json`: what `evaluate_run` gives for the photos that have a mask.
+
+    Where the recipe asks for instances and there are true ones, they have a row of their own.
+    """
     rows = evaluate_run(context, stages)
+    if context.recipe.irn and context.recipe.irn.instances:
+        rows += _instance_rows(context)
     if not rows:
         context.progress.say(
             "evaluate: there are no masks to compare with, so there are no figures."
@@ -77,7 +83,7 @@ def _usable_of(context: Context, held_out: bool) -> tuple[list[PhotoTask], int]:
     """Photos with ground truth that can be used, and how many have one that can't."""
     samples = context.tried_on() if held_out else context.masked_samples()
     masked = [context.task(sample) for sample in samples if sample.mask]
-    usable = _usable(masked, context.dataset.classes, context.executor, context.progress)
+    usable = _usable(masked, len(context.dataset.classes), context.executor, context.progress)
     return usable, len(masked) - len(usable)
 
 
@@ -95,7 +101,7 @@ def evaluate_folder(
         WeaksegError: no ground truth that can be used, or photos that have it and no prediction.
     """
     masked = [task for task in tasks if task.sample.mask]
-    with_truth = _usable(masked, classes, executor, progress)
+    with_truth = _usable(masked, len(classes), executor, progress)
     if not with_truth:
         raise WeaksegError(f"Split {split!r} has no masks to evaluate against.")
     missing = [task.id for task in with_truth if not (predictions / f"{task.id}.png").exists()]
@@ -119,10 +125,10 @@ def truth_fault(sample: Sample, classes: int) -> str | None:
 
 
 def _usable(
-    tasks: Sequence[PhotoTask], classes: Sequence[str], executor: Executor, progress: Progress
+    tasks: Sequence[PhotoTask], classes: int, executor: Executor, progress: Progress
 ) -> list[PhotoTask]:
     """The photos whose ground truth can be used; says what is left out."""
-    faults = list(executor.map(_Faults(len(classes)), tasks))
+    faults = list(executor.map(_Faults(classes), tasks))
     reasons = [fault for fault in faults if fault]
     if reasons:
         progress.say(f"left out: {len(reasons)} of {len(tasks)} true masks, such as: {reasons[0]}")
@@ -197,6 +203,45 @@ def _oracle_row(context: Context, tasks: Sequence[PhotoTask], left_out: int) -> 
         "crf": False,
     }
     return _row(CAM_ORACLE, context.recipe.data.split, totals[best], protocol, left_out)
+
+
+def _instance_rows(context: Context) -> list[dict[str, Any]]:
+    """The Average Best Overlap of the instances, if any photo has true ones that can be used."""
+    of_objects = [
+        context.task(replace(sample, mask=sample.objects))
+        for sample in context.masked_samples()
+        if sample.objects
+    ]
+    tasks = _usable(of_objects, MAX_OBJECTS, context.executor, context.progress)
+    if not tasks:
+        return []
+    best = []
+    with context.progress.track(f"evaluate {irn.INSTANCES}", len(tasks)) as advance:
+        make = _BestOverlaps(context.stage_folder(irn.INSTANCES))
+        for overlaps in context.executor.map(make, tasks):
+            best += overlaps.tolist()
+            advance(1)
+    return [
+        {
+            "name": irn.INSTANCES,
+            "split": context.recipe.data.split,
+            "images": len(tasks),
+            **dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy")),
+            "per_class": {},
+            "abo": float(np.mean(best)) if best else None,
+            "objects": len(best),
+            "protocol": {"masks": irn.IRN, "crf": False, "ignore": IGNORE},
+            "left_out": len(of_objects) - len(tasks),
+        }
+    ]
+
+
+@dataclass(frozen=True)
+class _BestOverlaps:
+    folder: Path
+
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.float64]]:
+        return lambda task: best_overlaps(_truth(task), read_mask(self.folder / f"{task.id}.png"))
 
 
 class ThresholdCounts(NamedTuple):
@@ -289,4 +334,6 @@ def describe_protocol(row: dict[str, Any]) -> str:
         for key in ("uncertain", "start", "masks", "tta")
         if key in protocol
     ]
+    if row.get("abo") is not None:
+        parts.append(f"ABO {100 * row['abo']:.1f} of {row['objects']} objects")
     return ", ".join(parts)

@@ -18,10 +18,10 @@ from weakseg.data.images import read_photo, shrink
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
-from weakseg.localize.cam import grid_size
 from weakseg.localize.seeds import mask_from_cam
-from weakseg.networks.irnet import relate
+from weakseg.networks.irnet import PhotoRelations, relate
 from weakseg.recipe import AUTOCAST, Irn, Precision
+from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 from weakseg.stages import localize, refine
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
@@ -34,6 +34,7 @@ LABELS = "irn-labels"
 NETWORK = "irnet"
 IRN = "irn"
 IRN_CRF = "irn+crf"
+INSTANCES = "instances"
 IRNET = "irnet.safetensors"
 MAPS = ".safetensors"
 _MEAN_OF = 100  # photos: their mean displacement is steady long before
@@ -87,14 +88,11 @@ def run(context: Context) -> None:
     """Write `irn/ID.png` and `irn/ID.safetensors`: `maps` (K, h, w), walked, with a peak of 1."""
     settings, start = _settings(context), context.stage_folder(localize.NAME)
     make = _Walker(
-        context.stage_folder(NETWORK) / IRNET,
+        _relater(context),
         _Cams(start) if settings.from_cam else _OneHot(context.stage_folder(settings.start)),
         context.stage_folder(IRN),
         settings.walk,
         settings.threshold,
-        settings.precision,
-        context.recipe.data.long_side,
-        str(context.device),
     )
     map_photos(context, IRN, make, (MAPS, ".png"), network_executor(context))
 
@@ -110,6 +108,13 @@ def run_crf(context: Context) -> None:
         context.recipe.data.long_side,
     )
     map_photos(context, IRN_CRF, make)
+
+
+def run_instances(context: Context) -> None:
+    """Write `instances/ID.png`: the objects of `irn/ID.png`, 1 to M, each of one class."""
+    folder, masks = context.stage_folder(INSTANCES), context.stage_folder(IRN)
+    make = _Splitter(_relater(context), masks, folder)
+    map_photos(context, INSTANCES, make, executor=network_executor(context))
 
 
 def _settings(context: Context) -> Irn:
@@ -212,26 +217,51 @@ class _OneHot:
 
 
 @dataclass(frozen=True)
-class _Walker:
+class _Relater:
+    """IRNet's relations of a photo."""
+
     network: Path
-    start: Callable[[PhotoTask, tuple[int, int]], NDArray[np.float32]]
-    folder: Path
-    walk: RandomWalkSettings
-    threshold: float
     precision: Precision
     long_side: int
     device: str
 
-    def __call__(self) -> Callable[[PhotoTask], None]:
+    def __call__(self) -> Callable[[PhotoTask], PhotoRelations]:
         device = torch.device(self.device)
         network = read_irnet(self.network, device)
         dtype = AUTOCAST[self.precision]
 
-        def work(task: PhotoTask) -> None:
+        def work(task: PhotoTask) -> PhotoRelations:
             photo = shrink(read_photo(task.sample.image), self.long_side)
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                boundary = relate(network, photo).boundary
-            start = self.start(task, grid_size(*photo.shape[:2]))
+                return relate(network, photo)
+
+        return work
+
+
+def _relater(context: Context) -> _Relater:
+    return _Relater(
+        context.stage_folder(NETWORK) / IRNET,
+        _settings(context).precision,
+        context.recipe.data.long_side,
+        str(context.device),
+    )
+
+
+@dataclass(frozen=True)
+class _Walker:
+    relater: _Relater
+    start: Callable[[PhotoTask, tuple[int, int]], NDArray[np.float32]]
+    folder: Path
+    walk: RandomWalkSettings
+    threshold: float
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        relations = self.relater()
+
+        def work(task: PhotoTask) -> None:
+            boundary = relations(task).boundary
+            height, width = boundary.shape
+            start = self.start(task, (height, width))
             maps = scale_to_peak(random_walk(start, boundary, self.walk))
             content = safetensors.numpy.save({"maps": maps})
             write_bytes(self.folder / f"{task.id}{MAPS}", content)
@@ -241,6 +271,27 @@ class _Walker:
                 task,
                 lambda band: mask_from_cam(band, self.threshold),
             )
+
+        return work
+
+
+@dataclass(frozen=True)
+class _Splitter:
+    relater: _Relater
+    masks: Path
+    folder: Path
+
+    def __call__(self) -> Callable[[PhotoTask], str | None]:
+        relations = self.relater()
+
+        def work(task: PhotoTask) -> str | None:
+            instances = instance_map(relations(task).displacement)
+            mask = read_mask(self.masks / f"{task.id}.png")
+            objects, left_out = split_by_instance(mask, instances)
+            write_mask(self.folder / f"{task.id}.png", objects)
+            if not left_out:
+                return None
+            return f"{task.id}: left out {left_out} objects, all but the {MAX_OBJECTS} largest"
 
         return work
 

@@ -25,13 +25,21 @@ from weakseg.stages import (
 from weakseg.stages.base import Stage
 from weakseg.stages.evaluate import MaskStage
 
-SEEDS = {"cam": "multi-scale class activation maps of the classifier, thresholded (paper A, eq. 3)"}
+SEEDS = {
+    "cam": "multi-scale class activation maps of the classifier, against a constant background",
+    "seed": "what svm starts from: the same, and 255 between two thresholds (paper A, eq. 3)",
+}
+"""Masks that `irn.start` and `segment.masks` can name, before any refinement."""
 
 REFINERS = {
-    "irn": "IRNet's class boundaries, and a random walk between them (paper B, step 2)",
-    "svm": "an SVM per image on shallow features, from confident samples (paper A)",
-    "crf": "the fully connected CRF, over any labels or scores",
+    "svm": "makes svm: an SVM per image on shallow features, from confident samples (paper A)",
+    "crf": "makes svm+crf: the fully connected CRF, over the SVM's scores",
+    "cam_crf": "makes cam+crf: the fully connected CRF, over the CAM",
+    "irn": "makes irn: IRNet's class boundaries, and a random walk between them (paper B, step 2)",
+    "irn_crf": "makes irn+crf: the fully connected CRF, over the maps that have walked",
+    "separate": "makes merged: a class from a classifier of its own joins other masks (paper B)",
 }
+"""Sections of a recipe, with the name by which `irn.start` and `segment.masks` know their masks."""
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -99,12 +107,15 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     if recipe.segment:
         found += _segment_stages(values, recipe.segment)
     masks = measured(recipe)
+    evaluated = tuple(stage.name for stage in masks)
+    if recipe.irn and recipe.irn.instances:
+        evaluated += (irn.INSTANCES,)
     splits = {key: values["data"][key] for key in ("split", "held_out")}
     found += [
         Stage(
             evaluate.NAME,
             partial(evaluate.run, stages=masks),
-            tuple(stage.name for stage in masks),
+            evaluated,
             threshold | splits,
             reads_masks=True,
             reads_held_out=True,
@@ -149,7 +160,7 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
     labelling = {
         key: settings.pop(key) for key in ("crf", "foreground_threshold", "background_threshold")
     }
-    start = settings.pop("start")
+    start, instances = settings.pop("start"), settings.pop("instances")
     learned_from, walked = start, start
     found = []
     if section.from_cam:
@@ -161,11 +172,15 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
         "precision": walking["precision"],
         "irn": settings,
     }
-    return [
-        *found,
+    found += [
         Stage(irn.NETWORK, irn.train, (learned_from, localize.NAME), training),
         Stage(irn.IRN, irn.run, (irn.NETWORK, walked), long_side | walking),
     ]
+    if instances:
+        relating = long_side | {"precision": walking["precision"]}
+        split_from = (irn.NETWORK, irn.IRN)
+        found.append(Stage(irn.INSTANCES, irn.run_instances, split_from, relating))
+    return found
 
 
 def measured(recipe: Recipe) -> tuple[MaskStage, ...]:

@@ -182,7 +182,8 @@ def _files_fingerprint(dataset: Dataset) -> str:
 
 
 def _masks_fingerprint(dataset: Dataset) -> str:
-    return _digest([stamp(s.mask) if s.mask else None for s in dataset.samples])
+    files = ((sample.mask, sample.objects) for sample in dataset.samples)
+    return _digest([[stamp(file) if file else None for file in both] for both in files])
 
 
 def _digest(*values: Any) -> str:

@@ -100,6 +100,10 @@ class Format(ABC):
         """Id -> mask, for the images that have one."""
         return list_by_stem(root / "masks", ".png")
 
+    def objects(self, root: Path) -> Mapping[str, Path]:
+        """Id -> mask of objects, each with a number of its own, for the images that have one."""
+        return {}
+
     def splits(self, root: Path) -> Mapping[str, Path]:
         """Name -> the file that lists the split."""
         return list_by_stem(root / "splits", ".txt")

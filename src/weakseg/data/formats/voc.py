@@ -58,5 +58,8 @@ class Voc(Format):
         folder = augmented if augmented.is_dir() else root / "SegmentationClass"
         return list_by_stem(folder, ".png")
 
+    def objects(self, root: Path) -> Mapping[str, Path]:
+        return list_by_stem(root / "SegmentationObject", ".png")
+
     def splits(self, root: Path) -> Mapping[str, Path]:
         return list_by_stem(root / "ImageSets" / "Segmentation", ".txt")
