@@ -141,7 +141,8 @@ class Localize(Section):
     """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
 
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`.
+    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 4 MB a photo: a
+    photo goes to its mask in one step, and that mask is all that a run has of it.
     """
 
     scales: Scales
@@ -149,6 +150,7 @@ class Localize(Section):
     feature_scales: Scales
     precision: Precision = "32-true"
     every: Annotated[int, Field(ge=1)] = 1
+    keep: bool = True
 
     @model_validator(mode="after")
     def _subset(self) -> "Localize":
@@ -284,6 +286,10 @@ class Recipe(Section):
             raise ValueError("irn_crf refines what irn makes; add irn")
         if self.separate and not self.cam_crf:
             raise ValueError("separate needs the section cam_crf")
+        if not self.localize.keep and (self.irn or self.separate):
+            raise ValueError("irn and separate need CAMs that are kept; leave localize.keep true")
+        if not self.localize.keep and not (self.svm or self.cam_crf):
+            raise ValueError("without localize.keep a mask is made by svm or cam_crf; add one")
         made = self.mask_stages
         before_irn = tuple(name for name in made if name not in ("irn", "irn+crf", "merged"))
         for key, name, known in (
@@ -297,7 +303,12 @@ class Recipe(Section):
 
     @property
     def mask_stages(self) -> tuple[str, ...]:
-        """Names of the stages that make a mask of every photo of the split."""
+        """Names of the stages that make a mask of every photo of the split.
+
+        Where CAMs are not kept, that is one: the SVM's, through the CRF if there is one.
+        """
+        if not self.localize.keep:
+            return ("svm+crf" if self.crf else "svm" if self.svm else "cam+crf",)
         made = {
             "cam": True,
             "seed": self.svm,

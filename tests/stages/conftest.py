@@ -17,6 +17,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the tiny recipe; to be copied before it is changed."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    runner.run(tiny_recipe(), photos, out, InProcessExecutor(), Lines(), torch.device("cpu"))
+    return out
+
+
 @pytest.fixture
 def start() -> Start:
     def run(

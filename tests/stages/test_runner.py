@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tiny import Lines, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
-from weakseg.stages import classify, evaluate, localize, runner
+from weakseg.stages import classify, evaluate, localize
 from weakseg.stages.base import PhotoTask
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor
 
@@ -20,13 +19,6 @@ STAGES = [
     "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "evaluate",
     "panels",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run") / "out"
-    runner.run(tiny_recipe(), photos, out, InProcessExecutor(), Lines(), torch.device("cpu"))
-    return out
 
 
 @pytest.fixture

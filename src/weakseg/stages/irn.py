@@ -301,6 +301,9 @@ class _WalkedScores:
     folder: Path
     threshold: float
 
-    def __call__(self, task: PhotoTask) -> NDArray[np.float32]:
-        maps = safetensors.numpy.load_file(self.folder / f"{task.id}{MAPS}")["maps"]
-        return refine.against_background(maps, self.threshold)
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
+        def work(task: PhotoTask) -> NDArray[np.float32]:
+            maps = safetensors.numpy.load_file(self.folder / f"{task.id}{MAPS}")["maps"]
+            return refine.against_background(maps, self.threshold)
+
+        return work

@@ -24,17 +24,29 @@ CAM = "cam"
 SEED = "seed"
 SUFFIX = ".safetensors"
 
+Localizations = Callable[[], Callable[[PhotoTask], Localization]]
+"""Makes, in a worker, what gives a photo's CAM and features: from the network or from a file."""
+
 
 def run(context: Context) -> None:
     """Write `localize/ID.safetensors`: `cam` (K, h, w), `features` (D, h, w), `confidence` (K)."""
-    make = _Localizer(
+    make = _LocalizationWriter(by_network(context), context.stage_folder(NAME))
+    map_photos(context, NAME, make, (SUFFIX,), network_executor(context))
+
+
+def by_network(context: Context) -> Localizations:
+    """What the run's classifier finds in a photo."""
+    return _Localizer(
         context.stage_folder(classify.NAME) / classify.CLASSIFIER,
         context.recipe.localize,
         context.recipe.data.long_side,
-        context.stage_folder(NAME),
         str(context.device),
     )
-    map_photos(context, NAME, make, (SUFFIX,), network_executor(context))
+
+
+def from_files(context: Context) -> Localizations:
+    """What the stage has written of a photo."""
+    return _StoredLocalizations(context.stage_folder(NAME))
 
 
 def run_cam(context: Context) -> None:
@@ -94,18 +106,17 @@ class _Localizer:
     classifier: Path
     settings: Localize
     long_side: int
-    folder: Path
     device: str
 
-    def __call__(self) -> Callable[[PhotoTask], None]:
+    def __call__(self) -> Callable[[PhotoTask], Localization]:
         device = torch.device(self.device)
         network = read_classifier(self.classifier, device)
         precision = AUTOCAST[self.settings.precision]
 
-        def work(task: PhotoTask) -> None:
+        def work(task: PhotoTask) -> Localization:
             photo = shrink(read_photo(task.sample.image), self.long_side)
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                found = localize(
+                return localize(
                     network,
                     photo,
                     [class_id - 1 for class_id in task.class_ids],
@@ -113,7 +124,28 @@ class _Localizer:
                     self.settings.feature_stages,
                     self.settings.feature_scales,
                 )
-            content = safetensors.numpy.save(found._asdict())
+
+        return work
+
+
+@dataclass(frozen=True)
+class _StoredLocalizations:
+    folder: Path
+
+    def __call__(self) -> Callable[[PhotoTask], Localization]:
+        return lambda task: read_localization(self.folder, task.id)
+
+
+@dataclass(frozen=True)
+class _LocalizationWriter:
+    localizations: Localizations
+    folder: Path
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        localization = self.localizations()
+
+        def work(task: PhotoTask) -> None:
+            content = safetensors.numpy.save(localization(task)._asdict())
             write_bytes(self.folder / f"{task.id}{SUFFIX}", content)
 
         return work

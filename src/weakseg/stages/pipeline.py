@@ -46,8 +46,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages that a recipe's sections ask for."""
     values: dict[str, Any] = TypeAdapter(Recipe).dump_python(recipe, mode="json")
     seed = {"seed": values["seed"]}
-    threshold = {"cam_threshold": values["evaluate"]["cam_threshold"]}
-    long_side = {"data.long_side": values["data"]["long_side"]}
+    threshold, long_side = _cam_threshold(values), _long_side(values)
     classifier = _backbone(recipe.backbone) | {"head": values["classify"]["head"]}
     found = [Stage(inspect.NAME, inspect.run, reads_held_out=True, then=inspect.readable)]
     training = seed | classifier | {"classify": values["classify"]}
@@ -71,26 +70,13 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         if action != "list":
             training |= {"action": action}
             learned_from += (screen.NAME,)
+    keep = values["localize"].pop("keep")
     localizing = long_side | {"localize": values["localize"]}
-    found += [
-        Stage(classify.NAME, classify.train, learned_from, training),
-        Stage(localize.NAME, localize.run, (classify.NAME,), localizing),
-        Stage(localize.CAM, localize.run_cam, (localize.NAME,), threshold),
-    ]
-    if recipe.svm:
-        thresholds = {
-            key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
-        }
-        found += [
-            Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
-            Stage(refine.SVM, refine.run_svm, (localize.NAME,), seed | {"svm": values["svm"]}),
-        ]
-    if recipe.crf:
-        settings = long_side | {"crf": values["crf"]}
-        found.append(Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), settings))
-    cam_crf = long_side | threshold | {"cam_crf": values["cam_crf"]}
-    if recipe.cam_crf:
-        found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, (localize.NAME,), cam_crf))
+    found.append(Stage(classify.NAME, classify.train, learned_from, training))
+    if keep:
+        found += _refining_stages(recipe, values, localizing)
+    else:
+        found.append(_one_step(recipe, values, localizing))
     if recipe.irn:
         found += _irn_stages(values, recipe.irn)
     if recipe.irn_crf:
@@ -98,7 +84,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         found.append(Stage(irn.IRN_CRF, irn.run_crf, (irn.IRN,), settings))
     if recipe.separate:
         of_class = {"class_name": recipe.separate.class_name}
-        settings = training | localizing | cam_crf | of_class
+        settings = training | localizing | _cam_crf(values) | of_class
         merged_from = (separate.NAME, recipe.separate.masks)
         found += [
             Stage(separate.NAME, separate.run, learned_from, settings),
@@ -133,8 +119,57 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+def _refining_stages(
+    recipe: Recipe, values: dict[str, Any], localizing: dict[str, Any]
+) -> list[Stage]:
+    """CAMs, and what the SVM and the CRF make of them, each in files of its own."""
+    found = [
+        Stage(localize.NAME, localize.run, (classify.NAME,), localizing),
+        Stage(localize.CAM, localize.run_cam, (localize.NAME,), _cam_threshold(values)),
+    ]
+    if recipe.svm:
+        thresholds = {
+            key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
+        }
+        found += [
+            Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
+            Stage(refine.SVM, refine.run_svm, (localize.NAME,), _svm(values)),
+        ]
+    if recipe.crf:
+        settings = _long_side(values) | {"crf": values["crf"]}
+        found.append(Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), settings))
+    if recipe.cam_crf:
+        needs = (localize.NAME,)
+        found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, needs, _cam_crf(values)))
+    return found
+
+
+def _one_step(recipe: Recipe, values: dict[str, Any], localizing: dict[str, Any]) -> Stage:
+    """The last of these masks, from photos, with no files in between."""
+    (name,) = recipe.mask_stages
+    refining = _svm(values) | {"crf": values["crf"]} if recipe.svm else _cam_crf(values)
+    run = partial(refine.run_from_photos, name=name)
+    return Stage(name, run, (classify.NAME,), localizing | refining)
+
+
+def _long_side(values: dict[str, Any]) -> dict[str, Any]:
+    return {"data.long_side": values["data"]["long_side"]}
+
+
+def _cam_threshold(values: dict[str, Any]) -> dict[str, Any]:
+    return {"cam_threshold": values["evaluate"]["cam_threshold"]}
+
+
+def _svm(values: dict[str, Any]) -> dict[str, Any]:
+    return {"seed": values["seed"], "svm": values["svm"]}
+
+
+def _cam_crf(values: dict[str, Any]) -> dict[str, Any]:
+    return _long_side(values) | _cam_threshold(values) | {"cam_crf": values["cam_crf"]}
+
+
 def _segment_stages(values: dict[str, Any], section: Segment) -> list[Stage]:
-    long_side = {"data.long_side": values["data"]["long_side"]}
+    long_side = _long_side(values)
     settings = dict(values["segment"]) | _backbone(section.backbone)
     taught_by = (settings.pop("masks"),)
     scales = {"tta_scales": settings.pop("tta_scales")}
@@ -154,7 +189,7 @@ def _backbone(section: BackboneSection) -> dict[str, Any]:
 
 
 def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
-    long_side = {"data.long_side": values["data"]["long_side"]}
+    long_side = _long_side(values)
     settings = dict(values["irn"]) | _backbone(section.backbone)
     walking = {key: settings.pop(key) for key in ("walk", "threshold", "precision")}
     labelling = {
@@ -211,4 +246,5 @@ def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
         found.append(MaskStage(segment.SEGMENT, network, held_out=True))
         tta = {**network, "tta": f"flip x {scales}"}
         found.append(MaskStage(segment.TTA, tta, held_out=True))
-    return tuple(found)
+    made = recipe.mask_stages
+    return tuple(stage for stage in found if stage.held_out or stage.name in made)

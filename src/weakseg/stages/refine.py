@@ -24,47 +24,59 @@ SVM_CRF = "svm+crf"
 CAM_CRF = "cam+crf"
 SCORES = ".safetensors"
 
-Scores = Callable[[PhotoTask], NDArray[np.float32]]
-"""Reads a photo's scores (K+1, h, w), row 0 the background."""
+Scores = Callable[[], Callable[[PhotoTask], NDArray[np.float32]]]
+"""Makes, in a worker, what gives a photo's scores (K+1, h, w), row 0 the background."""
 
 
 def run_svm(context: Context) -> None:
     """Write `svm/ID.png` and `svm/ID.safetensors`: `scores` (K+1, h, w) on the grid."""
-    settings = context.recipe.svm
-    assert settings is not None
-    make = _SvmRefiner(
-        context.stage_folder(localize.NAME),
-        context.stage_folder(SVM),
-        settings,
-        context.recipe.seed,
+    make = _ScoresWriter(
+        _svm_scores(context, localize.from_files(context)), context.stage_folder(SVM)
     )
     map_photos(context, SVM, make, (SCORES, ".png"))
 
 
 def run_svm_crf(context: Context) -> None:
     """Write `svm+crf/ID.png`."""
-    settings = context.recipe.crf
-    assert settings is not None
-    make = CrfRefiner(
-        _SvmScores(context.stage_folder(SVM)),
-        context.stage_folder(SVM_CRF),
-        settings,
-        context.recipe.data.long_side,
-    )
-    map_photos(context, SVM_CRF, make)
+    scores = _StoredScores(context.stage_folder(SVM))
+    _refine_by_crf(context, SVM_CRF, scores, context.recipe.crf)
 
 
 def run_cam_crf(context: Context) -> None:
     """Write `cam+crf/ID.png`: the CRF over the CAM and its constant background."""
-    settings = context.recipe.cam_crf
+    scores = _cam_scores(context, localize.from_files(context))
+    _refine_by_crf(context, CAM_CRF, scores, context.recipe.cam_crf)
+
+
+def run_from_photos(context: Context, name: str) -> None:
+    """Write `NAME/ID.png` of `svm`, `svm+crf` or `cam+crf`, and nothing in between.
+
+    A photo goes from the classifier to its mask in one worker. The masks are those that the stages
+    make one after the other, byte for byte, since files hold what is passed on here.
+    """
+    found = localize.by_network(context)
+    if name == SVM:
+        make = _HighestWriter(_svm_scores(context, found), context.stage_folder(SVM))
+        map_photos(context, SVM, make)
+    elif name == SVM_CRF:
+        _refine_by_crf(context, SVM_CRF, _svm_scores(context, found), context.recipe.crf)
+    else:
+        _refine_by_crf(context, CAM_CRF, _cam_scores(context, found), context.recipe.cam_crf)
+
+
+def _refine_by_crf(context: Context, name: str, scores: Scores, settings: Crf | None) -> None:
     assert settings is not None
-    make = CrfRefiner(
-        _CamScores(context.stage_folder(localize.NAME), context.recipe.evaluate.cam_threshold),
-        context.stage_folder(CAM_CRF),
-        settings,
-        context.recipe.data.long_side,
-    )
-    map_photos(context, CAM_CRF, make)
+    folder = context.stage_folder(name)
+    map_photos(context, name, CrfRefiner(scores, folder, settings, context.recipe.data.long_side))
+
+
+def _svm_scores(context: Context, localizations: localize.Localizations) -> Scores:
+    assert context.recipe.svm is not None
+    return _SvmScores(localizations, context.recipe.svm, context.recipe.seed)
+
+
+def _cam_scores(context: Context, localizations: localize.Localizations) -> Scores:
+    return _CamScores(localizations, context.recipe.evaluate.cam_threshold)
 
 
 def write_highest(path: Path, scores: NDArray[np.float32], task: PhotoTask) -> None:
@@ -84,47 +96,71 @@ def _highest(scores: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 @dataclass(frozen=True)
-class _SvmRefiner:
-    source: Path
-    folder: Path
+class _SvmScores:
+    localizations: localize.Localizations
     settings: SVMSettings
     seed: int
 
-    def __call__(self) -> Callable[[PhotoTask], None]:
-        def work(task: PhotoTask) -> None:
-            cam, features, _ = localize.read_localization(self.source, task.id)
-            refined = refine_with_svm(
-                zscore(features.astype(np.float32)),
-                cam,
-                self.settings,
-                image_rng(self.seed, task.id),
-            )
-            content = safetensors.numpy.save({"scores": refined.scores})
-            write_bytes(self.folder / f"{task.id}{SCORES}", content)
-            write_highest(self.folder / f"{task.id}.png", refined.scores, task)
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
+        localization = self.localizations()
+
+        def work(task: PhotoTask) -> NDArray[np.float32]:
+            cam, features, _ = localization(task)
+            normalized = zscore(features.astype(np.float32))
+            rng = image_rng(self.seed, task.id)
+            return refine_with_svm(normalized, cam, self.settings, rng).scores
 
         return work
 
 
 @dataclass(frozen=True)
-class _SvmScores:
+class _StoredScores:
     folder: Path
 
-    def __call__(self, task: PhotoTask) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = safetensors.numpy.load_file(
-            self.folder / f"{task.id}{SCORES}"
-        )["scores"]
-        return scores
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
+        def work(task: PhotoTask) -> NDArray[np.float32]:
+            stored = safetensors.numpy.load_file(self.folder / f"{task.id}{SCORES}")
+            scores: NDArray[np.float32] = stored["scores"]
+            return scores
+
+        return work
 
 
 @dataclass(frozen=True)
 class _CamScores:
-    folder: Path
+    localizations: localize.Localizations
     threshold: float
 
-    def __call__(self, task: PhotoTask) -> NDArray[np.float32]:
-        cam = localize.read_localization(self.folder, task.id).cam
-        return against_background(cam, self.threshold)
+    def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
+        localization = self.localizations()
+        return lambda task: against_background(localization(task).cam, self.threshold)
+
+
+@dataclass(frozen=True)
+class _HighestWriter:
+    scores: Scores
+    folder: Path
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        scores = self.scores()
+        return lambda task: write_highest(self.folder / f"{task.id}.png", scores(task), task)
+
+
+@dataclass(frozen=True)
+class _ScoresWriter:
+    scores: Scores
+    folder: Path
+
+    def __call__(self) -> Callable[[PhotoTask], None]:
+        scores = self.scores()
+
+        def work(task: PhotoTask) -> None:
+            found = scores(task)
+            content = safetensors.numpy.save({"scores": found})
+            write_bytes(self.folder / f"{task.id}{SCORES}", content)
+            write_highest(self.folder / f"{task.id}.png", found, task)
+
+        return work
 
 
 @dataclass(frozen=True)
@@ -135,9 +171,11 @@ class CrfRefiner:
     long_side: int
 
     def __call__(self) -> Callable[[PhotoTask], None]:
+        scores = self.scores()
+
         def work(task: PhotoTask) -> None:
             photo = shrink(read_photo(task.sample.image), self.long_side)
-            probabilities = crf_probabilities(photo, self.scores(task), self.settings, task)
+            probabilities = crf_probabilities(photo, scores(task), self.settings, task)
             write_highest(self.folder / f"{task.id}.png", probabilities, task)
 
         return work
