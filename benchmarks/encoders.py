@@ -2,11 +2,11 @@
 
     python benchmarks/encoders.py --data ../shared/data/VOC2012 --out runs/encoders
 
-As in the paper, nothing learns the tags of `person`, nor photos of nothing else; but for one row,
-in which its CAM, of a binary classifier, joins the masks that the network learns. All figures are
-means over the same classes of the photos held out: `person` counts in every row, with an IoU of 0
-where it is never found. All rows run in one folder, so that each redoes only the stages that its
-change touches.
+As in the paper the tags of `person` are removed, and with them photos of nothing else. In the rows
+with its own classifier the CAM of a binary one, on the same photos, joins the masks that the
+network learns. All figures are means over the same classes of the photos held out: `person` counts in every
+row, with an IoU of 0 where it is never found. All rows run in one folder, so that each redoes only
+the stages that its change touches.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
     python benchmarks/steps.py --data ../shared/data/VOC2012 --run runs/three_step
 
-CAMs and what refines them need the photos' tags, which the run never read of this split. Masks and
-panels go to RUN/steps.
+CAMs and what refines them need the photos' tags, which the run never read of this split; those of
+classes that the run dropped are dropped here as well. A class with a classifier of its own joins
+none of the masks. Masks and panels go to RUN/steps.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from weakseg.data.balance import drop_classes
 from weakseg.data.dataset import load_dataset
 from weakseg.files import write_json
 from weakseg.progress import progress_for
@@ -43,8 +45,8 @@ def main() -> None:
         if source.exists():
             (folder / name).symlink_to(source)
     data = recipe.data.model_copy(update={"split": recipe.data.held_out, "held_out": None})
-    recipe = recipe.model_copy(update={"data": data})
-    dataset = load_dataset(arguments.data, data.split)
+    recipe = recipe.model_copy(update={"data": data, "separate": None})
+    dataset = drop_classes(load_dataset(arguments.data, data.split), data.drop_classes)
     measured = pipeline.measured(recipe)
     made_here = {localize.NAME, *recipe.mask_stages}
     with LocalExecutor() as executor:
