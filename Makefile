@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench voc clean
 
 demo: data/demo
 	$(BIN)/weakseg run demo --data data/demo --out runs/demo
@@ -19,6 +19,21 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: voc $(VENV)/bench
+	$(BIN)/python benchmarks/crf.py --data "$(DATA)"
+	$(BIN)/python benchmarks/svm.py --data "$(DATA)"
+	$(BIN)/python benchmarks/cam.py --data "$(DATA)"
+	$(BIN)/python benchmarks/random_walk.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/curves.py --out docs/curves.png
+
+voc:
+	@test -d "$(DATA)/JPEGImages" || { echo "make bench needs photos: make bench DATA=path/to/VOC2012" >&2; exit 2; }
+
+$(VENV)/bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	@touch $@
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "weakseg needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'

@@ -1,38 +1,50 @@
-"""Our dense CRF against pydensecrf2: agreement, CPU time and memory on real photos.
+"""Our dense CRF against pydensecrf2 on real photos: agreement, time and memory.
 
     pip install weakseg[bench]
-    python benchmarks/crf.py --data VOC2012 --images 50
+    python benchmarks/crf.py --data VOC2012 --images 50 --timed 10
 
-Both run in one process, in turn, on the same photos and unaries, on one thread. The unaries come
-from smooth random fields, seeded, so that every photo can be run with any number of classes. For
-each settings row the argmax of both must agree on 99.5 % of the pixels before anything is timed.
-CPU seconds are for all the photos; peak memory is what one call adds to a fresh process (read from
-/proc, so Linux only).
+The unaries come from smooth random fields, seeded, so that every photo can be run with any number
+of classes. For each row of settings and number of classes:
+
+1. Both label all photos; 99.5 % of the labels must be equal before anything is timed.
+2. The first of them over all cores, wall time: ours by the executor that a run has, the peer by as
+   many processes of one thread. The processes are there already; each reads the photo and makes
+   the unary, and gives back the labels.
+3. The same, one after the other on one thread, CPU time of nothing but the CRF, both in turn in one
+   process; with it, what one call adds to the memory of a fresh process.
 """
 
 import argparse
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from side_by_side import Row, added_mib, record, some_photos
+from weakseg.data.images import read_photo
 from weakseg.refine.crf import (
     CRFSettings,
     dense_crf,
     unary_from_labels,
     unary_from_probabilities,
 )
+from weakseg.stages.executor import LocalExecutor, available_cores
 
 try:
     from pydensecrf import densecrf
 except ImportError:
-    sys.exit("pydensecrf2 is missing; install it with: pip install weakseg[bench]")
+    sys.exit("pydensecrf2 is missing; on Python 3.11 or 3.12: pip install weakseg[bench]")
 
-ROWS = {
+PEER = "pydensecrf2"
+SETTINGS = {
     "labels": CRFSettings(3, 3, 50, 5, 10),
     "probabilities": CRFSettings(3, 3, 80, 13, 10),
     "network": CRFSettings(1, 3, 67, 3, 4),
@@ -41,6 +53,8 @@ CLASSES = (2, 4, 8, 21)
 REQUIRED_AGREEMENT = 0.995
 
 Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Crf = Callable[[NDArray[np.uint8], Floats, CRFSettings], Floats]
 
 
 def peer_crf(image: NDArray[np.uint8], unary: Floats, settings: CRFSettings) -> Floats:
@@ -64,15 +78,41 @@ def peer_crf(image: NDArray[np.uint8], unary: Floats, settings: CRFSettings) -> 
     return np.array(model.inference(settings.iterations)).reshape(unary.shape)
 
 
-IMPLEMENTATIONS = {"weakseg": dense_crf, "pydensecrf2": peer_crf}
+IMPLEMENTATIONS: tuple[Crf, Crf] = (dense_crf, peer_crf)
 
 
-def read_photo(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as opened:
-        return np.array(opened.convert("RGB"))
+@dataclass(frozen=True)
+class Problem:
+    """A photo with a unary; `seed` draws it."""
+
+    path: Path
+    seed: int
+    settings: str
+    classes: int
+
+    def arrays(self) -> tuple[NDArray[np.uint8], Floats]:
+        image = read_photo(self.path)
+        return image, make_unary(self.settings, self.classes, *image.shape[:2], self.seed)
 
 
-def make_unary(row: str, n: int, height: int, width: int, seed: int) -> Floats:
+@dataclass(frozen=True)
+class Labelling:
+    """What a worker does with a problem."""
+
+    crf: Crf
+
+    def __call__(self) -> Callable[[Problem], Labels]:
+        return self.label
+
+    def label(self, problem: Problem) -> Labels:
+        marginals = self.crf(*problem.arrays(), SETTINGS[problem.settings])
+        return marginals.argmax(axis=0).astype(np.uint8)
+
+
+LabelAll = Callable[[Sequence[Problem]], Iterator[Labels]]
+
+
+def make_unary(settings: str, n: int, height: int, width: int, seed: int) -> Floats:
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, 2, (n, height // 40 + 2, width // 40 + 2)).astype(np.float32)
     scores = np.stack(
@@ -81,86 +121,99 @@ def make_unary(row: str, n: int, height: int, width: int, seed: int) -> Floats:
             for field in coarse
         ]
     )
-    if row == "labels":
+    if settings == "labels":
         return unary_from_labels(scores.argmax(axis=0), n)
     numerator = np.exp(scores - scores.max(axis=0))
     return unary_from_probabilities(numerator / numerator.sum(axis=0))
 
 
-def agreement(photos: list[Path], row: str, n: int) -> float:
+@contextmanager
+def folder_runs() -> Iterator[tuple[LabelAll, LabelAll]]:
+    """Ours and the peer's way of labelling many photos on all cores."""
+    spawn = multiprocessing.get_context("spawn")
+    with LocalExecutor() as executor, spawn.Pool(available_cores()) as pool:
+        yield (
+            partial(executor.map, Labelling(dense_crf)),
+            partial(pool.imap, Labelling(peer_crf).label),
+        )
+
+
+def agreement(problems: Sequence[Problem], ours: LabelAll, peers: LabelAll) -> float:
     same = total = 0
-    for seed, path in enumerate(photos):
-        image = read_photo(path)
-        unary = make_unary(row, n, *image.shape[:2], seed)
-        ours, peers = (crf(image, unary, ROWS[row]) for crf in IMPLEMENTATIONS.values())
-        same += int((ours.argmax(axis=0) == peers.argmax(axis=0)).sum())
-        total += unary[0].size
+    for our_labels, peer_labels in zip(ours(problems), peers(problems), strict=True):
+        same += int((our_labels == peer_labels).sum())
+        total += our_labels.size
     return same / total
 
 
-def cpu_seconds(photos: list[Path], row: str, n: int) -> dict[str, float]:
+def wall_seconds(label_all: LabelAll, problems: Sequence[Problem]) -> float:
+    start = time.perf_counter()
+    for _ in label_all(problems):
+        pass
+    return time.perf_counter() - start
+
+
+def cpu_seconds(problems: Sequence[Problem]) -> tuple[float, float]:
     seconds = dict.fromkeys(IMPLEMENTATIONS, 0.0)
-    for seed, path in enumerate(photos):
-        image = read_photo(path)
-        unary = make_unary(row, n, *image.shape[:2], seed)
-        for name in sorted(IMPLEMENTATIONS, reverse=seed % 2 == 1):
+    dense_crf(*problems[0].arrays(), SETTINGS[problems[0].settings])  # compiles
+    for index, problem in enumerate(problems):
+        image, unary = problem.arrays()
+        for crf in IMPLEMENTATIONS[:: -1 if index % 2 else 1]:
             start = time.process_time()
-            IMPLEMENTATIONS[name](image, unary, ROWS[row])
-            seconds[name] += time.process_time() - start
-    return seconds
+            crf(image, unary, SETTINGS[problem.settings])
+            seconds[crf] += time.process_time() - start
+    return seconds[dense_crf], seconds[peer_crf]
 
 
-def peak_memory() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
-
-
-def added_memory(name: str, path: Path, row: str, n: int) -> int:
-    """Peak resident memory in KiB that one call adds, run in a process of its own."""
-    image = read_photo(path)
-    unary = make_unary(row, n, *image.shape[:2], 0)
+def call_mib(crf: Crf, problem: Problem) -> float:
+    image, unary = problem.arrays()
     crop = np.ascontiguousarray(image[:4, :4]), np.ascontiguousarray(unary[:, :4, :4])
-    IMPLEMENTATIONS[name](*crop, ROWS[row])
-    before = peak_memory()
-    IMPLEMENTATIONS[name](image, unary, ROWS[row])
-    return peak_memory() - before
+    settings = SETTINGS[problem.settings]
+    return added_mib(partial(crf, *crop, settings), partial(crf, image, unary, settings))
+
+
+def compare(
+    problems: Sequence[Problem], timed: int, ours: LabelAll, peers: LabelAll
+) -> tuple[Row, Row]:
+    """The rows of some settings and number of classes, or an exit where the labels differ."""
+    same = agreement(problems, ours, peers)
+    measure = f"share of equal labels, {len(problems)} photos"
+    problems = problems[:timed]
+    case = f"{problems[0].settings}, {problems[0].classes} classes, {len(problems)} photos"
+    if same < REQUIRED_AGREEMENT:
+        sys.exit(f"{case}: only {same:.2%} of the labels are equal; nothing timed")
+    row = partial(Row, "crf", peer=PEER, agreement=same, measure=measure)
+    folder = wall_seconds(ours, problems), wall_seconds(peers, problems)
+    one_by_one = cpu_seconds(problems)
+    memory = [call_mib(crf, problems[0]) for crf in IMPLEMENTATIONS]
+    return (
+        row(
+            f"{case}, 1 thread, CPU s",
+            seconds=one_by_one[0],
+            peer_seconds=one_by_one[1],
+            peak_mib=memory[0],
+            peer_peak_mib=memory[1],
+        ),
+        row(
+            f"{case}, {available_cores()} processes, wall s",
+            seconds=folder[0],
+            peer_seconds=folder[1],
+        ),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="VOC devkit folder")
-    parser.add_argument("--images", type=int, default=50, help="number of photos")
+    parser.add_argument("--images", type=int, default=10, help="photos to agree on")
+    parser.add_argument("--timed", type=int, default=10, help="how many of them are timed")
     arguments = parser.parse_args()
-    found = sorted((arguments.data / "JPEGImages").glob("*.jpg"))
-    if not 1 <= arguments.images <= len(found):
-        parser.error(
-            f"--images is {arguments.images}; {arguments.data / 'JPEGImages'} has {len(found)}"
-        )
-    photos = found[:: len(found) // arguments.images][: arguments.images]
-    fresh = multiprocessing.get_context("spawn")
-
-    print(f"{len(photos)} photos, CPU seconds for all of them, peak MiB for the first")
-    print(
-        f"{'settings':14}{'classes':>8}{'agreement':>11}{'weakseg':>10}{'pydensecrf2':>13}"
-        f"{'ratio':>7}{'weakseg':>10}{'pydensecrf2':>13}"
-    )
-    for row in ROWS:
-        for n in CLASSES:
-            same = agreement(photos, row, n)
-            if same < REQUIRED_AGREEMENT:
-                sys.exit(f"{row}, {n} classes: only {same:.2%} of the pixels agree; nothing timed")
-            seconds = cpu_seconds(photos, row, n)
-            memory = {}
-            for name in IMPLEMENTATIONS:
-                with fresh.Pool(1) as pool:
-                    memory[name] = pool.apply(added_memory, (name, photos[0], row, n)) / 1024
-            ratio = seconds["pydensecrf2"] / seconds["weakseg"]
-            print(
-                f"{row:14}{n:8}{same:11.3%}{seconds['weakseg']:10.2f}"
-                f"{seconds['pydensecrf2']:13.2f}{ratio:7.2f}"
-                f"{memory['weakseg']:10.0f}{memory['pydensecrf2']:13.0f}",
-                flush=True,
-            )
+    photos = some_photos(arguments.data, arguments.images)
+    with folder_runs() as (ours, peers):
+        for settings in SETTINGS:
+            for n in CLASSES:
+                problems = [Problem(path, seed, settings, n) for seed, path in enumerate(photos)]
+                record(compare(problems, arguments.timed, ours, peers))
 
 
 if __name__ == "__main__":

@@ -1,37 +1,43 @@
-"""Our random walk against powers of the transition matrix, sparse and dense: time and agreement.
+"""Our random walk against powers of the transition matrix, sparse and dense.
 
     python benchmarks/random_walk.py
 
 The peers are 256 products with scipy's sparse matrix, and, as in IRN's reference code, eight
-squarings of the dense matrix (torch). All run in one process on one thread, in turn, on the same
-seeded maps; a peer's time includes the making of its matrix. Before anything is timed the results
-must agree within 1e-3.
+squarings of the dense matrix (torch); a peer's time includes the making of its matrix. First all
+three must give what a dense float64 matrix gives on a small grid. Then each runs in a fresh process
+on one thread on the same seeded maps, where its CPU time (the best of three; the dense peer, which
+takes minutes, runs once) and what it adds to the process's memory are taken. The results must be
+equal to 1e-4 before a row is kept.
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from threadpoolctl import threadpool_limits
 
+from side_by_side import Measured, Row, measure, record
 from weakseg.refine.affinity import affinities, pair_directions, pair_ends
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk
 
+SMALL = (20, 30)
 SIZES = ((47, 63), (94, 125), (256, 256), (512, 512))
+DENSE_CELLS = 94 * 125
+CLASSES = 3
+REPEATS = 3
 SETTINGS = RandomWalkSettings()
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 Floats = NDArray[np.float32]
 Walk = Callable[[Floats, Floats], Floats]
 
 
-def example(height: int, width: int, classes: int) -> tuple[Floats, Floats]:
+def example(height: int, width: int, classes: int = CLASSES) -> tuple[Floats, Floats]:
     """Smooth maps, and boundaries along the zeros of a smooth field."""
     rng = np.random.default_rng(0)
     field = ndimage.gaussian_filter(rng.normal(size=(height, width)), 3)
@@ -79,37 +85,47 @@ def dense(cam: Floats, boundary: Floats) -> Floats:
     return (matrix @ start.T).T.reshape(cam.shape).numpy()
 
 
-def seconds(walk: Walk, cam: Floats, boundary: Floats, repeats: int) -> float:
-    """The best of some runs."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        walk(cam, boundary)
-        times.append(time.perf_counter() - start)
-    return min(times)
+PEERS: dict[str, Walk] = {"scipy sparse, 256 products": sparse, "torch dense, 8 squarings": dense}
+
+
+def check_small() -> None:
+    """Exit unless all walks give what a power of the float64 matrix gives."""
+    cam, boundary = example(*SMALL)
+    matrix = transitions(boundary).toarray().astype(float)
+    matrix /= matrix.sum(axis=1, keepdims=True)  # in float32 rows add up to 1 to seven digits only
+    power = np.linalg.matrix_power(matrix, SETTINGS.steps)
+    expected = ((cam * (1 - boundary)).reshape(CLASSES, -1) @ power.T).reshape(cam.shape)
+    for walk in (ours, *PEERS.values()):
+        difference = float(np.abs(walk(cam, boundary) - expected).max())
+        print(f"{walk.__name__}: {difference:.2g} from the float64 matrix, {SMALL[0]}x{SMALL[1]}")
+        if difference > TOLERANCE:
+            sys.exit("That is too much; nothing timed")
+
+
+def measure_walk(walk: Walk, size: tuple[int, int], repeats: int = REPEATS) -> Measured:
+    return measure(partial(walk, *example(*SMALL)), partial(walk, *example(*size)), repeats)
+
+
+def compare(name: str, size: tuple[int, int], own: Measured) -> Row:
+    """Ours and a peer's on one grid, or an exit where they differ."""
+    peer = measure_walk(PEERS[name], size, 1 if PEERS[name] is dense else REPEATS)
+    difference = float(np.abs(peer.result - own.result).max())
+    if difference > TOLERANCE:
+        sys.exit(f"{name} differs by {difference} on {size[0]}x{size[1]}; no row is kept")
+    case = f"{size[0]}x{size[1]} cells, {CLASSES} classes, 256 steps, 1 thread, CPU s"
+    figures = own.seconds, peer.seconds, own.mib, peer.mib
+    return Row("random walk", case, name, difference, "largest difference", *figures)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--classes", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--dense-cells", type=int, default=3000, help="largest grid for the dense matrix"
-    )
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"{'cells':>12}{'weakseg':>12}{'sparse':>12}{'dense':>12}   seconds")
-    with threadpool_limits(1):
-        for height, width in SIZES:
-            cam, boundary = example(height, width, arguments.classes)
-            walks = [ours, sparse, *([dense] if boundary.size <= arguments.dense_cells else [])]
-            expected = ours(cam, boundary)
-            for walk in walks[1:]:
-                difference = float(np.abs(walk(cam, boundary) - expected).max())
-                if difference > TOLERANCE:
-                    sys.exit(f"{walk.__name__} differs by {difference}; nothing timed")
-            times = [seconds(walk, cam, boundary, arguments.repeats) for walk in walks]
-            print(f"{height:7} x{width:4}" + "".join(f"{value:12.4f}" for value in times))
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    check_small()
+    for size in SIZES:
+        own = measure_walk(ours, size)
+        fitting = [
+            n for n, w in PEERS.items() if w is not dense or size[0] * size[1] <= DENSE_CELLS
+        ]
+        record([compare(name, size, own) for name in fitting])
 
 
 if __name__ == "__main__":

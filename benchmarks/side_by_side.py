@@ -5,10 +5,14 @@ Each script `measure`s in one run, on the same input, and `record`s a row for ea
 """
 
 import multiprocessing
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from threadpoolctl import threadpool_limits
 
 from weakseg.files import read_json, write_json
 
@@ -61,12 +65,47 @@ def added_mib(warm_up: Callable[[], Any], work: Callable[[], Any]) -> float:
         return pool.apply(_added_mib, (warm_up, work))
 
 
+class Measured(NamedTuple):
+    """What `measure` gives."""
+
+    result: Any
+    seconds: float
+    """CPU time, the best of the repeats."""
+    mib: float
+    """What `added_mib` gives."""
+
+
+def measure(warm_up: Callable[[], Any], work: Callable[[], Any], repeats: int = 1) -> Measured:
+    """Time, memory and result of `work` on one thread, after `warm_up`, in a process of its own.
+
+    Both must be picklable, and the result. Linux only.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (warm_up, work, repeats))
+
+
 def _added_mib(warm_up: Callable[[], Any], work: Callable[[], Any]) -> float:
     warm_up()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     before = _status("VmRSS")
     work()
     return max(0, _status("VmHWM") - before) / 1024
+
+
+def _measure(warm_up: Callable[[], Any], work: Callable[[], Any], repeats: int) -> Measured:
+    torch.set_num_threads(1)
+    results, seconds = [], []
+
+    def timed() -> None:
+        start = time.process_time()
+        results[:] = [work()]
+        seconds.append(time.process_time() - start)
+
+    with threadpool_limits(1):
+        mib = _added_mib(warm_up, timed)
+        for _ in range(repeats - 1):
+            timed()
+    return Measured(results[0], min(seconds), mib)
 
 
 def _status(key: str) -> int:
