@@ -4,9 +4,9 @@
 
 As in the paper the tags of `person` are removed, and with them photos of nothing else. In the rows
 with its own classifier the CAM of a binary one, on the same photos, joins the masks that the
-network learns. All figures are means over the same classes of the photos held out: `person` counts in every
-row, with an IoU of 0 where it is never found. All rows run in one folder, so that each redoes only
-the stages that its change touches.
+network learns. All figures are means over the same classes of the photos held out: `person` counts
+in every row, with an IoU of 0 where it is never found. All rows run in one folder, so that each
+redoes only the stages that its change touches.
 """
 
 import argparse

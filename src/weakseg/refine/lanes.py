@@ -89,6 +89,34 @@ def store(typing_context: Any, array: Any, start: Any, row: Any) -> Any:
 
 
 @_operation
+def spread(typing_context: Any, number: Any, lanes: Any) -> Any:
+    """`number` in every lane."""
+    result = _Lanes(len(lanes))
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _broadcast(builder, arguments[0], result.width)
+
+    return result(types.float32, lanes), generate
+
+
+def _lane_by_lane(combine: Callable[[Any, Any, Any], Any]) -> Callable[..., Any]:
+    def operation(typing_context: Any, row: Any, other: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return combine(builder, *arguments)
+
+        return row(row, row), generate
+
+    return _operation(operation)
+
+
+minus = _lane_by_lane(lambda builder, a, b: builder.fsub(a, b, flags=_CONTRACT))
+times = _lane_by_lane(lambda builder, a, b: builder.fmul(a, b, flags=_CONTRACT))
+over = _lane_by_lane(lambda builder, a, b: builder.fdiv(a, b))
+larger = _lane_by_lane(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+smaller = _lane_by_lane(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+
+
+@_operation
 def add_scaled(typing_context: Any, row: Any, factor: Any, other: Any) -> Any:
     """`row + factor * other`, with a scalar factor."""
 
@@ -106,6 +134,14 @@ def add_scaled(typing_context: Any, row: Any, factor: Any, other: Any) -> Any:
 def row_maximum(typing_context: Any, row: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _horizontal(builder, "fmax", row, [arguments[0]])
+
+    return types.float32(row), generate
+
+
+@_operation
+def row_minimum(typing_context: Any, row: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _horizontal(builder, "fmin", row, [arguments[0]])
 
     return types.float32(row), generate
 

@@ -11,24 +11,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.svm import SVC
 
 from weakseg.localize.seeds import as_cam, check_thresholds, seed_from_cam
 from weakseg.refine.samples import Sampling, exclude_noisy_foreground, select_samples
-
-Kernel = Literal["rbf", "linear"]
+from weakseg.refine.svm_solver import Kernel, KernelName, KernelRows, PairSVM
 
 Outcome = Literal["svm", "cam", "no-tags"]
 """What decided an image: its SVM; its CAM, since no SVM could be trained; or the lack of tags."""
 
-_KERNEL_BYTES = 512 * 2**20
-"""Most memory for the kernel matrix of the samples (8,192 of them), or for rows of it."""
-
-_SOLVER_CACHE = 32 * 2**20
-"""Memory for the solver's own cache where the kernel matrix is there already: more is no faster."""
-
 _BLOCK = 512
-"""Rows of a kernel matrix that are computed at once: with 15,000 samples, 30 MB."""
+"""Pixels whose kernel with the support vectors is computed at once."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class SVMSettings:
     sampling: Sampling = "probability"
     exclusion_threshold: float | None = 0.2
     cycles: int = 5
-    kernel: Kernel = "rbf"
+    kernel: KernelName = "rbf"
     C: float = 1.0
     gamma: float | Literal["scale"] = "scale"
 
@@ -73,7 +65,7 @@ class SVMSettings:
                 "None or in [-1, 1]",
             ),
             "cycles": (self.cycles >= 0, "at least 0"),
-            "kernel": (self.kernel in get_args(Kernel), f"one of {get_args(Kernel)}"),
+            "kernel": (self.kernel in get_args(KernelName), f"one of {get_args(KernelName)}"),
             "C": (0 < self.C < math.inf, "over 0 and finite"),
             "gamma": (
                 self.gamma == "scale"
@@ -178,7 +170,7 @@ def refine_with_svm(
     if rows == 1:
         return SVMRefinement(np.zeros((1, *cam.shape[1:]), np.float32), "no-tags", 0, (0,), (0,))
 
-    pixels = features.astype(np.float32, copy=False).reshape(len(features), -1).T
+    pixels = features.astype(np.float32, copy=False).reshape(len(features), -1)
     seed = seed_from_cam(cam, settings.foreground_threshold, settings.background_threshold)
     indices, labels = select_samples(
         cam,
@@ -192,19 +184,19 @@ def refine_with_svm(
     if drawn[0] == 0 or sum(drawn[1:]) == 0:
         return SVMRefinement(_cam_scores(cam, settings), "cam", 0, drawn, (0,) * rows)
 
-    samples = np.ascontiguousarray(pixels[indices])
+    samples = np.ascontiguousarray(pixels[:, indices].T)
     if settings.exclusion_threshold is not None:
         keep = exclude_noisy_foreground(samples, labels, settings.exclusion_threshold)
-        samples, labels = samples[keep], labels[keep]
+        indices, samples, labels = indices[keep], samples[keep], labels[keep]
     excluded = tuple(np.subtract(drawn, _count(labels, rows)).tolist())
     if (samples == samples[0]).all():
         return SVMRefinement(_cam_scores(cam, settings), "cam", 0, drawn, excluded)
 
     present, targets = np.unique(labels, return_inverse=True)
-    svm = _PixelSVM(samples, settings)
-    cycles = _self_enhance(svm, samples, targets, settings.cycles)
-    scores = np.empty((rows, len(pixels)), np.float32)
-    scores[present] = svm.scores(pixels)
+    svm = _PixelSVM(samples, len(present), settings)
+    cycles = _self_enhance(svm, targets, settings.cycles)
+    scores = np.empty((rows, pixels.shape[1]), np.float32)
+    scores[present] = svm.scores(pixels, indices)
     scores[np.setdiff1d(np.arange(rows), present)] = scores[present].min() - 1
     return SVMRefinement(scores.reshape(rows, *cam.shape[1:]), "svm", cycles, drawn, excluded)
 
@@ -212,90 +204,68 @@ def refine_with_svm(
 class _PixelSVM:
     """A soft-margin SVM, one class against one, over fixed samples with changing labels.
 
-    scikit-learn's solver trains it. The samples' kernel matrix serves every training if it fits
-    in memory; scores of pixels come from matrix products with the support vectors, blockwise,
-    which is some ten times faster than scikit-learn's own.
-
     Args:
         samples: float32 (n, D), not all alike.
+        classes: their number m, at least 2.
         settings: kernel, `C` and `gamma`.
     """
 
-    def __init__(self, samples: NDArray[np.float32], settings: SVMSettings) -> None:
+    def __init__(self, samples: NDArray[np.float32], classes: int, settings: SVMSettings) -> None:
+        gamma = settings.gamma
+        if isinstance(gamma, str):
+            gamma = 1 / (samples.shape[1] * float(samples.var(dtype=np.float64)))
         self._samples = samples
-        self._kernel = settings.kernel
-        if isinstance(settings.gamma, str):
-            self._gamma = 1 / (samples.shape[1] * float(samples.var(dtype=np.float64)))
-        else:
-            self._gamma = settings.gamma
-        self._gram: NDArray[np.float64] | None = None
-        if 8 * len(samples) ** 2 <= _KERNEL_BYTES:
-            self._gram = np.empty((len(samples), len(samples)))
-            for rows in _blocks(len(samples)):
-                self._gram[rows] = self._kernel_matrix(samples[rows], samples)
-        self._solver = SVC(
-            kernel=settings.kernel if self._gram is None else "precomputed",
-            C=settings.C,
-            gamma=self._gamma,
-            cache_size=(_KERNEL_BYTES if self._gram is None else _SOLVER_CACHE) / 2**20,
-        )
+        self._kernel = Kernel(settings.kernel, gamma)
+        rows = KernelRows(self._kernel, samples)
+        self._pairs = {
+            pair: PairSVM(rows, settings.C) for pair in itertools.combinations(range(classes), 2)
+        }
+        self._means = np.zeros((classes, len(self._pairs)), np.float32)
+        for column, (i, j) in enumerate(self._pairs):
+            self._means[[i, j], column] = 1 / classes, -1 / classes
 
     def fit(self, labels: NDArray[np.intp]) -> None:
-        """Train on `labels` (n,), of which each value in 0..m-1 occurs; m >= 2."""
-        solver = self._solver.fit(self._samples if self._gram is None else self._gram, labels)
-        self._support = self._samples[solver.support_]
-        self._classes = len(solver.classes_)
-        pairs = list(itertools.combinations(range(self._classes), 2))
-        weights = np.zeros((len(solver.support_), len(pairs)), np.float32)
-        self._pair_means = np.zeros((self._classes, len(pairs)), np.float32)
-        # libsvm's layout: in the pair (i, j) the coefficients of i's support vectors are in row
-        # j - 1, those of j's in row i. With two classes scikit-learn turns all signs around.
-        sign = -1 if self._classes == 2 else 1
-        owner = np.repeat(np.arange(self._classes), solver.n_support_)
-        for pair, (i, j) in enumerate(pairs):
-            weights[owner == i, pair] = sign * solver.dual_coef_[j - 1, owner == i]
-            weights[owner == j, pair] = sign * solver.dual_coef_[i, owner == j]
-            self._pair_means[[i, j], pair] = 1 / self._classes, -1 / self._classes
-        self._weights = weights
-        self._intercepts = (sign * solver.intercept_).astype(np.float32)
+        """Train on `labels` (n,), of which each value in 0..m-1 occurs."""
+        for (i, j), svm in self._pairs.items():
+            svm.fit((labels == i).astype(np.float64) - (labels == j))
 
-    def scores(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One score for each class and pixel: float32 (m, p) for `pixels` (p, D).
+    def sample_scores(self) -> NDArray[np.float32]:
+        """One score for each class and sample, float32 (m, n): see `scores`."""
+        margins = [svm.outputs + svm.bias for svm in self._pairs.values()]
+        return self._means @ np.array(margins, np.float32)
+
+    def scores(self, pixels: NDArray[np.float32], sampled: NDArray[np.intp]) -> NDArray[np.float32]:
+        """One score for each class and pixel, float32 (m, p).
 
         The scores whose differences fit the pairs' decision values best in the least squares
         sense: a class's mean over all m classes of its decision values. With two classes, plus
         and minus half the decision value. Votes would jump where a pair is nearly equal, which
         neither upsampling nor a softmax survives.
+
+        Args:
+            pixels: float32 (D, p).
+            sampled: (n,), which of them the samples are: their scores are known.
         """
-        scores = np.empty((self._classes, len(pixels)), np.float32)
-        for rows in _blocks(len(pixels)):
-            kernel = self._kernel_matrix(pixels[rows], self._support)
-            margins = kernel @ self._weights + self._intercepts
-            scores[:, rows] = self._pair_means @ margins.T
+        scores = np.empty((len(self._means), pixels.shape[1]), np.float32)
+        scores[:, sampled] = self.sample_scores()
+        coefficients = np.array([svm.coefficients for svm in self._pairs.values()], np.float32)
+        intercepts = np.array([[svm.bias] for svm in self._pairs.values()], np.float32)
+        support = np.flatnonzero(coefficients.any(axis=0))
+        coefficients, vectors = coefficients[:, support], self._samples[support]
+        others = np.delete(np.arange(pixels.shape[1]), sampled)
+        for start in range(0, len(others), _BLOCK):
+            block = others[start : start + _BLOCK]
+            margins = self._kernel.sums(coefficients, vectors, pixels[:, block]) + intercepts
+            scores[:, block] = self._means @ margins
         return scores
 
-    def _kernel_matrix(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-        kernel: NDArray[np.float32] = a @ b.T
-        if self._kernel == "linear":
-            return kernel
-        kernel *= 2
-        kernel -= np.einsum("id,id->i", a, a)[:, None]
-        kernel -= np.einsum("id,id->i", b, b)
-        # Rounding may leave squared distances below 0.
-        np.minimum(kernel, 0, out=kernel)
-        kernel *= np.float32(self._gamma)
-        np.exp(kernel, out=kernel)
-        return kernel
 
-
-def _self_enhance(
-    svm: _PixelSVM, samples: NDArray[np.float32], labels: NDArray[np.intp], cycles: int
-) -> int:
+def _self_enhance(svm: _PixelSVM, labels: NDArray[np.intp], cycles: int) -> int:
     """Train `svm` on `labels`, then on its own predictions; the number of cycles taken."""
     svm.fit(labels)
     classes = np.unique(labels)
     for cycle in range(cycles):
-        predicted = svm.scores(samples).argmax(axis=0)
+        predicted = svm.sample_scores().argmax(axis=0)
         if np.array_equal(predicted, labels) or not np.array_equal(np.unique(predicted), classes):
             return cycle
         svm.fit(predicted)
@@ -310,10 +280,6 @@ def _cam_scores(cam: NDArray[np.float32], settings: SVMSettings) -> NDArray[np.f
 
 def _count(labels: NDArray[np.integer[Any]], rows: int) -> tuple[int, ...]:
     return tuple(np.bincount(labels, minlength=rows).tolist())
-
-
-def _blocks(length: int) -> list[slice]:
-    return [slice(start, start + _BLOCK) for start in range(0, length, _BLOCK)]
 
 
 def _check_features(features: NDArray[np.floating[Any]]) -> None:
