@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from weakseg.localize import cam as cam_module
 from weakseg.localize.cam import grid_size, localize, upsample, upsampled_bands
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
+from weakseg.networks.fused import fuse
 
 CLASSES = 4
 
@@ -52,6 +55,18 @@ def naive_cam(network: CamClassifier, photo: np.ndarray, classes: list[int], sca
 def test_cam_is_the_naive_one(network, photo, scales, classes) -> None:
     cam = localize(network, photo, classes, scales).cam
     np.testing.assert_allclose(cam, naive_cam(network, photo, classes, scales), atol=1e-5)
+
+
+def test_a_fused_backbone_gives_the_naive_cam_and_the_same_features(network, photo) -> None:
+    fused = copy.deepcopy(network)
+    fused.backbone = fuse(network.backbone)
+    assert fused.backbone is not network.backbone
+    scales, classes, stages = [0.5, 1.0, 1.5], [3, 0], [0, 1, 2]
+    found = localize(fused, photo, classes, scales, stages, [0.5, 1.0])
+    plain = localize(network, photo, classes, scales, stages, [0.5, 1.0])
+    np.testing.assert_allclose(found.cam, naive_cam(network, photo, classes, scales), atol=1e-4)
+    np.testing.assert_allclose(found.features, plain.features, atol=2e-3, rtol=2e-3)
+    np.testing.assert_allclose(found.confidence, plain.confidence, atol=1e-4)
 
 
 def test_cam_is_in_range_and_reaches_its_maximum(network, photo) -> None:
@@ -123,8 +138,11 @@ def test_no_tags_give_no_maps(network, photo) -> None:
     assert upsample(found.cam, 61, 83).shape == (0, 61, 83)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 300)])
-def test_odd_sizes(network, size) -> None:
+def test_odd_sizes(network, size, fused) -> None:
+    network = copy.deepcopy(network)
+    network.backbone = fuse(network.backbone) if fused else network.backbone
     photo = np.full((*size, 3), 127, np.uint8)
     found = localize(network, photo, [1], [0.5, 1.0, 2.0], [0, 1, 2], [1.0])
     assert np.isfinite(found.cam).all() and np.isfinite(found.features).all()

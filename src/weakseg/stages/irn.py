@@ -19,6 +19,7 @@ from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
 from weakseg.localize.seeds import mask_from_cam
+from weakseg.networks.fused import fuse
 from weakseg.networks.irnet import PhotoRelations, relate
 from weakseg.recipe import AUTOCAST, Irn, Precision
 from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
@@ -229,6 +230,7 @@ class _Relater:
         device = torch.device(self.device)
         network = read_irnet(self.network, device)
         dtype = AUTOCAST[self.precision]
+        network.backbone = fuse(network.backbone, dtype)
 
         def work(task: PhotoTask) -> PhotoRelations:
             photo = shrink(read_photo(task.sample.image), self.long_side)

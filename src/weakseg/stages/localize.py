@@ -14,6 +14,7 @@ from weakseg.data.masks import IGNORE, write_mask
 from weakseg.files import write_bytes
 from weakseg.localize.cam import Localization, localize, upsampled_bands
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
+from weakseg.networks.fused import fuse
 from weakseg.recipe import AUTOCAST, Localize
 from weakseg.stages import classify
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
@@ -112,6 +113,7 @@ class _Localizer:
         device = torch.device(self.device)
         network = read_classifier(self.classifier, device)
         precision = AUTOCAST[self.settings.precision]
+        network.backbone = fuse(network.backbone, precision)
 
         def work(task: PhotoTask) -> Localization:
             photo = shrink(read_photo(task.sample.image), self.long_side)

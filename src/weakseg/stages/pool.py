@@ -10,6 +10,7 @@ import torch
 from weakseg.data.images import read_photo, shrink
 from weakseg.files import write_bytes
 from weakseg.networks.cam_classifier import with_mirror_image
+from weakseg.networks.fused import fuse
 from weakseg.recipe import AUTOCAST, BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
 from weakseg.stages.networks import build_classifier
@@ -54,6 +55,7 @@ class _Pooler:
         device = torch.device(self.device)
         network = build_classifier(self.backbone, classes=1).to(device).eval()
         dtype = AUTOCAST[self.precision]
+        network.backbone = fuse(network.backbone, dtype)
 
         @torch.inference_mode()
         def work(task: PhotoTask) -> None:

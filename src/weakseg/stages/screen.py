@@ -16,6 +16,7 @@ from weakseg.data.split import folds_by_tags
 from weakseg.errors import WeaksegError
 from weakseg.files import remove_partial_files, write_text
 from weakseg.networks.cam_classifier import confidences, with_mirror_image
+from weakseg.networks.fused import fuse
 from weakseg.recipe import AUTOCAST, MissingTags, Precision
 from weakseg.stages import classify, pool
 from weakseg.stages.base import Context, network_executor
@@ -129,6 +130,7 @@ class _Judge:
         device = torch.device(self.device)
         network = read_classifier(self.classifier, device)
         dtype = AUTOCAST[self.precision]
+        network.backbone = fuse(network.backbone, dtype)
 
         @torch.inference_mode()
         def work(sample: Sample) -> list[float]:

@@ -18,6 +18,7 @@ from weakseg.data.masks import write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
 from weakseg.localize.cam import upsample, upsampled_bands
+from weakseg.networks.fused import fuse
 from weakseg.progress import Progress
 from weakseg.recipe import AUTOCAST, Segment
 from weakseg.segment.tta import segment
@@ -248,6 +249,7 @@ class _Segmenter:
         network, card = read_segmenter(self.model, device)
         scales = card.tta_scales if self.tta else (1.0,)
         dtype = AUTOCAST[card.precision]
+        network.backbone = fuse(network.backbone, dtype)
 
         def work(batch: tuple[_Photo, ...]) -> tuple[int, list[str]]:
             read, reasons = [], []

@@ -1,0 +1,186 @@
+"""Our multi-scale CAMs against the plain loop: agreement, CPU time and memory on real photos.
+
+    python benchmarks/cam.py --data VOC2012 --run runs/cpu
+
+The peer is the loop that scripts use: for each scale, and for its mirror image, Pillow resizes the
+photo and one image goes through the network in float32; maps are brought to the grid and summed.
+Both have the run's classifier and one thread, and are timed in turn.
+
+Before anything is timed, the masks that the recipe's constant background makes of both are held
+against the real ones: mIoU over all the photos must agree within 0.1 points. CPU seconds are those
+of some of the photos, each the best of some times; peak memory is that of the first.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from side_by_side import Row, added_mib, record
+from weakseg.data.dataset import Dataset, Sample, load_dataset
+from weakseg.data.images import read_photo
+from weakseg.data.masks import read_mask
+from weakseg.localize.cam import grid_size, localize, upsample
+from weakseg.localize.seeds import mask_from_cam
+from weakseg.memory import keep_freed_memory
+from weakseg.metrics import ConfusionMatrix
+from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.fused import fuse
+from weakseg.recipe import AUTOCAST, Precision, Recipe, load_recipe
+from weakseg.stages import classify
+from weakseg.stages.networks import read_classifier
+
+REQUIRED_POINTS = 0.1
+PRECISIONS: tuple[Precision, ...] = ("bf16-mixed", "32-true")
+
+Photo = NDArray[np.uint8]
+Maps = NDArray[np.float32]
+
+
+class Ours:
+    """As the stage does it, features and all."""
+
+    def __init__(self, run: Path, precision: Precision) -> None:
+        self._settings, self._network = _load(run)
+        self._dtype = AUTOCAST[precision]
+        self._network.backbone = fuse(self._network.backbone, self._dtype)
+
+    def __call__(self, photo: Photo, classes: Sequence[int]) -> Maps:
+        own = self._settings.localize
+        with torch.autocast("cpu", self._dtype, enabled=self._dtype is not None):
+            return localize(
+                self._network, photo, classes, own.scales, own.feature_stages, own.feature_scales
+            ).cam
+
+
+class Peer:
+    """The loops written out."""
+
+    def __init__(self, run: Path) -> None:
+        self._settings, self._network = _load(run)
+
+    @torch.no_grad()
+    def __call__(self, photo: Photo, classes: Sequence[int]) -> Maps:
+        height, width = photo.shape[:2]
+        size = grid_size(height, width)
+        total = torch.zeros(len(classes), *size)
+        for scale in self._settings.localize.scales:
+            scaled_size = round(width * scale), round(height * scale)
+            scaled = Image.fromarray(photo).resize(scaled_size, Image.Resampling.BILINEAR)
+            image = torch.from_numpy(np.array(scaled)).permute(2, 0, 1).unsqueeze(0).float() / 255
+            for flipped in (False, True):
+                maps = self._network.class_maps(image.flip(-1) if flipped else image).maps
+                maps = F.relu(maps[:, list(classes)])
+                maps = maps.flip(-1) if flipped else maps
+                total += F.interpolate(maps, size, mode="bilinear", align_corners=False)[0]
+        return (total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)).numpy()
+
+
+def _load(run: Path) -> tuple[Recipe, CamClassifier]:
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    file = run / classify.NAME / classify.CLASSIFIER
+    return load_recipe(str(run / "recipe.yaml")), read_classifier(file, torch.device("cpu"))
+
+
+def class_indices(sample: Sample, dataset: Dataset) -> list[int]:
+    return [dataset.classes.index(name) for name in sample.tags]
+
+
+def agreement(
+    ours: Ours, peer: Peer, samples: Sequence[Sample], dataset: Dataset, threshold: float
+) -> tuple[list[float], float]:
+    """mIoU of ours and of the peer's masks, in points, and their share of equal pixels."""
+    matrices = [ConfusionMatrix(dataset.classes) for _ in range(2)]
+    same = pixels = 0
+    for sample in samples:
+        photo, classes = read_photo(sample.image), class_indices(sample, dataset)
+        assert sample.mask is not None
+        truth = read_mask(sample.mask)
+        ids = np.array([0, *(index + 1 for index in classes)], np.uint8)
+        masks = [
+            ids[mask_from_cam(upsample(maps(photo, classes), *truth.shape), threshold)]
+            for maps in (ours, peer)
+        ]
+        for matrix, mask in zip(matrices, masks, strict=True):
+            matrix.update(truth, mask)
+        same += int((masks[0] == masks[1]).sum())
+        pixels += truth.size
+    return [100 * matrix.summary()["miou"] for matrix in matrices], same / pixels
+
+
+def seconds(makers: Sequence[Ours | Peer], samples: Sequence[Sample], repeats: int) -> list[float]:
+    """CPU seconds of each for all the photos, each photo's the best of `repeats`."""
+    best = np.full((len(samples), len(makers)), np.inf)
+    for row, sample in zip(best, samples, strict=True):
+        photo = read_photo(sample.image)
+        for _ in range(repeats):
+            for i, maps in enumerate(makers):
+                start = time.process_time()
+                maps(photo, [0, 1])
+                row[i] = min(row[i], time.process_time() - start)
+    totals: list[float] = best.sum(axis=0).tolist()
+    return totals
+
+
+def one(maker: partial[Ours | Peer], photo: Photo) -> None:
+    maker()(photo, [0, 1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a data set with masks")
+    parser.add_argument("--run", type=Path, required=True, help="a run that has its classifier")
+    parser.add_argument("--images", type=int, default=40, help="photos that masks are made of")
+    parser.add_argument("--timed", type=int, default=10, help="of these, photos that are timed")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
+    dataset = load_dataset(arguments.data, recipe.data.split)
+    samples = dataset.samples[:: max(1, len(dataset.samples) // arguments.images)]
+    samples = samples[: arguments.images]
+    timed = samples[:: max(1, len(samples) // arguments.timed)][: arguments.timed]
+    photo = read_photo(timed[0].image)
+    peer, rows = Peer(arguments.run), []
+    for precision in PRECISIONS:
+        ours = Ours(arguments.run, precision)
+        mious, same = agreement(ours, peer, samples, dataset, recipe.evaluate.cam_threshold)
+        print(
+            f"{precision}: mIoU {mious[0]:.2f} and the peer's {mious[1]:.2f} on {len(samples)} "
+            f"photos; {same:.3%} of the pixels are equal",
+            flush=True,
+        )
+        if abs(mious[0] - mious[1]) > REQUIRED_POINTS:
+            sys.exit("they differ too much; nothing timed")
+        times = seconds((ours, peer), timed, arguments.repeats)
+        makers = partial(Ours, arguments.run, precision), partial(Peer, arguments.run)
+        memory = [
+            added_mib(partial(one, maker, photo[:32, :32]), partial(one, maker, photo))
+            for maker in makers
+        ]
+        scales = ", ".join(f"{scale:g}" for scale in recipe.localize.scales)
+        rows.append(
+            Row(
+                "localize",
+                f"{recipe.backbone.name}, scales {scales}, {precision}, {len(timed)} photos, "
+                "1 thread",
+                "loop over scales and mirror images, float32",
+                same,
+                "share of equal pixels",
+                *times,
+                *memory,
+            )
+        )
+    record(rows)
+
+
+if __name__ == "__main__":
+    main()
