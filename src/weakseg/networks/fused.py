@@ -115,6 +115,8 @@ def _onednn_has(maps: Tensor) -> bool:
     """Whether oneDNN convolves maps of this type on their device; elsewhere torch does."""
     if maps.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # torch's own, and no promise
+        return False
     if maps.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return maps.dtype == torch.float32
