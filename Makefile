@@ -22,8 +22,9 @@ lint: $(VENV)/installed
 
 bench: voc $(VENV)/bench
 	$(BIN)/python benchmarks/crf.py --data "$(DATA)"
-	$(BIN)/python benchmarks/svm.py --data "$(DATA)"
-	$(BIN)/python benchmarks/cam.py --data "$(DATA)"
+	$(BIN)/weakseg run refined_pixel_labeling_cpu --data "$(DATA)" --out runs/bench
+	$(BIN)/python benchmarks/svm.py --data "$(DATA)" --run runs/bench
+	$(BIN)/python benchmarks/cam.py --data "$(DATA)" --run runs/bench
 	$(BIN)/python benchmarks/random_walk.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/curves.py --out docs/curves.png
