@@ -10,12 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
+from variants import figures_of
 from weakseg.networks.backbones import Backbone
-from weakseg.progress import progress_for
 from weakseg.recipe import Recipe, load_recipe
-from weakseg.stages import runner
 from weakseg.stages.executor import LocalExecutor
 
 COLUMNS = ("cam-oracle", "svm", "svm+crf", "cam+crf")
@@ -63,16 +60,8 @@ def main() -> None:
     with LocalExecutor() as executor:
         for name, overrides in variants(load_recipe(arguments.recipe)).items():
             recipe = load_recipe(arguments.recipe, [*common, *overrides])
-            runner.run(
-                recipe,
-                arguments.data,
-                arguments.out,
-                executor,
-                progress_for(),
-                torch.device("cpu"),
-            )
-            rows = json.loads((arguments.out / "metrics.json").read_text())["stages"]
-            figures[name] = {row["name"]: round(100 * row["miou"], 2) for row in rows}
+            rows = figures_of(recipe, arguments.data, arguments.out, executor)
+            figures[name] = {row["name"]: round(100 * row["miou"], 2) for row in rows.values()}
             print(f"{name}: {figures[name]}", flush=True)
             if arguments.json:
                 arguments.json.write_text(json.dumps(figures, indent=2))

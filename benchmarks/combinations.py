@@ -10,12 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
+from variants import figures_of
 from weakseg.files import read_json, write_json
-from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
-from weakseg.stages import runner
 from weakseg.stages.executor import LocalExecutor
 
 COMBINATIONS = {
@@ -42,15 +39,7 @@ def main() -> None:
         for name in arguments.only:
             overrides = [f"irn={json.dumps(irn)}", *COMBINATIONS[name], *arguments.overrides]
             recipe = load_recipe(arguments.recipe, overrides)
-            runner.run(
-                recipe,
-                arguments.data,
-                arguments.out,
-                executor,
-                progress_for(),
-                torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            )
-            rows = {row["name"]: row for row in read_json(arguments.out / "metrics.json")["stages"]}
+            rows = figures_of(recipe, arguments.data, arguments.out, executor)
             taught_by = rows[recipe.segment.masks]
             found = (taught_by, rows["segment"], rows["segment+tta"])
             figures[name] = [round(100 * row["miou"], 2) for row in found]

@@ -13,12 +13,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from variants import figures_of
 from weakseg.files import read_json, write_json
-from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
-from weakseg.stages import runner
 from weakseg.stages.executor import LocalExecutor
 
 # name: which encoder, which threshold, whether the class has a classifier of its own
@@ -62,15 +60,9 @@ def main() -> None:
             if own:
                 separate = f"separate={{class_name: {left_out}, masks: {masks}}}"
                 overrides += [separate, "segment.masks=merged"]
-            runner.run(
-                load_recipe(arguments.recipe, overrides),
-                arguments.data,
-                arguments.out,
-                executor,
-                progress_for(),
-                torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            rows = figures_of(
+                load_recipe(arguments.recipe, overrides), arguments.data, arguments.out, executor
             )
-            rows = {row["name"]: row for row in read_json(arguments.out / "metrics.json")["stages"]}
             figures[name] = [
                 [encoder, threshold, tta, own, *_figures(rows[stage]["per_class"], left_out)]
                 for stage, tta in (("segment", False), ("segment+tta", True))

@@ -14,13 +14,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from variants import figures_of
 from weakseg.data.dataset import count_tags, load_dataset
 from weakseg.files import read_json, write_json
-from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
-from weakseg.stages import runner
 from weakseg.stages.executor import LocalExecutor
 
 MISSING = "person"
@@ -65,15 +63,7 @@ def main() -> None:
             if name == LONGER:
                 overrides.append(f"segment.epochs={2 * recipe.segment.epochs}")
                 recipe = load_recipe(arguments.recipe, overrides)
-            runner.run(
-                recipe,
-                arguments.data,
-                arguments.out,
-                executor,
-                progress_for(),
-                torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            )
-            rows = {row["name"]: row for row in read_json(arguments.out / "metrics.json")["stages"]}
+            rows = figures_of(recipe, arguments.data, arguments.out, executor)
             row = rows[arguments.stage]
             of_rare = float(np.mean([row["per_class"][tag] for tag in rare]))
             figures[name] = [

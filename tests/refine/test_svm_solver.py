@@ -104,6 +104,16 @@ def test_rows_that_are_given_up_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_allclose(few.outputs + few.bias, whole.outputs + whole.bias, atol=0.01)
 
 
+def test_a_training_that_gets_nowhere_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, y = clouds(300)
+    monkeypatch.setattr(svm_solver, "_STEPS", 500)
+    svm = trained(Kernel("linear"), points, y, 1e6)
+    gram = matrix(Kernel("linear"), points)
+    assert violation(svm, y, gram, 1e6) > svm_solver.TOLERANCE
+    assert abs(svm.coefficients.sum()) < 1e-6 * 1e6
+    assert (svm.coefficients * y >= 0).all() and np.isfinite(svm.outputs).all()
+
+
 @pytest.mark.parametrize("kernel", [Kernel("rbf", 0.3), Kernel("linear")])
 def test_the_same_point_with_both_labels(kernel: Kernel) -> None:
     points = np.ones((6, 5), np.float32)

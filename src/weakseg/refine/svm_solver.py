@@ -55,7 +55,10 @@ _LARGEST = 4096
 """Most samples of a working set, whose own kernel matrix then takes 64 MB."""
 
 _STEPS = 10**7
-"""Most steps of a training over a working set: rounding might let it go round in circles."""
+"""Most steps of SMO in a training (libsvm's number): with a high C it may hardly get anywhere."""
+
+_ROUNDS = 1000
+"""Most working sets of a training, of which some tens are usual."""
 
 _SUBPROBLEM = 0.02
 """The violation at which the dual over a working set is left, as a share of that before."""
@@ -189,6 +192,8 @@ class PairSVM:
     def fit(self, y: Doubles) -> None:
         """Train, from the coefficients of the last training.
 
+        Where C is so high that the optimum is not reached in `_STEPS` steps, it ends short of it.
+
         Args:
             y: (n,), 1 for the first class, -1 for the second, 0 for samples that take no part;
                 both classes occur.
@@ -196,17 +201,18 @@ class PairSVM:
         lower, upper = np.minimum(self._C * y, 0), np.maximum(self._C * y, 0)
         self._make_feasible(y, lower, upper)
         working = _WorkingSet(self._rows)
-        while True:
+        steps = _STEPS
+        for _ in range(_ROUNDS):
             gradient = y - self.outputs
             up, low = self.coefficients < upper, self.coefficients > lower
             highest, lowest = gradient[up].max(), gradient[low].min()
-            if highest - lowest < TOLERANCE:
+            if highest - lowest < TOLERANCE or steps == 0:
                 break
             working = self._enlarge(working, gradient, up, low)
             tolerance = max(TOLERANCE / 2, _SUBPROBLEM * (highest - lowest))
             middle = (highest + lowest) / 2
             before = self.coefficients
-            self._optimise(working, gradient - middle, lower, upper, tolerance)
+            steps -= self._optimise(working, gradient - middle, lower, upper, tolerance, steps)
             if np.array_equal(self.coefficients, before):  # as near as rounding lets it come
                 break
         free = up & low
@@ -259,11 +265,12 @@ class PairSVM:
         lower: Doubles,
         upper: Doubles,
         tolerance: float,
-    ) -> None:
-        """Solve the dual over the working set alone."""
+        most: int,
+    ) -> int:
+        """Solve the dual over the working set alone; the number of steps, `most` at the most."""
         members = working.members
         solved = self.coefficients[members]
-        _smo(
+        taken: int = _smo(
             working.gram,
             self._rows.diagonal[members],
             solved,
@@ -271,10 +278,12 @@ class PairSVM:
             lower[members],
             upper[members],
             tolerance,
+            most,
         )
         coefficients = self.coefficients.copy()
         coefficients[members] = solved
         self._move(coefficients)
+        return taken
 
     def _move(self, coefficients: Doubles) -> None:
         """Take new coefficients; the outputs of all samples follow."""
@@ -363,8 +372,11 @@ def _smo(
     lower: Any,
     upper: Any,
     tolerance: float,
-) -> None:
+    most: int,
+) -> int:
     """Solve the dual over some samples, whose coefficients (w,) are changed.
+
+    Takes `most` steps at the most, and gives their number.
 
     Args:
         gram: float32 (W, W), of which the first w rows and columns count; the other columns up to
@@ -385,9 +397,9 @@ def _smo(
     gains = np.empty(width, np.float32)
     i = np.argmax(growing)
     highest, lowest = growing[i], shrinking.min()
-    for _ in range(_STEPS):
-        if highest - lowest < tolerance:
-            break
+    taken = 0
+    while highest - lowest >= tolerance and taken < most:
+        taken += 1
         j = _second(gram[i], i, highest, shrinking, curvatures, gains)
         fall = highest - shrinking[j]
         curvature = max(curvatures[i] + curvatures[j] - 2 * gram[i, j], _FLAT)
@@ -402,6 +414,7 @@ def _smo(
         if coefficients[j] == lower[j]:
             shrinking[j] = np.inf
         i, highest, lowest = _step(gram[i], gram[j], step, growing, shrinking)
+    return taken
 
 
 @compiled
