@@ -67,21 +67,36 @@ class Peer:
     def __init__(self, run: Path) -> None:
         self._settings, self._network = _load(run)
 
-    @torch.no_grad()
     def __call__(self, photo: Photo, classes: Sequence[int]) -> Maps:
+        return self.localization(photo, classes)[0]
+
+    @torch.no_grad()
+    def localization(self, photo: Photo, classes: Sequence[int]) -> tuple[Maps, Maps]:
+        """CAMs and shallow features."""
+        own = self._settings.localize
         height, width = photo.shape[:2]
         size = grid_size(height, width)
         total = torch.zeros(len(classes), *size)
-        for scale in self._settings.localize.scales:
+        features = []
+        for scale in own.scales:
             scaled_size = round(width * scale), round(height * scale)
             scaled = Image.fromarray(photo).resize(scaled_size, Image.Resampling.BILINEAR)
             image = torch.from_numpy(np.array(scaled)).permute(2, 0, 1).unsqueeze(0).float() / 255
             for flipped in (False, True):
-                maps = self._network.class_maps(image.flip(-1) if flipped else image).maps
-                maps = F.relu(maps[:, list(classes)])
-                maps = maps.flip(-1) if flipped else maps
-                total += F.interpolate(maps, size, mode="bilinear", align_corners=False)[0]
-        return (total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)).numpy()
+                wanted = own.feature_stages if scale in own.feature_scales else ()
+                found = self._network.class_maps(image.flip(-1) if flipped else image, wanted)
+                maps, *stages = (
+                    level.flip(-1) if flipped else level for level in (found.maps, *found.stages)
+                )
+                total += _resize(F.relu(maps[:, list(classes)]), size)
+                if wanted:
+                    features.append(torch.cat([_resize(stage, size) for stage in stages]))
+        cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
+        return cam.numpy(), torch.stack(features).mean(dim=0).numpy()
+
+
+def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)[0]
 
 
 def _load(run: Path) -> tuple[Recipe, CamClassifier]:

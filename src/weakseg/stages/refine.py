@@ -185,14 +185,17 @@ def crf_probabilities(
     photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, task: PhotoTask
 ) -> NDArray[np.float32]:
     """What the dense CRF makes of scores (K+1, h, w) on a photo (H, W, 3), float32 (K+1, H, W)."""
-    scores = upsample(scores, *photo.shape[:2])
-    if settings.unary == "labels":
-        unary = unary_from_labels(scores.argmax(axis=0), len(scores), settings.confidence)
-    else:
-        logits = scores / settings.temperature
-        odds = np.exp(logits - logits.max(axis=0))
-        unary = unary_from_probabilities(odds / odds.sum(axis=0))
+    unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
     try:
         return dense_crf(photo, unary, settings.kernels)
     except ValueError as error:
         raise WeaksegError(f"{task.sample.image}: {error}.") from error
+
+
+def crf_unary(scores: NDArray[np.float32], settings: Crf) -> NDArray[np.float32]:
+    """The energies that the dense CRF starts from, float32, of scores (K+1, H, W)."""
+    if settings.unary == "labels":
+        return unary_from_labels(scores.argmax(axis=0), len(scores), settings.confidence)
+    logits = scores / settings.temperature
+    odds = np.exp(logits - logits.max(axis=0))
+    return unary_from_probabilities(odds / odds.sum(axis=0))
