@@ -65,6 +65,20 @@ def test_agrees_with_the_dense_matrix_where_blocks_of_cells_meet() -> None:
     np.testing.assert_allclose(random_walk(cam, boundary, walk), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("tolerance", [1e-5, 1e-3, 1e-2])
+def test_stops_as_early_as_the_tolerance_lets_it(tolerance: float) -> None:
+    cam, boundary = example(18, 23, 2)
+    early = RandomWalkSettings(tolerance=tolerance)
+    difference = np.abs(random_walk(cam, boundary, early) - random_walk(cam, boundary, DEFAULT))
+    assert 0.1 * tolerance < difference.max() / cam.max() < 10 * tolerance
+
+
+def test_a_constant_stays_a_constant_when_the_walk_stops_early() -> None:
+    constant = np.full((1, 8, 9), 3, np.float32)
+    walked = random_walk(constant, np.zeros((8, 9), np.float32), RandomWalkSettings(tolerance=0.1))
+    np.testing.assert_allclose(walked, constant, rtol=1e-6)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     boundary=arrays(np.float32, (6, 7), elements=st.floats(0, 1, width=32)),
@@ -139,6 +153,7 @@ def test_refuses_what_is_no_map(cam: NDArray, boundary: NDArray, message: str) -
         ({"beta": 0.0}, "beta is 0.0"),
         ({"beta": float("nan")}, "beta is nan"),
         ({"steps": -1}, "steps is -1"),
+        ({"tolerance": 1.0}, "tolerance is 1.0"),
     ],
 )
 def test_settings_name_a_value_out_of_range(values: dict, message: str) -> None:

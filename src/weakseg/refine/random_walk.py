@@ -23,7 +23,7 @@ from weakseg.refine.affinity import affinities, pair_directions
 from weakseg.refine.compiled import compiled
 
 _NEGLIGIBLE = 1e-8
-"""Sum of the Chebyshev coefficients that are left out."""
+"""Sum of the Chebyshev coefficients that are left out at the least."""
 _WEAK = 1e-12
 """Affinities under this are taken as 0: they would only make subnormal numbers, which are slow."""
 _FLOOR = 1e-20
@@ -41,6 +41,9 @@ class RandomWalkSettings:
         beta: power of the affinities, a finite number > 0; the higher, the fewer boundaries are
             crossed.
         steps: number of steps, an integer >= 0.
+        tolerance: the walk stops early, once the weights of all polynomials still to come add up
+            to no more than this, in [0, 1). Cells then differ by a few times as much, in shares of
+            the start's maximum. 0: by no more than float32's rounding.
 
     Raises:
         ValueError: a value is outside its range.
@@ -49,6 +52,7 @@ class RandomWalkSettings:
     radius: int = 5
     beta: float = 10.0
     steps: int = 256
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         pair_directions(self.radius)
@@ -56,6 +60,8 @@ class RandomWalkSettings:
             raise ValueError(f"beta is {self.beta}; expected a finite number > 0")
         if self.steps < 0:
             raise ValueError(f"steps is {self.steps}; expected an integer >= 0")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 1)")
 
 
 def random_walk(
@@ -121,13 +127,13 @@ def _walk(
         degrees += plane
         degrees[offset:] += plane[:-offset]
     flat = values.reshape(len(values), -1)
-    coefficients = _chebyshev_coefficients(settings.steps)
+    coefficients = _chebyshev_coefficients(settings.steps, settings.tolerance)
     walked: NDArray[np.float32] = _expand(planes, offsets, 1 / degrees, coefficients, flat)
     return walked.reshape(values.shape)
 
 
-def _chebyshev_coefficients(power: int) -> NDArray[np.float32]:
-    """Coefficients of x^power in the Chebyshev polynomials, without a negligible end.
+def _chebyshev_coefficients(power: int, tolerance: float) -> NDArray[np.float32]:
+    """Coefficients of x^power in the Chebyshev polynomials, without an end that adds up to little.
 
     With x = (z + 1/z) / 2 the power is a binomial sum, and T_k = (z^k + z^-k) / 2.
     """
@@ -136,7 +142,9 @@ def _chebyshev_coefficients(power: int) -> NDArray[np.float32]:
     coefficients[degrees] = 2 * binom.pmf((power - degrees) // 2, power, 0.5)
     coefficients[0] /= 2
     beyond = coefficients[::-1].cumsum()[::-1]
-    return coefficients[beyond > _NEGLIGIBLE].astype(np.float32)
+    kept = coefficients[beyond > max(tolerance, _NEGLIGIBLE)]
+    scaled: NDArray[np.float32] = (kept / kept.sum()).astype(np.float32)  # constants stay
+    return scaled
 
 
 @compiled

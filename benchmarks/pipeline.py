@@ -1,0 +1,207 @@
+"""From a trained classifier to masks of a folder of photos, against the same made of the peers.
+
+    python benchmarks/pipeline.py --data VOC2012 --run runs/cpu
+
+Ours is the single step that a run takes where no stage's file is kept. The peers are put together
+as the other scripts have them: the float32 loop over scales and mirror images (`cam.py`),
+scikit-learn's SVC in its loop (`svm.py`) and pydensecrf2 (`crf.py`), with the run's classifier,
+settings and samples. They run in as many processes as ours, of one thread each, and as the script
+that people write: a photo at a time, in one process, its network on all cores.
+
+All of them do some photos before they are timed, for what is compiled and loaded; then wall time
+counts, of each the best of some turns. The mIoU of the masks must agree within 0.2 points.
+"""
+
+import argparse
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+import cam
+import crf
+import svm
+from side_by_side import Row, record
+from weakseg.data.dataset import Dataset, load_dataset
+from weakseg.data.images import read_photo
+from weakseg.data.masks import read_mask, write_mask
+from weakseg.localize.cam import upsample
+from weakseg.memory import keep_freed_memory
+from weakseg.metrics import ConfusionMatrix
+from weakseg.recipe import load_recipe
+from weakseg.refine.svm import zscore
+from weakseg.stages import classify, refine
+from weakseg.stages.base import Context, PhotoTask
+from weakseg.stages.executor import LocalExecutor, available_cores
+
+REQUIRED_POINTS = 0.2
+WARM = 4
+"""Photos that are done before anything is timed."""
+
+MakeMasks = Callable[[Sequence[PhotoTask], Path], None]
+
+
+class Silence:
+    """A run's progress that nobody looks at."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def track(self, name: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+        yield lambda _: None
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The step from photo to mask, on a run's executor."""
+
+    context: Context
+
+    def __call__(self, tasks: Sequence[PhotoTask], out: Path) -> None:
+        dataset = replace(self.context.dataset, samples=[task.sample for task in tasks])
+        classifier = out / classify.NAME
+        classifier.mkdir(parents=True)
+        shutil.copy(self.context.folder / classify.NAME / classify.CLASSIFIER, classifier)
+        context = replace(self.context, folder=out, dataset=dataset)
+        refine.run_from_photos(context, refine.SVM_CRF)
+
+
+class Peer:
+    """The peers, one after the other, for one photo."""
+
+    def __init__(self, run: Path, threads: int) -> None:
+        self._recipe = load_recipe(str(run / "recipe.yaml"))
+        self._localizer = cam.Peer(run)
+        self._threads = threads
+
+    def mask(self, task: PhotoTask, out: Path) -> None:
+        assert self._recipe.svm is not None and self._recipe.crf is not None
+        photo = read_photo(task.sample.image)
+        torch.set_num_threads(self._threads)
+        found = self._localizer.localization(photo, [class_id - 1 for class_id in task.class_ids])
+        cams, features = found
+        scores = svm.peer_scores(zscore(features), cams, self._recipe.svm, task.id)
+        unary = refine.crf_unary(upsample(scores, *photo.shape[:2]), self._recipe.crf)
+        marginals = crf.peer_crf(photo, unary, self._recipe.crf.kernels)
+        ids = np.array([0, *task.class_ids], np.uint8)
+        write_mask(out / f"{task.id}.png", ids[marginals.argmax(axis=0)])
+
+
+_peer: Peer
+
+
+def set_up(run: Path, threads: int) -> None:
+    global _peer
+    keep_freed_memory()
+    threadpool_limits(1)
+    _peer = Peer(run, threads)
+
+
+def mask_by_peer(task: PhotoTask, out: Path) -> None:
+    _peer.mask(task, out)
+
+
+@contextmanager
+def peers(run: Path, processes: int, threads: int) -> Iterator[MakeMasks]:
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(processes, set_up, (run, threads)) as pool:
+
+        def make(tasks: Sequence[PhotoTask], out: Path) -> None:
+            (out / refine.SVM_CRF).mkdir(parents=True)
+            pool.starmap(mask_by_peer, [(t, out / refine.SVM_CRF) for t in tasks], chunksize=1)
+
+        yield make
+
+
+def mious(folders: Sequence[Path], tasks: Sequence[PhotoTask], dataset: Dataset) -> list[float]:
+    """Of each folder's masks, in points."""
+    matrices = [ConfusionMatrix(dataset.classes) for _ in folders]
+    for task in tasks:
+        assert task.sample.mask is not None
+        truth = read_mask(task.sample.mask)
+        for folder, matrix in zip(folders, matrices, strict=True):
+            matrix.update(truth, read_mask(folder / refine.SVM_CRF / f"{task.id}.png"))
+    return [100 * matrix.summary()["miou"] for matrix in matrices]
+
+
+def seconds(make: MakeMasks, tasks: Sequence[PhotoTask], out: Path) -> float:
+    shutil.rmtree(out, ignore_errors=True)
+    start = time.perf_counter()
+    make(tasks, out)
+    return time.perf_counter() - start
+
+
+def compare(makers: dict[str, MakeMasks], context: Context, turns: int) -> list[Row]:
+    """The rows of each peer; ours come first of the makers."""
+    samples = [sample for sample in context.dataset.samples if sample.mask]
+    tasks = [context.task(sample) for sample in samples]
+    best = dict.fromkeys(makers, float("inf"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = {name: Path(temporary) / str(index) for index, name in enumerate(makers)}
+        for name, make in makers.items():
+            seconds(make, tasks[:WARM], folders[name])
+        for _ in range(turns):
+            for name, make in makers.items():
+                best[name] = min(best[name], seconds(make, tasks, folders[name]))
+                print(f"{name}: {len(tasks) / best[name]:.2f} photos/s", flush=True)
+        found = mious([*folders.values()], tasks, context.dataset)
+    ours, *names = makers
+    rows = []
+    for name, miou in zip(names, found[1:], strict=True):
+        print(f"mIoU {found[0]:.2f}, {name}: {miou:.2f}")
+        if abs(miou - found[0]) > REQUIRED_POINTS:
+            sys.exit("they differ too much; no ratio")
+        rows.append(
+            Row(
+                "pipeline",
+                f"{len(tasks)} photos, {ours}, wall s",
+                name,
+                abs(miou - found[0]),
+                "difference in mIoU, points",
+                best[ours],
+                best[name],
+            )
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a data set with masks")
+    parser.add_argument("--run", type=Path, required=True, help="a run that has its classifier")
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--turns", type=int, default=2)
+    arguments = parser.parse_args()
+    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
+    dataset = load_dataset(arguments.data, recipe.data.split)
+    step = max(1, len(dataset.samples) // arguments.images)
+    dataset = replace(dataset, samples=dataset.samples[::step][: arguments.images])
+    cores = available_cores()
+    with (
+        LocalExecutor() as executor,
+        peers(arguments.run, cores, 1) as as_many,
+        peers(arguments.run, 1, cores) as script,
+    ):
+        device = torch.device("cpu")
+        nothing = replace(dataset, samples=[])
+        context = Context(arguments.run, recipe, dataset, nothing, executor, Silence(), device)
+        makers: dict[str, MakeMasks] = {
+            f"{cores} processes": Ours(context),
+            f"the peers in {cores} processes": as_many,
+            f"the peers in one process, its network on {cores} threads": script,
+        }
+        record(compare(makers, context, arguments.turns))
+
+
+if __name__ == "__main__":
+    main()
