@@ -18,11 +18,20 @@ from weakseg.data.dataset import load_dataset
 from weakseg.files import write_json
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
-from weakseg.stages import classify, evaluate, irn, localize, panels, pipeline, segment
+from weakseg.stages import (
+    classify,
+    evaluate,
+    irn,
+    localize,
+    panels,
+    pipeline,
+    segment,
+    self_train,
+)
 from weakseg.stages.base import Context
 from weakseg.stages.executor import LocalExecutor
 
-TRAINED = (classify.NAME, irn.NETWORK)
+TRAINED = (classify.NAME, irn.NETWORK, self_train.TEACHER)
 SEGMENTED = (segment.SEGMENT, segment.TTA)
 
 

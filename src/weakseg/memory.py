@@ -1,10 +1,13 @@
 """Memory that a process keeps."""
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
+_CONVOLUTIONS = 256
+"""Some four scales of a photo's maps, of a network with 60 convolutions."""
 
 
 def keep_freed_memory() -> None:
@@ -17,3 +20,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def keep_few_convolutions() -> None:
+    """Have oneDNN keep what it compiled for the last convolutions, 256 rather than 1,024.
+
+    It compiles each for one size of maps, in about a megabyte; photos have many sizes. A number
+    that the environment gives, ONEDNN_PRIMITIVE_CACHE_CAPACITY, stays. To be called before a
+    process's first convolution.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_CONVOLUTIONS))

@@ -25,7 +25,7 @@ def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start() -> Start:
     def run(
         data: Path, out: Path, recipe: Recipe | None = None, executor: Executor | None = None

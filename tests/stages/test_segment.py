@@ -7,7 +7,7 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from tiny import TINY, Lines, Start, masks
+from tiny import SEGMENT, TINY, Lines, Start, masks
 from weakseg.data.masks import read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
@@ -19,19 +19,9 @@ CPU = torch.device("cpu")
 
 
 def _recipe(**segment: object) -> Recipe:
-    section = {
-        "masks": "cam",
-        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
-        "epochs": 2,
-        "batch_size": 4,
-        "long_side": [48, 80],
-        "crop": 48,
-        "optimizer": TINY["classify"]["optimizer"],
-        "tta_scales": [0.5, 1.0],
-    }
     held_out = {"split": "train", "held_out": "val"}
     left_out = {"svm": None, "crf": None, "cam_crf": None}
-    values = {**TINY, **left_out, "data": held_out, "segment": section | segment}
+    values = {**TINY, **left_out, "data": held_out, "segment": SEGMENT | segment}
     return Recipe.model_validate(values)
 
 

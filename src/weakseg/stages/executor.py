@@ -15,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
-from weakseg.memory import keep_freed_memory
+from weakseg.memory import keep_few_convolutions, keep_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -121,6 +121,7 @@ def _set_up_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
+    keep_few_convolutions()
     torch.set_num_threads(1)
     threadpool_limits(1)
 

@@ -45,16 +45,26 @@ _GPU_LOGITS = 2**28  # of one pass, 1 GiB as float32
 
 
 def train(context: Context) -> None:
-    """Write `segmenter/segmenter.safetensors`, the best by mIoU, and `segmenter/scores.json`.
+    """Write `segmenter/`: the network that learns the masks of `segment.masks`."""
+    assert context.recipe.segment is not None
+    train_on(context, context.recipe.segment.masks, NETWORK)
+
+
+def train_on(context: Context, masks: str, name: str) -> None:
+    """Write `NAME/segmenter.safetensors`, the best by mIoU, and `NAME/scores.json`.
 
     The mIoU is that against held-out masks of the stage that the network learns from, which are
     pseudo masks, unless the recipe names a folder of real ones. A training that was cut off goes on
     from its last whole epoch.
 
+    Args:
+        masks: the stage that the network learns from.
+        name: the stage's name.
+
     Raises:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
-    folder = context.stage_folder(NETWORK)
+    folder = context.stage_folder(name)
     if (folder / SEGMENTER).exists():
         return
     recipe, settings = context.recipe, context.recipe.segment
@@ -66,14 +76,14 @@ def train(context: Context) -> None:
             "A segmentation network needs three photos at least, one of them to be judged by. Tag "
             "more photos."
         )
-    judges, judged_by = _judges(held_out, context)
+    judges, judged_by = _judges(held_out, context, masks)
     L.seed_everything(recipe.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(context.dataset.classes))
     loop = Loop(
-        name=NETWORK,
+        name=name,
         folder=folder,
         examples=_Masked(
-            _pairs(kept, context.stage_folder(settings.masks)),
+            _pairs(kept, context.stage_folder(masks)),
             judges,
             settings,
             recipe.seed,
@@ -152,6 +162,37 @@ def segment_photos(
     return left_out
 
 
+class SegmentationModel:
+    """A network's file, ready for inference.
+
+    Args:
+        file: what `train` wrote.
+
+    Attributes:
+        card: what the file says of it.
+    """
+
+    def __init__(self, file: Path, device: torch.device) -> None:
+        self._network, self.card = read_segmenter(file, device)
+        self._device, self._dtype = device, AUTOCAST[self.card.precision]
+        self._network.backbone = fuse(self._network.backbone, self._dtype)
+
+    def probabilities(
+        self, photos: Sequence[NDArray[np.uint8]], scales: Sequence[float], flip: bool
+    ) -> NDArray[np.float32]:
+        """Float32 (N, C+1, h, w) of photos of one size; h by w is theirs, or the card's limit.
+
+        Args:
+            photos: uint8 (H, W, 3), N of them.
+            scales, flip: as `weakseg.segment.tta.segment` has them.
+        """
+        small = np.stack([shrink(photo, self.card.long_side) for photo in photos])
+        images = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float() / 255
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            found: NDArray[np.float32] = segment(self._network, images, scales, flip).cpu().numpy()
+        return found
+
+
 def _segment_held_out(context: Context, name: str, tta: bool) -> None:
     folder = context.stage_folder(name)
     photos = [
@@ -165,13 +206,14 @@ def _segment_held_out(context: Context, name: str, tta: bool) -> None:
     )
 
 
-def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Path, Path]], str]:
+def _judges(
+    held_out: Sequence[Sample], context: Context, masks: str
+) -> tuple[list[tuple[Path, Path]], str]:
     """Photos and masks that choose the epoch, and what masks they are."""
     settings = context.recipe.segment
     assert settings is not None
     if settings.validation_masks is None:
-        pairs = _pairs(held_out, context.stage_folder(settings.masks))
-        return pairs, f"held-out masks of {settings.masks}"
+        return _pairs(held_out, context.stage_folder(masks)), f"held-out masks of {masks}"
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in _pairs(held_out, folder) if mask.is_file()]
     for photo, mask in pairs:
@@ -245,11 +287,8 @@ class _Segmenter:
     device: str
 
     def __call__(self) -> Callable[[tuple[_Photo, ...]], tuple[int, list[str]]]:
-        device = torch.device(self.device)
-        network, card = read_segmenter(self.model, device)
-        scales = card.tta_scales if self.tta else (1.0,)
-        dtype = AUTOCAST[card.precision]
-        network.backbone = fuse(network.backbone, dtype)
+        model = SegmentationModel(self.model, torch.device(self.device))
+        scales = model.card.tta_scales if self.tta else (1.0,)
 
         def work(batch: tuple[_Photo, ...]) -> tuple[int, list[str]]:
             read, reasons = [], []
@@ -260,11 +299,7 @@ class _Segmenter:
                     reasons.append(str(error))
             if not read:
                 return len(batch), reasons
-            small = np.stack([shrink(photo, card.long_side) for _, photo in read])
-            images = torch.from_numpy(small).to(device).permute(0, 3, 1, 2).float() / 255
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                probabilities = segment(network, images, scales, flip=self.tta)
-            found = probabilities.cpu().numpy()
+            found = model.probabilities([photo for _, photo in read], scales, flip=self.tta)
             for (name, photo), scored in zip(read, found, strict=True):
                 self._write(name, photo.shape[:2], scored)
             return len(batch), reasons
