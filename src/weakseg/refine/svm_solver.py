@@ -355,12 +355,35 @@ def _extend(gram: Any, known: int, rows: Any, places: Any, members: Any) -> None
 
 @compiled
 def _add_rows(total: Any, rows: Any, places: Any, weights: Any) -> None:
-    for start in range(0, len(total), _COLUMNS):
-        part = total[start : start + _COLUMNS]
-        for k in range(len(places)):
-            row = rows[places[k], start : start + _COLUMNS]
-            for t in range(len(part)):
-                part[t] += weights[k] * row[t]
+    """Add rows by their weights; the sums over all rows are made in float32, four at a time."""
+    count = len(total)
+    whole = count - count % len(_LANES)
+    flat, factors = rows.reshape(-1), weights.astype(np.float32)
+    fours = len(places) - len(places) % 4
+    sums = np.empty(_COLUMNS, np.float32)
+    for start in range(0, whole, _COLUMNS):
+        width = min(_COLUMNS, whole - start)
+        sums[:] = 0
+        for k in range(0, fours, 4):
+            a, b = places[k] * count + start, places[k + 1] * count + start
+            c, d = places[k + 2] * count + start, places[k + 3] * count + start
+            for t in range(0, width, len(_LANES)):
+                lanes = load(sums, t, _LANES)
+                lanes = add_scaled(lanes, factors[k], load(flat, a + t, _LANES))
+                lanes = add_scaled(lanes, factors[k + 1], load(flat, b + t, _LANES))
+                lanes = add_scaled(lanes, factors[k + 2], load(flat, c + t, _LANES))
+                lanes = add_scaled(lanes, factors[k + 3], load(flat, d + t, _LANES))
+                store(sums, t, lanes)
+        for k in range(fours, len(places)):
+            a = places[k] * count + start
+            for t in range(0, width, len(_LANES)):
+                lanes = add_scaled(load(sums, t, _LANES), factors[k], load(flat, a + t, _LANES))
+                store(sums, t, lanes)
+        for t in range(width):
+            total[start + t] += sums[t]
+    for k in range(len(places)):
+        for t in range(whole, count):
+            total[t] += weights[k] * rows[places[k], t]
 
 
 @compiled
