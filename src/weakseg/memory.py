@@ -22,6 +22,16 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
+def give_back_freed_memory() -> None:
+    """Hand back to the system all that is freed, where the C library is glibc.
+
+    Before a process forks: a child would hold what its parent has freed for as long as it lives.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def keep_few_convolutions() -> None:
     """Have oneDNN keep what it compiled for the last convolutions, 256 rather than 1,024.
 

@@ -44,10 +44,13 @@ def test_results_come_in_order_from_single_threaded_workers_that_keep_what_they_
     with LocalExecutor(2) as executor:
         results = list(executor.map(Squares(), range(40)))
         again = list(executor.map(Squares(), range(2)))
+        executor.rest()
+        anew = list(executor.map(Squares(), range(1)))
     assert [square for square, _, _ in results] == [i**2 for i in range(40)]
     assert max(count for _, count, _ in results) >= 20
     assert {threads for _, _, threads in results} == {1}
     assert max(count for _, count, _ in again) > 1
+    assert [count for _, count, _ in anew] == [1]
 
 
 def test_an_error_of_a_worker_is_the_callers() -> None:

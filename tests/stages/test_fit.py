@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from tiny import Lines
+from weakseg.stages.executor import InProcessExecutor
 from weakseg.stages.fit import Loop
 
 
@@ -49,6 +50,7 @@ def _fit(folder: Path, devices: int, epochs: int = 3) -> tuple[float, list[dict[
         seed=0,
         precision="32-true",
         device=torch.device("cpu"),
+        executor=InProcessExecutor(),
         progress=Lines(),
         monitor="nearness",
         loaders=False,

@@ -186,6 +186,9 @@ def test_a_cut_off_stage_goes_on_where_it_stopped(
                     self.left -= 1
                 yield work(item)
 
+        def rest(self) -> None:
+            pass
+
     out = tmp_path / "out"
     with pytest.raises(CutOff):
         start(photos, out, executor=Cut(at=4))

@@ -69,6 +69,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
         seed=recipe.seed,
         precision="32-true" if pooled else settings.precision,
         device=context.device,
+        executor=context.executor,
         progress=context.progress,
         monitor="f1",
         loaders=not pooled,

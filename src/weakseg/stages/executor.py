@@ -40,6 +40,12 @@ class Executor(Protocol):
             WeaksegError: what `make()` raised on an item, or that a worker died.
         """
 
+    def rest(self) -> None:
+        """Give up what workers hold, memory above all, before long work that is not theirs.
+
+        The next map sets up what it needs anew.
+        """
+
 
 class LocalExecutor:
     """Worker processes, each single-threaded, so that results don't depend on their number.
@@ -56,6 +62,9 @@ class LocalExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.rest()
+
+    def rest(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -92,6 +101,9 @@ class InProcessExecutor:
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
         return map(make(), items)
+
+    def rest(self) -> None:
+        pass
 
 
 def available_cores() -> int:

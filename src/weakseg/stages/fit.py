@@ -18,10 +18,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.errors import WeaksegError
 from weakseg.files import write_atomically
-from weakseg.memory import keep_freed_memory
+from weakseg.memory import give_back_freed_memory, keep_freed_memory
 from weakseg.networks.depthwise import use_fast_gradients
 from weakseg.progress import Progress
-from weakseg.stages.executor import available_cores
+from weakseg.stages.executor import Executor, available_cores
 
 Examples = Callable[[int | None], "TorchDataset[Any]"]
 """What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
@@ -42,6 +42,7 @@ class Loop:
         seed: of what a network draws while it is trained, in each step anew.
         precision: Lightning's.
         device: where.
+        executor: the run's; it rests while photos are trained on.
         progress: shows steps and epochs.
         monitor: name of the logged figure whose highest value marks the epoch that is kept; by
             default the last epoch is.
@@ -57,6 +58,7 @@ class Loop:
     seed: int
     precision: Any
     device: torch.device
+    executor: Executor
     progress: Progress
     monitor: str | None = None
     loaders: bool = True
@@ -74,6 +76,8 @@ class Loop:
         Raises:
             WeaksegError: a checkpoint that can't be read.
         """
+        if self.loaders:
+            self.executor.rest()
         devices = self.devices or _count(self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -151,10 +155,17 @@ class _Batches(L.LightningDataModule):
         assert self.trainer is not None
         examples = self._examples(self.trainer.current_epoch)
         whole = len(examples) >= self._batch_size * self.trainer.world_size  # type: ignore[arg-type]
-        return DataLoader(examples, self._batch_size, drop_last=whole, num_workers=self._loaders)
+        return self._loader(examples, drop_last=whole)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(self._examples(None), self._batch_size, num_workers=self._loaders)
+        return self._loader(self._examples(None), drop_last=False)
+
+    def _loader(self, examples: "TorchDataset[Any]", drop_last: bool) -> Any:
+        if self._loaders:
+            give_back_freed_memory()  # the loaders are forks
+        return DataLoader(
+            examples, self._batch_size, drop_last=drop_last, num_workers=self._loaders
+        )
 
 
 class _Seeds(Callback):

@@ -75,6 +75,7 @@ def train(context: Context) -> None:
         seed=context.recipe.seed,
         precision=settings.precision,
         device=context.device,
+        executor=context.executor,
         progress=context.progress,
     )
     epochs = loop.fit(IRNetTraining(network, settings.optimizer, settings.decay_power))

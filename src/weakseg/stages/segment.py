@@ -94,6 +94,7 @@ def train_on(context: Context, masks: str, name: str) -> None:
         seed=recipe.seed,
         precision=settings.precision,
         device=context.device,
+        executor=context.executor,
         progress=context.progress,
         monitor="miou",
     )
