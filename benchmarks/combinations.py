@@ -15,11 +15,13 @@ from weakseg.files import read_json, write_json
 from weakseg.recipe import load_recipe
 from weakseg.stages.executor import LocalExecutor
 
+ONCE = "self_training=null"
 COMBINATIONS = {
-    "SVM": ["segment.masks=svm+crf"],
-    "CAM": ["segment.masks=cam+crf"],
-    "IRN": ["segment.masks=irn"],
-    "SVM, then IRN": ["segment.masks=irn", "irn.start=svm+crf"],
+    "SVM": ["segment.masks=svm+crf", ONCE],
+    "CAM": ["segment.masks=cam+crf", ONCE],
+    "IRN": ["segment.masks=irn", ONCE],
+    "SVM, then IRN": ["segment.masks=irn", "irn.start=svm+crf", ONCE],
+    "SVM, self-trained": ["segment.masks=self-trained", "self_training.masks=svm+crf"],
 }
 
 
