@@ -15,13 +15,11 @@ from weakseg.files import read_json, write_json
 from weakseg.recipe import load_recipe
 from weakseg.stages.executor import LocalExecutor
 
-ONCE = "self_training=null"
 COMBINATIONS = {
-    "SVM": ["segment.masks=svm+crf", ONCE],
-    "CAM": ["segment.masks=cam+crf", ONCE],
-    "IRN": ["segment.masks=irn", ONCE],
-    "SVM, then IRN": ["segment.masks=irn", "irn.start=svm+crf", ONCE],
-    "SVM, self-trained": ["segment.masks=self-trained", "self_training.masks=svm+crf"],
+    "SVM": ["segment.masks=svm+crf"],
+    "CAM": ["segment.masks=cam+crf"],
+    "IRN": ["segment.masks=irn"],
+    "SVM, then IRN": ["segment.masks=irn", "irn.start=svm+crf"],
 }
 
 
@@ -39,7 +37,8 @@ def main() -> None:
     figures = read_json(table) if table.exists() else {}
     with LocalExecutor() as executor:
         for name in arguments.only:
-            overrides = [f"irn={json.dumps(irn)}", *COMBINATIONS[name], *arguments.overrides]
+            overrides = [f"irn={json.dumps(irn)}", "relabel=null", *COMBINATIONS[name]]
+            overrides += arguments.overrides
             recipe = load_recipe(arguments.recipe, overrides)
             rows = figures_of(recipe, arguments.data, arguments.out, executor)
             taught_by = rows[recipe.segment.masks]

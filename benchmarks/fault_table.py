@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py --data ../shared/data/VOC2012 --out runs/faulty
     python benchmarks/fault_table.py --data runs/faulty --whole ../shared/data/VOC2012 \\
-        --out runs/fault_table self_training=null segment.masks=svm+crf
+        --out runs/fault_table relabel=null
 
 Each row is a recipe on the faulty tags with one thing changed; its figures are the network's on the
 photos held out: mIoU over all classes, over those that lost photos, and of the one that lost tags.

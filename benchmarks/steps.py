@@ -18,20 +18,11 @@ from weakseg.data.dataset import load_dataset
 from weakseg.files import write_json
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
-from weakseg.stages import (
-    classify,
-    evaluate,
-    irn,
-    localize,
-    panels,
-    pipeline,
-    segment,
-    self_train,
-)
+from weakseg.stages import classify, evaluate, irn, localize, panels, pipeline, segment
 from weakseg.stages.base import Context
 from weakseg.stages.executor import LocalExecutor
 
-TRAINED = (classify.NAME, irn.NETWORK, self_train.TEACHER)
+TRAINED = (classify.NAME, irn.NETWORK)
 SEGMENTED = (segment.SEGMENT, segment.TTA)
 
 
@@ -54,7 +45,7 @@ def main() -> None:
         if source.exists():
             (folder / name).symlink_to(source)
     data = recipe.data.model_copy(update={"split": recipe.data.held_out, "held_out": None})
-    recipe = recipe.model_copy(update={"data": data, "separate": None})
+    recipe = recipe.model_copy(update={"data": data, "separate": None, "relabel": None})
     dataset = drop_classes(load_dataset(arguments.data, data.split), data.drop_classes)
     measured = pipeline.measured(recipe)
     made_here = {localize.NAME, *recipe.mask_stages}

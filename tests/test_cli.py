@@ -239,8 +239,6 @@ def test_listed_seeds_and_refiners_are_what_a_recipe_can_name() -> None:
         "irn": {**network, "start": "svm", "threshold": 0.4},
         "irn_crf": crf,
         "separate": {"class_name": "car", "masks": "irn"},
-        "self_training": {"masks": "merged", "crf": crf},
-        "segment": {**network, "masks": "self-trained"},
     }
     assert set(REFINERS) <= set(whole) & set(Recipe.model_fields)
     masks_of = [text.split(":")[0].removeprefix("makes ") for text in REFINERS.values()]

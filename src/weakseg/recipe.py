@@ -244,17 +244,6 @@ class Segment(Training):
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
 
-class SelfTraining(Section):
-    """A first network, the teacher, and the masks that it makes of the photos that it learned from.
-
-    It is trained as `segment` says, on the masks of the stage that `masks` names. Its masks,
-    `self-trained`, keep to a photo's tags, and go through `crf`.
-    """
-
-    masks: str
-    crf: Crf
-
-
 class Evaluate(Section):
     """`cam_threshold`: the constant background of a bare CAM, chosen without ground truth."""
 
@@ -270,7 +259,8 @@ class Report(Section):
 class Recipe(Section):
     """A whole run. `seed` seeds every draw; a section that is left out leaves out its stages.
 
-    `crf` refines the scores of `svm`, `cam_crf` the CAM, `irn_crf` the maps that `irn` walked.
+    `crf` refines the scores of `svm`, `cam_crf` the CAM, `irn_crf` the maps that `irn` walked, and
+    `relabel` what the network makes of the photos that it learned from, kept to their tags.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -285,8 +275,8 @@ class Recipe(Section):
     irn: Irn | None = None
     irn_crf: Crf | None = None
     separate: Separate | None = None
-    self_training: SelfTraining | None = None
     segment: Segment | None = None
+    relabel: Crf | None = None
     evaluate: Evaluate
     report: Report = Report()
 
@@ -298,40 +288,31 @@ class Recipe(Section):
             raise ValueError("irn_crf refines what irn makes; add irn")
         if self.separate and not self.cam_crf:
             raise ValueError("separate needs the section cam_crf")
-        if self.self_training and not self.segment:
-            raise ValueError("self_training trains a network as segment says; add segment")
+        if self.relabel and not self.segment:
+            raise ValueError("relabel takes the network that segment trains; add segment")
         if not self.localize.keep and (self.irn or self.separate):
             raise ValueError("irn and separate need CAMs that are kept; leave localize.keep true")
         if not self.localize.keep and not (self.svm or self.cam_crf):
             raise ValueError("without localize.keep a mask is made by svm or cam_crf; add one")
         made = self.mask_stages
-        for key, name, maker in (
-            ("irn.start", self.irn and self.irn.start, "irn"),
-            ("separate.masks", self.separate and self.separate.masks, "merged"),
-            (
-                "self_training.masks",
-                self.self_training and self.self_training.masks,
-                "self-trained",
-            ),
-            ("segment.masks", self.segment and self.segment.masks, None),
+        before_irn = tuple(name for name in made if name not in ("irn", "irn+crf", "merged"))
+        for key, name, known in (
+            ("irn.start", self.irn and self.irn.start, before_irn),
+            ("separate.masks", self.separate and self.separate.masks, made[:-1]),
+            ("segment.masks", self.segment and self.segment.masks, made),
         ):
-            known = made[: made.index(maker)] if name and maker else made
             if name and name not in known:
                 raise ValueError(f"{key} is {name!r}; this recipe makes {', '.join(known)}")
         return self
 
     @property
     def mask_stages(self) -> tuple[str, ...]:
-        """Names of the stages that make a mask of every photo of the split, in order.
+        """Names of the stages that make a mask of every photo of the split before a network does.
 
-        Where CAMs are not kept, it is one before self-training: the SVM's, through the CRF if there
-        is one.
+        Where CAMs are not kept, that is one: the SVM's, through the CRF if there is one.
         """
-        made: dict[str, object]
         if not self.localize.keep:
-            only = "svm+crf" if self.crf else "svm" if self.svm else "cam+crf"
-            made = {only: True, "self-trained": self.self_training}
-            return tuple(name for name, section in made.items() if section)
+            return ("svm+crf" if self.crf else "svm" if self.svm else "cam+crf",)
         made = {
             "cam": True,
             "seed": self.svm,
@@ -341,7 +322,6 @@ class Recipe(Section):
             "irn": self.irn,
             "irn+crf": self.irn_crf,
             "merged": self.separate,
-            "self-trained": self.self_training,
         }
         return tuple(name for name, section in made.items() if section)
 

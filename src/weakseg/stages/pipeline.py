@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.files import stamps
-from weakseg.recipe import BackboneSection, Irn, Recipe, Segment, SelfTraining
+from weakseg.recipe import BackboneSection, Irn, Recipe, Segment
 from weakseg.stages import (
     balance,
     classify,
@@ -18,9 +18,9 @@ from weakseg.stages import (
     panels,
     pool,
     refine,
+    relabel,
     screen,
     segment,
-    self_train,
     separate,
 )
 from weakseg.stages.base import Stage
@@ -39,9 +39,8 @@ REFINERS = {
     "irn": "makes irn: IRNet's class boundaries, and a random walk between them (paper B, step 2)",
     "irn_crf": "makes irn+crf: the fully connected CRF, over the maps that have walked",
     "separate": "makes merged: a class from a classifier of its own joins other masks (paper B)",
-    "self_training": "makes self-trained: what a network that learned other masks makes of a photo",
 }
-"""Sections of a recipe, with the name by which others (`segment.masks`) know their masks."""
+"""Sections of a recipe, with the name by which `irn.start` and `segment.masks` know their masks."""
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -93,7 +92,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
             Stage(separate.MERGED, separate.run_merged, merged_from, of_class),
         ]
     if recipe.segment:
-        found += _segment_stages(values, recipe.segment, recipe.self_training)
+        found += _segment_stages(values, recipe.segment)
     masks = measured(recipe)
     evaluated = tuple(stage.name for stage in masks)
     if recipe.irn and recipe.irn.instances:
@@ -170,9 +169,7 @@ def _cam_crf(values: dict[str, Any]) -> dict[str, Any]:
     return _long_side(values) | _cam_threshold(values) | {"cam_crf": values["cam_crf"]}
 
 
-def _segment_stages(
-    values: dict[str, Any], section: Segment, self_training: SelfTraining | None
-) -> list[Stage]:
+def _segment_stages(values: dict[str, Any], section: Segment) -> list[Stage]:
     long_side = _long_side(values)
     settings = dict(values["segment"]) | _backbone(section.backbone)
     taught_by = (settings.pop("masks"),)
@@ -180,21 +177,16 @@ def _segment_stages(
     if section.validation_masks:
         settings["validation_stamps"] = stamps(Path(section.validation_masks))
     training = {"seed": values["seed"], "segment": settings}
-    found = []
-    if self_training:
-        learned_from, teacher = (self_training.masks,), (self_train.TEACHER,)
-        relabelling = long_side | scales | {"crf": values["self_training"]["crf"]}
-        found += [
-            Stage(self_train.TEACHER, self_train.train_teacher, learned_from, training),
-            Stage(self_train.SELF_TRAINED, self_train.run, teacher, relabelling),
-        ]
     network = (segment.NETWORK,)
-    return [
-        *found,
+    found = [
         Stage(segment.NETWORK, segment.train, taught_by, training),
         Stage(segment.SEGMENT, segment.run, network, long_side, reads_held_out=True),
         Stage(segment.TTA, segment.run_tta, network, long_side | scales, reads_held_out=True),
     ]
+    if values["relabel"]:
+        relabelling = long_side | scales | {"crf": values["relabel"]}
+        found.append(Stage(relabel.NAME, relabel.run, network, relabelling))
+    return found
 
 
 def _backbone(section: BackboneSection) -> dict[str, Any]:
@@ -253,14 +245,13 @@ def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
     if recipe.separate:
         merged = {"masks": recipe.separate.masks, "separate": recipe.separate.class_name}
         found.append(MaskStage(separate.MERGED, {**cam, **merged}))
-    if recipe.self_training:
-        taught = {"masks": recipe.self_training.masks, "crf": True}
-        found.append(MaskStage(self_train.SELF_TRAINED, taught))
     if recipe.segment:
         network = {"masks": recipe.segment.masks, "crf": False}
         scales = ", ".join(f"{scale:g}" for scale in recipe.segment.tta_scales)
         found.append(MaskStage(segment.SEGMENT, network, held_out=True))
         tta = {**network, "tta": f"flip x {scales}"}
         found.append(MaskStage(segment.TTA, tta, held_out=True))
-    made = recipe.mask_stages
+        if recipe.relabel:
+            found.append(MaskStage(relabel.NAME, {**tta, "crf": True}))
+    made = (*recipe.mask_stages, relabel.NAME)
     return tuple(stage for stage in found if stage.held_out or stage.name in made)

@@ -45,26 +45,16 @@ _GPU_LOGITS = 2**28  # of one pass, 1 GiB as float32
 
 
 def train(context: Context) -> None:
-    """Write `segmenter/`: the network that learns the masks of `segment.masks`."""
-    assert context.recipe.segment is not None
-    train_on(context, context.recipe.segment.masks, NETWORK)
-
-
-def train_on(context: Context, masks: str, name: str) -> None:
-    """Write `NAME/segmenter.safetensors`, the best by mIoU, and `NAME/scores.json`.
+    """Write `segmenter/segmenter.safetensors`, the best by mIoU, and `segmenter/scores.json`.
 
     The mIoU is that against held-out masks of the stage that the network learns from, which are
     pseudo masks, unless the recipe names a folder of real ones. A training that was cut off goes on
     from its last whole epoch.
 
-    Args:
-        masks: the stage that the network learns from.
-        name: the stage's name.
-
     Raises:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
-    folder = context.stage_folder(name)
+    folder = context.stage_folder(NETWORK)
     if (folder / SEGMENTER).exists():
         return
     recipe, settings = context.recipe, context.recipe.segment
@@ -76,14 +66,14 @@ def train_on(context: Context, masks: str, name: str) -> None:
             "A segmentation network needs three photos at least, one of them to be judged by. Tag "
             "more photos."
         )
-    judges, judged_by = _judges(held_out, context, masks)
+    judges, judged_by = _judges(held_out, context)
     L.seed_everything(recipe.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(context.dataset.classes))
     loop = Loop(
-        name=name,
+        name=NETWORK,
         folder=folder,
         examples=_Masked(
-            _pairs(kept, context.stage_folder(masks)),
+            _pairs(kept, context.stage_folder(settings.masks)),
             judges,
             settings,
             recipe.seed,
@@ -207,14 +197,13 @@ def _segment_held_out(context: Context, name: str, tta: bool) -> None:
     )
 
 
-def _judges(
-    held_out: Sequence[Sample], context: Context, masks: str
-) -> tuple[list[tuple[Path, Path]], str]:
+def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Path, Path]], str]:
     """Photos and masks that choose the epoch, and what masks they are."""
     settings = context.recipe.segment
     assert settings is not None
     if settings.validation_masks is None:
-        return _pairs(held_out, context.stage_folder(masks)), f"held-out masks of {masks}"
+        pairs = _pairs(held_out, context.stage_folder(settings.masks))
+        return pairs, f"held-out masks of {settings.masks}"
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in _pairs(held_out, folder) if mask.is_file()]
     for photo, mask in pairs:
