@@ -25,6 +25,7 @@ bench: voc $(VENV)/bench
 	$(BIN)/weakseg run refined_pixel_labeling_cpu --data "$(DATA)" --out runs/bench
 	$(BIN)/python benchmarks/svm.py --data "$(DATA)" --run runs/bench
 	$(BIN)/python benchmarks/cam.py --data "$(DATA)" --run runs/bench
+	$(BIN)/python benchmarks/pipeline.py --data "$(DATA)" --run runs/bench
 	$(BIN)/python benchmarks/random_walk.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/curves.py --out docs/curves.png
