@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py --data ../shared/data/VOC2012 --out runs/faulty
     python benchmarks/fault_table.py --data runs/faulty --whole ../shared/data/VOC2012 \\
-        --out runs/fault_table relabel=null
+        --out runs/fault_table
 
 Each row is a recipe on the faulty tags with one thing changed; its figures are the network's on the
 photos held out: mIoU over all classes, over those that lost photos, and of the one that lost tags.
@@ -58,7 +58,7 @@ def main() -> None:
     figures = read_json(table) if table.exists() else {}
     with LocalExecutor() as executor:
         for name in arguments.only:
-            overrides = ["report.panels=0", *VARIANTS[name], *arguments.overrides]
+            overrides = ["report.panels=0", "relabel=null", *VARIANTS[name], *arguments.overrides]
             recipe = load_recipe(arguments.recipe, overrides)
             if name == LONGER:
                 overrides.append(f"segment.epochs={2 * recipe.segment.epochs}")

@@ -37,6 +37,7 @@ from weakseg.data.masks import read_mask, write_mask
 from weakseg.localize.cam import upsample
 from weakseg.memory import keep_freed_memory
 from weakseg.metrics import ConfusionMatrix
+from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
 from weakseg.refine.svm import zscore
 from weakseg.stages import classify, refine
@@ -48,17 +49,6 @@ WARM = 4
 """Photos that are done before anything is timed."""
 
 MakeMasks = Callable[[Sequence[PhotoTask], Path], None]
-
-
-class Silence:
-    """A run's progress that nobody looks at."""
-
-    def say(self, text: str) -> None:
-        pass
-
-    @contextmanager
-    def track(self, name: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-        yield lambda _: None
 
 
 @dataclass(frozen=True)
@@ -194,7 +184,7 @@ def main() -> None:
     ):
         device = torch.device("cpu")
         nothing = replace(dataset, samples=[])
-        context = Context(arguments.run, recipe, dataset, nothing, executor, Silence(), device)
+        context = Context(arguments.run, recipe, dataset, nothing, executor, progress_for(), device)
         makers: dict[str, MakeMasks] = {
             f"{cores} processes": Ours(context),
             f"the peers in {cores} processes": as_many,

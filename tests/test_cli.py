@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tiny import TINY, masks
+from tiny import NETWORK, TINY, masks
 from weakseg.cli import main
 from weakseg.data.masks import read_mask
 from weakseg.recipe import Recipe, check_recipe
@@ -91,15 +91,7 @@ def test_a_network_learns_the_masks_and_predicts(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
-    segment = {
-        "masks": "svm+crf",
-        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
-        "epochs": 1,
-        "batch_size": 2,
-        "long_side": [64, 64],
-        "crop": 64,
-        "optimizer": TINY["classify"]["optimizer"],
-    }
+    segment = {**NETWORK, "masks": "svm+crf", "epochs": 1, "batch_size": 2}
     overrides = ("classify.epochs=2", f"segment={json.dumps(segment)}")
     run = weakseg("run", recipe, "--data", data, "--out", out, *overrides)
     assert run.returncode == 0, run.stderr
@@ -120,16 +112,7 @@ def test_instances_are_written_and_measured(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
-    irn = {
-        "start": "svm+crf",
-        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
-        "epochs": 1,
-        "batch_size": 4,
-        "long_side": [48, 80],
-        "crop": 48,
-        "optimizer": TINY["classify"]["optimizer"],
-        "threshold": 0.4,
-    }
+    irn = {**NETWORK, "start": "svm+crf", "epochs": 1, "threshold": 0.4}
     command = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
     command += (f"irn={json.dumps(irn)}",)
     first = weakseg(*command)

@@ -48,16 +48,17 @@ TINY = {
     "report": {"panels": 2},
 }
 
-SEGMENT = {
-    "masks": "cam",
+NETWORK = {
     "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
     "epochs": 2,
     "batch_size": 4,
     "long_side": [48, 80],
     "crop": 48,
     "optimizer": TINY["classify"]["optimizer"],
-    "tta_scales": [0.5, 1.0],
 }
+"""What the sections `irn` and `segment` share."""
+
+SEGMENT = {**NETWORK, "masks": "cam", "tta_scales": [0.5, 1.0]}
 
 
 class Lines:

@@ -53,6 +53,24 @@ def test_results_come_in_order_from_single_threaded_workers_that_keep_what_they_
     assert [count for _, count, _ in anew] == [1]
 
 
+@dataclass(frozen=True)
+class Environment:
+    def __call__(self) -> Callable[[str], str]:
+        return lambda name: os.environ[name]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "256"), ("7", "7")])
+def test_workers_keep_few_compiled_convolutions(
+    monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    if own:
+        monkeypatch.setenv(name, own)
+    with LocalExecutor(1) as executor:
+        assert list(executor.map(Environment(), [name])) == [expected]
+
+
 def test_an_error_of_a_worker_is_the_callers() -> None:
     with LocalExecutor(2) as executor, pytest.raises(WeaksegError, match="five is no number"):
         list(executor.map(Failing(kill=False), range(20)))

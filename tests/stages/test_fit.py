@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from tiny import Lines
-from weakseg.stages.executor import InProcessExecutor
+from weakseg.stages.executor import Executor, InProcessExecutor
 from weakseg.stages.fit import Loop
 
 
@@ -39,7 +39,21 @@ class _Examples:
         return TensorDataset(x, 3 * x)
 
 
-def _fit(folder: Path, devices: int, epochs: int = 3) -> tuple[float, list[dict[str, float]]]:
+class _Resting(InProcessExecutor):
+    def __init__(self) -> None:
+        self.rests = 0
+
+    def rest(self) -> None:
+        self.rests += 1
+
+
+def _fit(
+    folder: Path,
+    devices: int,
+    epochs: int = 3,
+    loaders: bool = False,
+    executor: Executor | None = None,
+) -> tuple[float, list[dict[str, float]]]:
     training = _Line()
     figures = Loop(
         name="line",
@@ -50,10 +64,10 @@ def _fit(folder: Path, devices: int, epochs: int = 3) -> tuple[float, list[dict[
         seed=0,
         precision="32-true",
         device=torch.device("cpu"),
-        executor=InProcessExecutor(),
+        executor=executor or InProcessExecutor(),
         progress=Lines(),
         monitor="nearness",
-        loaders=False,
+        loaders=loaders,
         devices=devices,
     ).fit(training)
     return training.slope.item(), figures
@@ -73,3 +87,10 @@ def test_several_devices_go_on_from_the_last_epoch(tmp_path: Path) -> None:
     resumed, figures = _fit(tmp_path / "cut", devices=2, epochs=3)
     assert resumed == whole
     assert [row["epoch"] for row in figures] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("loaders", [True, False])
+def test_the_runs_workers_rest_while_loaders_work(tmp_path: Path, loaders: bool) -> None:
+    executor = _Resting()
+    _fit(tmp_path, 1, 1, loaders, executor)
+    assert executor.rests == loaders

@@ -8,7 +8,7 @@ import safetensors.numpy
 import torch
 from PIL import Image
 
-from tiny import CRF, TINY, Lines, Start, masks
+from tiny import CRF, NETWORK, TINY, Lines, Start, masks
 from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import VOC_PALETTE, read_mask, write_mask
 from weakseg.errors import WeaksegError
@@ -23,16 +23,11 @@ from weakseg.stages.executor import InProcessExecutor
 
 def _recipe(start: str = "cam", **irn: object) -> Recipe:
     section = {
+        **NETWORK,
         "start": start,
         "foreground_threshold": 0.5,
         "background_threshold": 0.2,
         "crf": CRF,
-        "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
-        "epochs": 2,
-        "batch_size": 4,
-        "long_side": [48, 80],
-        "crop": 48,
-        "optimizer": TINY["classify"]["optimizer"],
         "walk": {"steps": 16},
         "threshold": 0.4,
     }

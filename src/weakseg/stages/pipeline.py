@@ -147,7 +147,7 @@ def _refining_stages(
 
 def _one_step(recipe: Recipe, values: dict[str, Any], localizing: dict[str, Any]) -> Stage:
     """The last of these masks, from photos, with no files in between."""
-    name = recipe.mask_stages[0]
+    (name,) = recipe.mask_stages
     refining = _svm(values) | {"crf": values["crf"]} if recipe.svm else _cam_crf(values)
     run = partial(refine.run_from_photos, name=name)
     return Stage(name, run, (classify.NAME,), localizing | refining)
