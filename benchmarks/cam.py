@@ -4,7 +4,8 @@
 
 The peer is the loop that scripts use: for each scale, and for its mirror image, Pillow resizes the
 photo and one image goes through the network in float32; maps are brought to the grid and summed.
-Both have the run's classifier and one thread, and are timed in turn.
+Both have the run's classifier and one thread, and are timed in turn, in one process, so that the
+peer, too, has our setting that freed memory is kept.
 
 Before anything is timed, the masks that the recipe's constant background makes of both are held
 against the real ones: mIoU over all the photos must agree within 0.1 points. CPU seconds are those
@@ -49,6 +50,7 @@ class Ours:
     """As the stage does it, features and all."""
 
     def __init__(self, run: Path, precision: Precision) -> None:
+        keep_freed_memory()
         self._settings, self._network = _load(run)
         self._dtype = AUTOCAST[precision]
         self._network.backbone = fuse(self._network.backbone, self._dtype)
@@ -100,7 +102,6 @@ def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _load(run: Path) -> tuple[Recipe, CamClassifier]:
-    keep_freed_memory()
     torch.set_num_threads(1)
     file = run / classify.NAME / classify.CLASSIFIER
     return load_recipe(str(run / "recipe.yaml")), read_classifier(file, torch.device("cpu"))

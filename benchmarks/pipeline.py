@@ -6,7 +6,8 @@ Ours is the single step that a run takes where no stage's file is kept. The peer
 as the other scripts have them: the float32 loop over scales and mirror images (`cam.py`),
 scikit-learn's SVC in its loop (`svm.py`) and pydensecrf2 (`crf.py`), with the run's classifier,
 settings and samples. They run in as many processes as ours, of one thread each, and as the script
-that people write: a photo at a time, in one process, its network on all cores.
+that people write: a photo at a time, in one process, its network on all cores. In the peers'
+processes memory is handed out by the C library's and Linux's defaults, as in any script.
 
 All of them do some photos before they are timed, for what is compiled and loaded; then wall time
 counts, of each the best of some turns. The mIoU of the masks must agree within 0.2 points.
@@ -35,7 +36,6 @@ from weakseg.data.dataset import Dataset, load_dataset
 from weakseg.data.images import read_photo
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.localize.cam import upsample
-from weakseg.memory import keep_freed_memory
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
@@ -92,7 +92,6 @@ _peer: Peer
 
 def set_up(run: Path, threads: int) -> None:
     global _peer
-    keep_freed_memory()
     threadpool_limits(1)
     _peer = Peer(run, threads)
 

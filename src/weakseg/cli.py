@@ -19,6 +19,7 @@ from weakseg.data.formats import FORMATS
 from weakseg.data.synth import generate
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, write_json
+from weakseg.memory import use_huge_pages
 from weakseg.progress import progress_for
 
 # PyTorch takes seconds to import: the verbs that need it import what uses it themselves.
@@ -64,7 +65,7 @@ def _common(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
     ] = False,
 ) -> None:
-    pass
+    use_huge_pages()  # before PyTorch is imported
 
 
 @app.command()

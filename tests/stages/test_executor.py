@@ -59,11 +59,18 @@ class Environment:
         return lambda name: os.environ[name]
 
 
-@pytest.mark.parametrize(("own", "expected"), [(None, "256"), ("7", "7")])
-def test_workers_keep_few_compiled_convolutions(
-    monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None, "256"),
+        ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7", "7"),
+        ("THP_MEM_ALLOC_ENABLE", None, "1"),
+        ("THP_MEM_ALLOC_ENABLE", "0", "0"),
+    ],
+)
+def test_how_workers_use_memory_unless_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, name: str, own: str | None, expected: str
 ) -> None:
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
     monkeypatch.delenv(name, raising=False)
     if own:
         monkeypatch.setenv(name, own)

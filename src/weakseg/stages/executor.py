@@ -15,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
-from weakseg.memory import keep_few_convolutions, keep_freed_memory
+from weakseg.memory import keep_few_convolutions, keep_freed_memory, use_huge_pages
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,6 +73,7 @@ class LocalExecutor:
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
         if self._pool is None:
+            use_huge_pages()
             self._pool = ProcessPoolExecutor(
                 self._workers,
                 mp_context=multiprocessing.get_context("spawn"),

@@ -79,6 +79,8 @@ class Loop:
         if self.loaders:
             self.executor.rest()
         devices = self.devices or _count(self.device)
+        # With `deterministic` torch would also fill what nothing has written yet.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.device.type == "cpu":
             keep_freed_memory()
             use_fast_gradients(training)
