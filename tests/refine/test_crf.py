@@ -202,14 +202,14 @@ def test_lattice_filter_is_near_the_exact_gaussian(name):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 9, 21])
 @pytest.mark.parametrize("name", TABLE)
-def test_inference_equals_naive_mean_field_on_the_lattice(name, n):
+def test_inference_equals_naive_mean_field_on_the_lattice(name, n, device):
     config = TABLE[name]
     rng = np.random.default_rng(n)
     image = photo_like(rng, 15, 17)
     unary = unary_from_probabilities(softmax(rng.normal(0, 2, (n, 15, 17))))
     kernel = lattice_kernel(crf._kernels(image, config), 15 * 17).astype(np.float64)
     expected = mean_field(kernel, unary, config.iterations)
-    assert_allclose(dense_crf(image, unary, config), expected, atol=1e-3)
+    assert_allclose(dense_crf(image, unary, config, device), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("n", [2, 4, 21])
@@ -358,12 +358,13 @@ def test_one_label_is_certain(shape):
 
 @pytest.mark.parametrize("n", [2, 21])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 2)])
-def test_thin_images(shape, n):
+def test_thin_images(shape, n, device):
     rng = np.random.default_rng(5)
     image = photo_like(rng, *shape)
     unary = unary_from_labels(rng.integers(0, n, shape), n)
     kernel = lattice_kernel(crf._kernels(image, LABELS), math.prod(shape)).astype(np.float64)
-    assert_allclose(dense_crf(image, unary, LABELS), mean_field(kernel, unary, 10), atol=1e-3)
+    probabilities = dense_crf(image, unary, LABELS, device)
+    assert_allclose(probabilities, mean_field(kernel, unary, 10), atol=1e-3)
 
 
 def test_a_single_pixel_reinforces_itself():
@@ -498,11 +499,11 @@ def test_dense_crf_rejects_standard_deviations_beyond_the_lattice(deviations):
         dense_crf(image, np.zeros((2, 50, 50), np.float32), config)
 
 
-def test_small_standard_deviations_disconnect_the_pixels():
+def test_small_standard_deviations_disconnect_the_pixels(device):
     """At 1 / 1000 of a pixel only a pixel's own message is left, with weight 1."""
     rng = np.random.default_rng(0)
     unary = rng.exponential(1, (3, 20, 20)).astype(np.float32)
-    result = dense_crf(photo_like(rng, 20, 20), unary, CRFSettings(1e-3, 2, 1, 1, 0, 5))
+    result = dense_crf(photo_like(rng, 20, 20), unary, CRFSettings(1e-3, 2, 1, 1, 0, 5), device)
     assert_allclose(result, mean_field(2 * np.eye(400), unary, 5), atol=1e-4)
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -42,20 +43,24 @@ def example(height: int, width: int, classes: int) -> tuple[NDArray, NDArray]:
     ("height", "width", "classes"),
     [(1, 1, 1), (1, 9, 2), (7, 1, 1), (2, 3, 1), (4, 4, 5), (13, 17, 3)],
 )
-def test_agrees_with_the_dense_matrix(height: int, width: int, classes: int) -> None:
+def test_agrees_with_the_dense_matrix(
+    height: int, width: int, classes: int, device: torch.device | None
+) -> None:
     cam, boundary = example(height, width, classes)
-    walked = random_walk(cam, boundary, DEFAULT)
+    walked = random_walk(cam, boundary, DEFAULT, device)
     assert walked.dtype == np.float32 and walked.shape == cam.shape
     np.testing.assert_allclose(walked, dense_walk(cam, boundary, DEFAULT), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 10, 33, 1024])
 @pytest.mark.parametrize("radius", [2, 7])
-def test_agrees_with_the_dense_matrix_for_any_steps_and_radius(steps: int, radius: int) -> None:
+def test_agrees_with_the_dense_matrix_for_any_steps_and_radius(
+    steps: int, radius: int, device: torch.device | None
+) -> None:
     cam, boundary = example(9, 8, 2)
     walk = RandomWalkSettings(radius=radius, beta=3, steps=steps)
-    expected = dense_walk(cam, boundary, walk)
-    np.testing.assert_allclose(random_walk(cam, boundary, walk), expected, rtol=0, atol=1e-5)
+    walked = random_walk(cam, boundary, walk, device)
+    np.testing.assert_allclose(walked, dense_walk(cam, boundary, walk), rtol=0, atol=1e-5)
 
 
 def test_agrees_with_the_dense_matrix_where_blocks_of_cells_meet() -> None:
@@ -97,12 +102,12 @@ def test_a_constant_stays_where_the_boundary_leaves_the_start_constant(
     np.testing.assert_allclose(walked[:, inner], start[:, inner], rtol=1e-4, atol=1e-6)
 
 
-def test_fills_a_region_and_stops_at_its_boundary() -> None:
+def test_fills_a_region_and_stops_at_its_boundary(device: torch.device | None) -> None:
     boundary = np.zeros((20, 30), np.float32)
     boundary[:, 15] = 1
     cam = np.zeros((1, 20, 30), np.float32)
     cam[0, 8:12, 3:7] = 1
-    walked = random_walk(cam, boundary, DEFAULT)[0]
+    walked = random_walk(cam, boundary, DEFAULT, device)[0]
     assert walked[:, :15].min() > 0.03
     assert walked[:, 15:].max() == 0
 

@@ -6,9 +6,9 @@ import pytest
 from sklearn.svm import SVC
 
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
-from weakseg.refine import svm, svm_solver
+from weakseg.refine import svm, svm_solver, torch_svm
 from weakseg.refine.samples import exclude_noisy_foreground, image_rng, select_samples
-from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
+from weakseg.refine.svm import SVMSettings, refine_many_with_svm, refine_with_svm, zscore
 
 SIDE = 32
 DEFAULTS = SVMSettings()
@@ -104,6 +104,43 @@ def test_agrees_with_plain_scikit_learn(classes, settings):
     # Ours stops at a tolerance of 1e-3, on kernel matrices of other precision.
     np.testing.assert_allclose(refined.scores, expected, rtol=2e-3, atol=5e-3)
     assert (refined.labels == expected.argmax(axis=0)).mean() > 0.998
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DEFAULTS,
+        SVMSettings(samples_per_class=40, exclusion_threshold=None),
+        SVMSettings(kernel="linear", cycles=2),
+        SVMSettings(C=10.0, gamma=0.05, cycles=0),
+    ],
+)
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_many_images_at_once_end_as_each_alone(settings, together, torch_device, monkeypatch):
+    monkeypatch.setattr(torch_svm, "_GRAM_BYTES", together * 4 * SIDE**4)
+    monkeypatch.setattr(torch_svm, "_BLOCK", 100)
+    _, features, dead = photo(1)
+    dead = np.zeros_like(dead)
+    lost = np.concatenate([photo(1)[2], photo(1)[2] / 2])
+    images = [(features, dead[:0]), *(photo(k, seed)[1:] for k, seed in [(2, 0), (1, 1), (3, 2)])]
+    images += [(features, dead), (features, lost), photo(1, separation=8.0, noisy=False)[1:]]
+    several = [(*image, image_rng(0, str(i))) for i, image in enumerate(images)]
+    refined = refine_many_with_svm(several, settings, torch_device)
+    for i, (image, found) in enumerate(zip(images, refined, strict=True)):
+        alone = refine_with_svm(*image, settings, image_rng(0, str(i)))
+        assert (found.outcome, found.samples, found.excluded) == (
+            alone.outcome,
+            alone.samples,
+            alone.excluded,
+        )
+        assert abs(found.cycles - alone.cycles) <= 1  # a sample on the border goes either way
+        assert found.scores.dtype == np.float32
+        np.testing.assert_allclose(found.scores, alone.scores, rtol=2e-3, atol=1e-2)
+        assert (found.labels == alone.labels).mean() > 0.998
+
+
+def test_no_images_at_once(torch_device):
+    assert refine_many_with_svm([], DEFAULTS, torch_device) == []
 
 
 @pytest.mark.parametrize("classes", [1, 2])

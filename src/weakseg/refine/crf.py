@@ -11,9 +11,10 @@ diagonal, symmetrically normalised, and weigh a Potts compatibility. A pixel's m
 its own term, as in the authors' implementation.
 
 The loops are compiled with numba: torch has no operator for the lattice's hash table, and its
-gathers and scatters pass over memory once for every corner of a simplex, which took about fifteen
-times as long as one fused loop per iteration. Compilation happens at the first call and is cached
-on disk. Everything runs on the calling thread, without the GIL.
+gathers and scatters pass over memory once for every corner of a simplex, which on a CPU took about
+fifteen times as long as one fused loop per iteration. Compilation happens at the first call and is
+cached on disk. Everything runs on the calling thread, without the GIL. For GPUs
+`weakseg.refine.torch_crf` does the same in torch's operators.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from weakseg.refine import torch_crf
 from weakseg.refine.compiled import compiled
 from weakseg.refine.lanes import add_scaled, exp_below, load, row_maximum, row_sum, store
 
@@ -139,7 +142,10 @@ def unary_from_probabilities(
 
 
 def dense_crf(
-    image: NDArray[np.uint8], unary: NDArray[np.float32], settings: CRFSettings
+    image: NDArray[np.uint8],
+    unary: NDArray[np.float32],
+    settings: CRFSettings,
+    device: torch.device | None = None,
 ) -> NDArray[np.float32]:
     """Infer the label probabilities of every pixel (Kraehenbuehl and Koltun, algorithm 1).
 
@@ -147,6 +153,7 @@ def dense_crf(
         image: uint8 (H, W, 3), RGB, H and W >= 1.
         unary: float32 (n, H, W), -log p, finite, n >= 1.
         settings: Kernels and number of iterations.
+        device: Where torch's operators compute; None: compiled loops on the calling thread.
 
     Returns:
         float32 (n, H, W), probabilities that sum to 1 over the labels. With one label they are 1.
@@ -175,11 +182,34 @@ def dense_crf(
     if n_labels == 1:
         return np.ones_like(unary)
 
+    if device is not None:
+        return _on_device(_kernels(image, settings), unary, settings.iterations, device)
     lanes = (0,) * (2 if n_labels == 2 else 4 if n_labels <= 4 else 8)
     lattice = _build_lattice(_kernels(image, settings), height * width)
     scores = _pack_scores(unary.reshape(n_labels, -1), -(-n_labels // len(lanes)) * len(lanes))
     _mean_field(lattice, scores, settings.iterations, lanes)
     return np.ascontiguousarray(scores[:, :n_labels].T).reshape(unary.shape)
+
+
+def _on_device(
+    kernels: list[_Kernel], unary: NDArray[np.float32], iterations: int, device: torch.device
+) -> NDArray[np.float32]:
+    embeddings = []
+    for features, compat in kernels:
+        scale, strides, origin = _embedding(features)
+        embeddings.append(
+            torch_crf.Embedding(
+                torch.from_numpy(features).to(device),
+                torch.from_numpy(scale).to(device),
+                torch.from_numpy(strides).to(device),
+                torch.from_numpy(_key_steps(strides)).to(device),
+                origin,
+                compat,
+            )
+        )
+    potentials = torch.from_numpy(unary).to(device).flatten(1).T
+    probabilities = torch_crf.mean_field(potentials, embeddings, iterations)
+    return np.asarray(probabilities.T.reshape(unary.shape).cpu().numpy())
 
 
 class _Kernel(NamedTuple):
@@ -239,9 +269,7 @@ def _build_lattice(kernels: list[_Kernel], n_pixels: int) -> _Lattice:
         vertices = all_vertices[:, column : column + dims + 1]
         weights = all_weights[:, column : column + dims + 1]
         scale, strides, origin = _embedding(features)
-        # A step along direction j adds 1 to every coordinate and takes dims + 1 from the j-th. The
-        # last coordinate is minus the sum of the others and isn't stored.
-        steps = np.append(strides.sum() - (dims + 1) * strides, strides.sum())
+        steps = _key_steps(strides)
         keys, table, shift = _locate(features, scale, strides, steps, origin, vertices, weights)
         chains, starts = _link(keys, table, shift, steps)
         response = np.zeros(len(keys), np.float32)
@@ -290,6 +318,15 @@ def _embedding(
         )
     strides = np.append(1, np.cumprod(extent[:-1])).astype(np.int64)
     return scale.astype(np.float32), strides, -int(low.astype(np.int64) @ strides)
+
+
+def _key_steps(strides: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How a vertex's key grows along each of the d + 1 directions, int64.
+
+    A step along direction j adds 1 to every coordinate and takes d + 1 from the j-th. The last
+    coordinate is minus the sum of the others and isn't stored.
+    """
+    return np.append(strides.sum() - (len(strides) + 1) * strides, strides.sum())
 
 
 @compiled

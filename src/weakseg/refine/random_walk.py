@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from weakseg.refine import torch_walk
 from weakseg.refine.affinity import affinities, pair_directions
 from weakseg.refine.compiled import compiled
 
@@ -65,18 +66,21 @@ class RandomWalkSettings:
 
 
 def random_walk(
-    cam: NDArray[np.float32], boundary: NDArray[np.float32], settings: RandomWalkSettings
+    cam: NDArray[np.float32],
+    boundary: NDArray[np.float32],
+    settings: RandomWalkSettings,
+    device: torch.device | None = None,
 ) -> NDArray[np.float32]:
     """Spread class activation maps over the cells that no boundary parts from them.
 
     The start is `cam * (1 - boundary)`. In a step a cell takes the mean of its neighbours' values
-    and its own, weighed by the affinities to the power of `beta`, its own by 1. The steps run on
-    the calling thread, without the GIL.
+    and its own, weighed by the affinities to the power of `beta`, its own by 1.
 
     Args:
         cam: (K, h, w), at least 0; K may be 0.
         boundary: (h, w) in [0, 1], the probability of a class boundary.
         settings: the walk's.
+        device: where torch's operators compute; None: compiled loops on the calling thread.
 
     Returns:
         float32 (K, h, w), at least 0, and to rounding at most the start's maximum.
@@ -93,6 +97,8 @@ def random_walk(
         return np.zeros(cam.shape, np.float32)
     _check_range("cam", cam, float(np.finfo(np.float32).max))
     _check_range("boundary", boundary, 1)
+    if device is not None:
+        return _on_device(cam * (1 - boundary), boundary, settings, device)
     reach = settings.radius - 1
     inside = np.s_[..., reach : reach + boundary.shape[0], reach : reach + boundary.shape[1]]
     padded = np.ones([side + 2 * reach for side in boundary.shape], np.float32)
@@ -111,6 +117,23 @@ def scale_to_peak(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     peak = maps.max(initial=0)
     return maps / peak if peak > 0 else maps
+
+
+def _on_device(
+    start: NDArray[np.float32],
+    boundary: NDArray[np.float32],
+    settings: RandomWalkSettings,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    coefficients = _chebyshev_coefficients(settings.steps, settings.tolerance)
+    walked = torch_walk.walk(
+        torch.from_numpy(start).to(device),
+        torch.from_numpy(boundary).to(device),
+        settings.radius,
+        settings.beta,
+        coefficients,
+    )
+    return np.asarray(walked.clamp_(min=0).cpu().numpy())
 
 
 def _walk(

@@ -6,15 +6,19 @@ Labels are local to an image, as in `weakseg.localize.seeds`: 0 is the backgroun
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from weakseg.localize.seeds import as_cam, check_thresholds, seed_from_cam
 from weakseg.refine.samples import Sampling, exclude_noisy_foreground, select_samples
 from weakseg.refine.svm_solver import Kernel, KernelName, KernelRows, PairSVM
+from weakseg.refine.torch_svm import Problem, self_enhance
 
 Outcome = Literal["svm", "cam", "no-tags"]
 """What decided an image: its SVM; its CAM, since no SVM could be trained; or the lack of tags."""
@@ -132,7 +136,7 @@ def refine_with_svm(
     features: NDArray[np.floating[Any]],
     cam: NDArray[np.floating[Any]],
     settings: SVMSettings,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> SVMRefinement:
     """Label every pixel of an image by an SVM that is trained on this image (paper A, section 2).
 
@@ -162,6 +166,79 @@ def refine_with_svm(
     Raises:
         ValueError: shapes disagree, or values are not finite.
     """
+    prepared = _prepare(features, cam, settings, rng)
+    if isinstance(prepared, SVMRefinement):
+        return prepared
+    samples = np.ascontiguousarray(prepared.pixels[:, prepared.sampled].T)
+    svm = _PixelSVM(samples, len(prepared.present), prepared.gamma, settings)
+    cycles = _self_enhance(svm, prepared.labels, settings.cycles)
+    return prepared.refined(svm.scores(prepared.pixels, prepared.sampled), cycles)
+
+
+def refine_many_with_svm(
+    images: Sequence[tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], Generator]],
+    settings: SVMSettings,
+    device: torch.device,
+) -> list[SVMRefinement]:
+    """What `refine_with_svm` does, for many images at once in torch's operators: for a GPU.
+
+    Labels are the same but where two scores are next to equal.
+
+    Args:
+        images: features, CAM and generator of each, as `refine_with_svm` takes them.
+        settings: thresholds, sampling, kernel and cycles.
+        device: where kernels are computed and SVMs trained.
+
+    Raises:
+        ValueError: shapes disagree, or values are not finite.
+    """
+    prepared = [_prepare(features, cam, settings, rng) for features, cam, rng in images]
+    to_train = [one for one in prepared if isinstance(one, _Prepared)]
+    problems = [Problem(one.pixels, one.sampled, one.labels, one.gamma) for one in to_train]
+    found = iter(self_enhance(problems, settings.kernel, settings.C, settings.cycles, device))
+    return [one.refined(*next(found)) if isinstance(one, _Prepared) else one for one in prepared]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image whose samples an SVM can tell apart.
+
+    Attributes:
+        pixels: float32 (D, h * w).
+        sampled: (n,), which of them the samples are.
+        labels: (n,), of each sample, an index into `present`.
+        present: (m,), the rows of the scores that have samples.
+        gamma: the width of the RBF kernel.
+        drawn, excluded: of each of all K + 1 rows.
+        grid: (h, w).
+    """
+
+    pixels: NDArray[np.float32]
+    sampled: NDArray[np.intp]
+    labels: NDArray[np.intp]
+    present: NDArray[np.int16]
+    gamma: float
+    drawn: tuple[int, ...]
+    excluded: tuple[int, ...]
+    grid: tuple[int, ...]
+
+    def refined(self, scores: NDArray[np.float32], cycles: int) -> SVMRefinement:
+        """The refinement of scores (m, h * w)."""
+        rows = np.arange(len(self.drawn))
+        all_scores = np.empty((len(rows), scores.shape[1]), np.float32)
+        all_scores[self.present] = scores
+        all_scores[np.setdiff1d(rows, self.present)] = scores.min() - 1
+        all_scores = all_scores.reshape(-1, *self.grid)
+        return SVMRefinement(all_scores, "svm", cycles, self.drawn, self.excluded)
+
+
+def _prepare(
+    features: NDArray[np.floating[Any]],
+    cam: NDArray[np.floating[Any]],
+    settings: SVMSettings,
+    rng: Generator,
+) -> _Prepared | SVMRefinement:
+    """The samples of an image, or how it ends where no SVM can be trained."""
     _check_features(features)
     cam = as_cam(cam)
     if cam.shape[1:] != features.shape[1:]:
@@ -192,13 +269,11 @@ def refine_with_svm(
     if (samples == samples[0]).all():
         return SVMRefinement(_cam_scores(cam, settings), "cam", 0, drawn, excluded)
 
+    gamma = settings.gamma
+    if isinstance(gamma, str):
+        gamma = 1 / (samples.shape[1] * float(samples.var(dtype=np.float64)))
     present, targets = np.unique(labels, return_inverse=True)
-    svm = _PixelSVM(samples, len(present), settings)
-    cycles = _self_enhance(svm, targets, settings.cycles)
-    scores = np.empty((rows, pixels.shape[1]), np.float32)
-    scores[present] = svm.scores(pixels, indices)
-    scores[np.setdiff1d(np.arange(rows), present)] = scores[present].min() - 1
-    return SVMRefinement(scores.reshape(rows, *cam.shape[1:]), "svm", cycles, drawn, excluded)
+    return _Prepared(pixels, indices, targets, present, gamma, drawn, excluded, cam.shape[1:])
 
 
 class _PixelSVM:
@@ -207,13 +282,13 @@ class _PixelSVM:
     Args:
         samples: float32 (n, D), not all alike.
         classes: their number m, at least 2.
-        settings: kernel, `C` and `gamma`.
+        gamma: the width of the RBF kernel.
+        settings: kernel and `C`.
     """
 
-    def __init__(self, samples: NDArray[np.float32], classes: int, settings: SVMSettings) -> None:
-        gamma = settings.gamma
-        if isinstance(gamma, str):
-            gamma = 1 / (samples.shape[1] * float(samples.var(dtype=np.float64)))
+    def __init__(
+        self, samples: NDArray[np.float32], classes: int, gamma: float, settings: SVMSettings
+    ) -> None:
         self._samples = samples
         self._kernel = Kernel(settings.kernel, gamma)
         rows = KernelRows(self._kernel, samples)

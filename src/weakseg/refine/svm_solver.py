@@ -54,7 +54,7 @@ _GROWTH = 128
 _LARGEST = 4096
 """Most samples of a working set, whose own kernel matrix then takes 64 MB."""
 
-_STEPS = 10**7
+STEPS = 10**7
 """Most steps of SMO in a training (libsvm's number): with a high C it may hardly get anywhere."""
 
 _ROUNDS = 1000
@@ -63,7 +63,7 @@ _ROUNDS = 1000
 _SUBPROBLEM = 0.02
 """The violation at which the dual over a working set is left, as a share of that before."""
 
-_FLAT = 1e-12
+FLAT = 1e-12
 """Least curvature along a step, for samples that are alike (libsvm's tau)."""
 
 _COLUMNS = 1024
@@ -192,7 +192,7 @@ class PairSVM:
     def fit(self, y: Doubles) -> None:
         """Train, from the coefficients of the last training.
 
-        Where C is so high that the optimum is not reached in `_STEPS` steps, it ends short of it.
+        Where C is so high that the optimum is not reached in `STEPS` steps, it ends short of it.
 
         Args:
             y: (n,), 1 for the first class, -1 for the second, 0 for samples that take no part;
@@ -201,7 +201,7 @@ class PairSVM:
         lower, upper = np.minimum(self._C * y, 0), np.maximum(self._C * y, 0)
         self._make_feasible(y, lower, upper)
         working = _WorkingSet(self._rows)
-        steps = _STEPS
+        steps = STEPS
         for _ in range(_ROUNDS):
             gradient = y - self.outputs
             up, low = self.coefficients < upper, self.coefficients > lower
@@ -425,7 +425,7 @@ def _smo(
         taken += 1
         j = _second(gram[i], i, highest, shrinking, curvatures, gains)
         fall = highest - shrinking[j]
-        curvature = max(curvatures[i] + curvatures[j] - 2 * gram[i, j], _FLAT)
+        curvature = max(curvatures[i] + curvatures[j] - 2 * gram[i, j], FLAT)
         room_i, room_j = upper[i] - coefficients[i], coefficients[j] - lower[j]
         step = min(fall / curvature, room_i, room_j)
         coefficients[i] = coefficients[i] + step if step < room_i else upper[i]
@@ -453,7 +453,7 @@ def _second(row: Any, i: int, highest: float, shrinking: Any, curvatures: Any, g
             fall = larger(fall, spread(np.float32(0), _LANES))
             curvature = add_scaled(spread(base, _LANES), np.float32(1), load(curvatures, t, _LANES))
             curvature = add_scaled(curvature, np.float32(-2), load(row, t, _LANES))
-            curvature = larger(curvature, spread(np.float32(_FLAT), _LANES))
+            curvature = larger(curvature, spread(np.float32(FLAT), _LANES))
             gain = over(times(fall, fall), curvature)
             store(gains, t, gain)
             largest = larger(largest, gain)

@@ -260,12 +260,14 @@ class _Walker:
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         relations = self.relater()
+        device = torch.device(self.relater.device)
+        gpu = device if device.type == "cuda" else None
 
         def work(task: PhotoTask) -> None:
             boundary = relations(task).boundary
             height, width = boundary.shape
             start = self.start(task, (height, width))
-            maps = scale_to_peak(random_walk(start, boundary, self.walk))
+            maps = scale_to_peak(random_walk(start, boundary, self.walk, gpu))
             content = safetensors.numpy.save({"maps": maps})
             write_bytes(self.folder / f"{task.id}{MAPS}", content)
             localize.write_labels(
