@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from weakseg.errors import WeaksegError
-from weakseg.stages.executor import InProcessExecutor, LocalExecutor
+from weakseg.stages.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,27 @@ def test_results_come_in_order_from_single_threaded_workers_that_keep_what_they_
 
 
 @dataclass(frozen=True)
+class Meeting:
+    """Each item waits for another one to be under way."""
+
+    def __call__(self) -> Callable[[int], int]:
+        two = threading.Barrier(2)
+
+        def work(item: int) -> int:
+            two.wait(timeout=60)
+            return item
+
+        return work
+
+
+def test_threads_work_at_once_and_give_results_in_order() -> None:
+    assert list(ThreadExecutor().map(Meeting(), range(40))) == list(range(40))
+    assert list(ThreadExecutor().map(Meeting(), [])) == []
+    squares = [square for square, _, _ in ThreadExecutor().map(Squares(), range(40))]
+    assert squares == [i**2 for i in range(40)]
+
+
+@dataclass(frozen=True)
 class Environment:
     def __call__(self) -> Callable[[str], str]:
         return lambda name: os.environ[name]
@@ -83,6 +105,8 @@ def test_an_error_of_a_worker_is_the_callers() -> None:
         list(executor.map(Failing(kill=False), range(20)))
     with pytest.raises(WeaksegError, match="five is no number"):
         list(InProcessExecutor().map(Failing(kill=False), range(20)))
+    with pytest.raises(WeaksegError, match="five is no number"):
+        list(ThreadExecutor().map(Failing(kill=False), range(20)))
 
 
 def test_a_killed_worker_is_one_clear_error() -> None:

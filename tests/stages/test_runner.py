@@ -13,7 +13,7 @@ from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.stages import classify, evaluate, localize
 from weakseg.stages.base import PhotoTask
-from weakseg.stages.executor import InProcessExecutor, LocalExecutor
+from weakseg.stages.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
 
 STAGES = [
     "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "evaluate",
@@ -162,6 +162,13 @@ def test_worker_processes_give_the_same_bytes(
 ) -> None:
     with LocalExecutor(2) as executor:
         start(photos, tmp_path / "out", executor=executor)
+    assert masks(tmp_path / "out") == masks(finished)
+
+
+def test_threads_give_the_same_bytes(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    start(photos, tmp_path / "out", executor=ThreadExecutor())
     assert masks(tmp_path / "out") == masks(finished)
 
 

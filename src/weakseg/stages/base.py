@@ -10,7 +10,7 @@ import torch
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
-from weakseg.stages.executor import Executor, InProcessExecutor
+from weakseg.stages.executor import Executor, ThreadExecutor
 
 
 @dataclass(frozen=True)
@@ -124,4 +124,4 @@ def map_photos(
 
 def network_executor(context: Context) -> Executor:
     """The executor for per-photo work of a network: a GPU is one place, not one a core."""
-    return InProcessExecutor() if context.device.type == "cuda" else context.executor
+    return ThreadExecutor() if context.device.type == "cuda" else context.executor

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
+_MOST_THREADS = 8  # each holds a photo's maps on the GPU
 
 
 class Executor(Protocol):
@@ -79,15 +80,14 @@ class LocalExecutor:
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_set_up_worker,
             )
-        waiting: deque[Future[Result]] = deque()
+        pool = self._pool
+
+        def submit(item: Item) -> Future[Result]:
+            with _interrupts_held_back():
+                return pool.submit(_work, make, item)
+
         try:
-            for item in items:
-                with _interrupts_held_back():
-                    waiting.append(self._pool.submit(_work, make, item))
-                if len(waiting) >= _AHEAD * self._workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from _in_order(submit, items, _AHEAD * self._workers)
         except BrokenProcessPool as error:
             raise WeaksegError(
                 "A worker process was ended from outside, most likely for want of memory. Run the "
@@ -96,7 +96,7 @@ class LocalExecutor:
 
 
 class InProcessExecutor:
-    """One item after the other in this process: for work that one GPU does."""
+    """One item after the other in this process."""
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
@@ -107,11 +107,36 @@ class InProcessExecutor:
         pass
 
 
+class ThreadExecutor(InProcessExecutor):
+    """Threads of this process: photos are read and masks written while one GPU does its work."""
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        work = make()
+        threads = min(max(available_cores(), 2), _MOST_THREADS)
+        with ThreadPoolExecutor(threads) as pool:
+            yield from _in_order(lambda item: pool.submit(work, item), items, 2 * threads)
+
+
 def available_cores() -> int:
     """The number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _in_order(
+    submit: Callable[[Item], Future[Result]], items: Iterable[Item], most: int
+) -> Iterator[Result]:
+    """Results in the items' order, of `most` items in flight at a time."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(submit(item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @contextmanager

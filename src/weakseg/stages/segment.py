@@ -24,7 +24,7 @@ from weakseg.recipe import AUTOCAST, Segment
 from weakseg.segment.tta import segment
 from weakseg.stages import balance
 from weakseg.stages.base import Context
-from weakseg.stages.executor import Executor, InProcessExecutor
+from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
     SegmenterCard,
@@ -141,7 +141,7 @@ def segment_photos(
     make = _Segmenter(model, folder, tta, scores, str(device))
     batches: Iterable[tuple[_Photo, ...]] = ((photo,) for photo in photos)
     if device.type == "cuda":
-        executor = InProcessExecutor()
+        executor = ThreadExecutor()
         batches = _batches(photos, read_segmenter_card(model))
     left_out = []
     with progress.track(name, len(photos)) as advance:
