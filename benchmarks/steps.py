@@ -3,40 +3,67 @@
     python benchmarks/steps.py --data ../shared/data/VOC2012 --run runs/three_step
 
 CAMs and what refines them need the photos' tags, which the run never read of this split; those of
-classes that the run dropped are dropped here as well. A class with a classifier of its own joins
-none of the masks. Masks and panels go to RUN/steps.
+classes that the run dropped are dropped here as well. With `--tags classifier` they get the tags
+that the run's classifier is surer of than 0.5, as they must where nobody has tagged the photos
+(LID's validation set); the network of step 3 has no use for tags either way. A class with a
+classifier of its own joins none of the masks. Masks and panels go to RUN/steps-given or
+RUN/steps-classifier.
 """
 
 import argparse
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from weakseg.data.balance import drop_classes
-from weakseg.data.dataset import load_dataset
+from weakseg.data.dataset import Dataset, load_dataset
 from weakseg.files import write_json
 from weakseg.progress import progress_for
-from weakseg.recipe import load_recipe
-from weakseg.stages import classify, evaluate, irn, localize, panels, pipeline, segment
+from weakseg.recipe import Recipe, load_recipe
+from weakseg.stages import classify, evaluate, irn, localize, panels, pipeline, screen, segment
 from weakseg.stages.base import Context
-from weakseg.stages.executor import LocalExecutor
+from weakseg.stages.executor import Executor, LocalExecutor
 
 TRAINED = (classify.NAME, irn.NETWORK)
 SEGMENTED = (segment.SEGMENT, segment.TTA)
+SURE = 0.5
+
+
+def tagged_by_classifier(
+    dataset: Dataset, recipe: Recipe, folder: Path, executor: Executor
+) -> Dataset:
+    judge = screen.Judge(
+        folder / classify.NAME / classify.CLASSIFIER,
+        None,
+        recipe.data.long_side,
+        recipe.classify.precision,
+        "cpu",
+    )
+    samples = [
+        replace(
+            sample, tags=tuple(t for t, s in zip(dataset.classes, scores, strict=True) if s > SURE)
+        )
+        for sample, scores in zip(
+            dataset.samples, executor.map(judge, dataset.samples), strict=True
+        )
+    ]
+    return replace(dataset, samples=samples)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
+    parser.add_argument("--tags", choices=("given", "classifier"), default="given")
     parser.add_argument("--panels", type=int, default=8)
     arguments = parser.parse_args()
     recipe = load_recipe(
         str(arguments.run / "recipe.yaml"),
         ["localize.every=1", f"report.panels={arguments.panels}"],
     )
-    folder = arguments.run / "steps"
+    folder = arguments.run / f"steps-{arguments.tags}"
     if folder.exists():
         shutil.rmtree(folder)  # of an earlier state of the run
     folder.mkdir()
@@ -50,6 +77,8 @@ def main() -> None:
     measured = pipeline.measured(recipe)
     made_here = {localize.NAME, *recipe.mask_stages}
     with LocalExecutor() as executor:
+        if arguments.tags == "classifier":
+            dataset = tagged_by_classifier(dataset, recipe, folder, executor)
         context = Context(
             folder, recipe, dataset, dataset, executor, progress_for(), torch.device("cpu")
         )

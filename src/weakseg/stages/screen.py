@@ -97,7 +97,7 @@ def _settings(context: Context) -> MissingTags:
 def _judge(context: Context, name: str, folder: Path, fold: Sequence[Sample]) -> list[Found]:
     recipe = context.recipe
     pooled = recipe.trains_on_pooled_features
-    judge = _Judge(
+    judge = Judge(
         folder / classify.CLASSIFIER,
         context.stage_folder(pool.NAME) if pooled else None,
         recipe.data.long_side,
@@ -119,7 +119,14 @@ def _judge(context: Context, name: str, folder: Path, fold: Sequence[Sample]) ->
 
 
 @dataclass(frozen=True)
-class _Judge:
+class Judge:
+    """How sure a classifier is of every class, of a photo: in the classes' order, in [0, 1].
+
+    Attributes:
+        classifier: its file.
+        pooled: the folder of the photos' pooled features; None: they are computed.
+    """
+
     classifier: Path
     pooled: Path | None
     long_side: int
