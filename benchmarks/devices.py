@@ -59,6 +59,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu")
     parser.add_argument("--images", type=int, default=32)
     arguments = parser.parse_args()
+    if arguments.images < 2:
+        parser.error("--images: 2 at least")
     device = torch.device(arguments.device)
     recipe = load_recipe(str(arguments.run / "recipe.yaml"))
     svm, crf = recipe.svm, recipe.crf
@@ -76,7 +78,7 @@ def main() -> None:
     for photo, (features, cam, name) in zip(photos, images, strict=True):
         scores = refine_with_svm(features, cam, svm, image_rng(recipe.seed, name)).scores
         unaries.append(refine.crf_unary(upsample(scores, *photo.shape[:2]), crf))
-    walks = [example(*GRID) for _ in samples]
+    walks = [example(*GRID, seed=seed) for seed in range(len(samples))]
 
     def svm_labels(where: torch.device | None) -> Callable[[slice], Arrays]:
         def work(some: slice) -> Arrays:

@@ -37,9 +37,11 @@ Floats = NDArray[np.float32]
 Walk = Callable[[Floats, Floats], Floats]
 
 
-def example(height: int, width: int, classes: int = CLASSES) -> tuple[Floats, Floats]:
+def example(
+    height: int, width: int, classes: int = CLASSES, seed: int = 0
+) -> tuple[Floats, Floats]:
     """Smooth maps, and boundaries along the zeros of a smooth field."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     field = ndimage.gaussian_filter(rng.normal(size=(height, width)), 3)
     boundary = np.exp(-((field / field.std() / 0.3) ** 2))
     maps = ndimage.gaussian_filter(rng.normal(size=(classes, height, width)), (0, 6, 6))

@@ -26,9 +26,9 @@ def use_huge_pages() -> None:
     """Have torch ask Linux for pages of 2 MB behind its large tensors.
 
     A heap grows in fits, by the largest map of the largest photo so far, and pages of 4 kB come and
-    are zeroed one by one. torch reads the environment when it is imported, so that this works for
-    processes that start later, and for this one if torch is not there yet. What the environment
-    says already, THP_MEM_ALLOC_ENABLE, stays.
+    are zeroed one by one. torch reads the environment once, for its first tensor: this works for
+    processes that start later, and for this one if torch has not been imported. What the
+    environment says already, THP_MEM_ALLOC_ENABLE, stays.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

@@ -405,22 +405,31 @@ def test_labels_follow_colours():
     assert_array_equal(result, (np.arange(24) >= 12) * np.ones((24, 1), int))
 
 
-def test_extreme_costs_stay_finite():
+def test_extreme_costs_stay_finite(device):
     image = photo_like(np.random.default_rng(8), 6, 6)
     unary = np.zeros((3, 6, 6), np.float32)
     unary[1], unary[2] = 3e38, -3e38
-    result = dense_crf(image, unary, LABELS)
+    result = dense_crf(image, unary, LABELS, device)
     assert_allclose(result[2], 1)
     assert np.isfinite(result).all()
 
 
-def test_views_are_accepted():
+def test_views_are_accepted(device):
     rng = np.random.default_rng(9)
     image = photo_like(rng, 10, 12)
     unary = rng.exponential(1, (3, 10, 12)).astype(np.float32)
-    expected = dense_crf(image, unary, LABELS)
-    strided = np.asfortranarray(unary)[:, ::-1][:, ::-1]
-    assert_array_equal(dense_crf(np.asfortranarray(image), strided, LABELS), expected)
+    expected = dense_crf(image, unary, LABELS, device)
+    mirrored = np.ascontiguousarray(unary[:, ::-1])[:, ::-1]
+    mirrored.flags.writeable = False
+    assert_array_equal(dense_crf(np.asfortranarray(image), mirrored, LABELS, device), expected)
+
+
+def test_large_costs_are_as_good_as_small_ones(device):
+    rng = np.random.default_rng(10)
+    image = photo_like(rng, 10, 12)
+    unary = np.round(rng.exponential(100, (3, 10, 12))).astype(np.float32)
+    expected = dense_crf(image, unary, LABELS, device)
+    assert_allclose(dense_crf(image, unary + 2**20, LABELS, device), expected, atol=1e-6)
 
 
 # Unaries

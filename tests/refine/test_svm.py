@@ -117,7 +117,7 @@ def test_agrees_with_plain_scikit_learn(classes, settings):
 )
 @pytest.mark.parametrize("together", [1, 3, 100])
 def test_many_images_at_once_end_as_each_alone(settings, together, torch_device, monkeypatch):
-    monkeypatch.setattr(torch_svm, "_GRAM_BYTES", together * 4 * SIDE**4)
+    monkeypatch.setattr(torch_svm, "GRAM_BYTES", together * 4 * SIDE**4)
     monkeypatch.setattr(torch_svm, "_BLOCK", 100)
     _, features, dead = photo(1)
     dead = np.zeros_like(dead)
@@ -137,6 +137,22 @@ def test_many_images_at_once_end_as_each_alone(settings, together, torch_device,
         assert found.scores.dtype == np.float32
         np.testing.assert_allclose(found.scores, alone.scores, rtol=2e-3, atol=1e-2)
         assert (found.labels == alone.labels).mean() > 0.998
+
+
+def test_an_image_too_large_for_the_device_is_done_alone(torch_device, monkeypatch):
+    images = [(*photo(2, seed)[1:], image_rng(0, str(seed))) for seed in range(2)]
+    monkeypatch.setattr(svm, "GRAM_BYTES", 1000)
+    refined = refine_many_with_svm(images, DEFAULTS, torch_device)
+    for seed, found in enumerate(refined):
+        alone = refine_with_svm(*photo(2, seed)[1:], DEFAULTS, image_rng(0, str(seed)))
+        np.testing.assert_array_equal(found.scores, alone.scores)
+
+
+def test_trainings_at_once_that_get_nowhere_end(torch_device, monkeypatch):
+    monkeypatch.setattr(torch_svm, "_STEPS", 1)
+    images = [(*photo(1)[1:], image_rng(0, "a"))]
+    (refined,) = refine_many_with_svm(images, SVMSettings(kernel="linear", C=1e6), torch_device)
+    assert refined.outcome == "svm" and np.isfinite(refined.scores).all()
 
 
 def test_no_images_at_once(torch_device):

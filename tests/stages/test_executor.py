@@ -68,6 +68,19 @@ class Meeting:
         return work
 
 
+def test_threads_leave_what_comes_after_an_error() -> None:
+    done = []
+
+    def work(item: int) -> None:
+        done.append(item)
+        if item == 0:
+            raise WeaksegError("nought")
+
+    with pytest.raises(WeaksegError, match="nought"):
+        list(ThreadExecutor().map(lambda: work, range(10_000)))
+    assert len(done) < 10
+
+
 def test_threads_work_at_once_and_give_results_in_order() -> None:
     assert list(ThreadExecutor().map(Meeting(), range(40))) == list(range(40))
     assert list(ThreadExecutor().map(Meeting(), [])) == []
@@ -93,9 +106,9 @@ class Environment:
 def test_how_workers_use_memory_unless_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, name: str, own: str | None, expected: str
 ) -> None:
-    monkeypatch.delenv(name, raising=False)
-    if own:
-        monkeypatch.setenv(name, own)
+    monkeypatch.setenv(name, own or "")  # so that it is as before, after the test
+    if not own:
+        monkeypatch.delenv(name)
     with LocalExecutor(1) as executor:
         assert list(executor.map(Environment(), [name])) == [expected]
 

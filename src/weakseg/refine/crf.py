@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from weakseg.refine import torch_crf
 from weakseg.refine.compiled import compiled
+from weakseg.refine.devices import to_device
 from weakseg.refine.lanes import add_scaled, exp_below, load, row_maximum, row_sum, store
 
 __all__ = ["CRFSettings", "dense_crf", "unary_from_labels", "unary_from_probabilities"]
@@ -199,15 +200,15 @@ def _on_device(
         scale, strides, origin = _embedding(features)
         embeddings.append(
             torch_crf.Embedding(
-                torch.from_numpy(features).to(device),
-                torch.from_numpy(scale).to(device),
-                torch.from_numpy(strides).to(device),
-                torch.from_numpy(_key_steps(strides)).to(device),
+                to_device(features, device),
+                to_device(scale, device),
+                to_device(strides, device),
+                to_device(_key_steps(strides), device),
                 origin,
                 compat,
             )
         )
-    potentials = torch.from_numpy(unary).to(device).flatten(1).T
+    potentials = to_device(unary, device).flatten(1).T.contiguous()
     probabilities = torch_crf.mean_field(potentials, embeddings, iterations)
     return np.asarray(probabilities.T.reshape(unary.shape).cpu().numpy())
 

@@ -3,11 +3,11 @@
 The walk goes from a cell to those nearer than a radius with a probability in proportion to a power
 of their affinity, so that activations spread until they meet a class boundary.
 
-The transition matrix of `n` cells is never made: its entries lie on a few diagonals, and half of
-them do, for affinities are symmetric. Nor are all the steps taken. The matrix's power is a sum of
-its Chebyshev polynomials with binomial coefficients, and those of a degree beyond a few times the
-square root of the number of steps are next to nothing (Sachdeva and Vishnoi, "Faster Algorithms via
-Approximation Theory", 2014, section 3): for 256 steps some 90 products do.
+On a CPU the transition matrix of `n` cells is never made: its entries lie on a few diagonals, and
+half of them do, for affinities are symmetric. Nor are all the steps taken. The matrix's power is a
+sum of its Chebyshev polynomials with binomial coefficients, and those of a degree beyond a few
+times the square root of the number of steps are next to nothing (Sachdeva and Vishnoi, "Faster
+Algorithms via Approximation Theory", 2014, section 3): for 256 steps some 90 products do.
 """
 
 import math
@@ -22,6 +22,7 @@ from scipy.stats import binom
 from weakseg.refine import torch_walk
 from weakseg.refine.affinity import affinities, pair_directions
 from weakseg.refine.compiled import compiled
+from weakseg.refine.devices import to_device
 
 _NEGLIGIBLE = 1e-8
 """Sum of the Chebyshev coefficients that are left out at the least."""
@@ -127,8 +128,8 @@ def _on_device(
 ) -> NDArray[np.float32]:
     coefficients = _chebyshev_coefficients(settings.steps, settings.tolerance)
     walked = torch_walk.walk(
-        torch.from_numpy(start).to(device),
-        torch.from_numpy(boundary).to(device),
+        to_device(start, device),
+        to_device(boundary, device),
         settings.radius,
         settings.beta,
         coefficients,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from weakseg.localize.seeds import as_cam, check_thresholds, seed_from_cam
 from weakseg.refine.samples import Sampling, exclude_noisy_foreground, select_samples
-from weakseg.refine.svm_solver import Kernel, KernelName, KernelRows, PairSVM
-from weakseg.refine.torch_svm import Problem, self_enhance
+from weakseg.refine.svm_solver import Kernel, KernelName, KernelRows, PairSVM, class_means
+from weakseg.refine.torch_svm import GRAM_BYTES, Problem, self_enhance
 
 Outcome = Literal["svm", "cam", "no-tags"]
 """What decided an image: its SVM; its CAM, since no SVM could be trained; or the lack of tags."""
@@ -167,12 +167,7 @@ def refine_with_svm(
         ValueError: shapes disagree, or values are not finite.
     """
     prepared = _prepare(features, cam, settings, rng)
-    if isinstance(prepared, SVMRefinement):
-        return prepared
-    samples = np.ascontiguousarray(prepared.pixels[:, prepared.sampled].T)
-    svm = _PixelSVM(samples, len(prepared.present), prepared.gamma, settings)
-    cycles = _self_enhance(svm, prepared.labels, settings.cycles)
-    return prepared.refined(svm.scores(prepared.pixels, prepared.sampled), cycles)
+    return prepared if isinstance(prepared, SVMRefinement) else _trained(prepared, settings)
 
 
 def refine_many_with_svm(
@@ -182,7 +177,9 @@ def refine_many_with_svm(
 ) -> list[SVMRefinement]:
     """What `refine_with_svm` does, for many images at once in torch's operators: for a GPU.
 
-    Labels are the same but where two scores are next to equal.
+    SVMs are the same to the tolerance of their training, and so are the scores, unless a sample
+    lies so near the border that a cycle labels it the other way. Images of so many samples that
+    one kernel matrix takes over 1 GiB are done one by one on the calling thread.
 
     Args:
         images: features, CAM and generator of each, as `refine_with_svm` takes them.
@@ -193,10 +190,19 @@ def refine_many_with_svm(
         ValueError: shapes disagree, or values are not finite.
     """
     prepared = [_prepare(features, cam, settings, rng) for features, cam, rng in images]
-    to_train = [one for one in prepared if isinstance(one, _Prepared)]
-    problems = [Problem(one.pixels, one.sampled, one.labels, one.gamma) for one in to_train]
+    problems = [
+        Problem(one.pixels, one.sampled, one.labels, one.gamma)
+        for one in prepared
+        if isinstance(one, _Prepared) and one.fits
+    ]
     found = iter(self_enhance(problems, settings.kernel, settings.C, settings.cycles, device))
-    return [one.refined(*next(found)) if isinstance(one, _Prepared) else one for one in prepared]
+    refined = []
+    for one in prepared:
+        if isinstance(one, SVMRefinement):
+            refined.append(one)
+        else:
+            refined.append(one.refined(*next(found)) if one.fits else _trained(one, settings))
+    return refined
 
 
 @dataclass(frozen=True)
@@ -221,6 +227,11 @@ class _Prepared:
     drawn: tuple[int, ...]
     excluded: tuple[int, ...]
     grid: tuple[int, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether a device has room for its kernel matrix."""
+        return 4 * len(self.sampled) ** 2 <= GRAM_BYTES
 
     def refined(self, scores: NDArray[np.float32], cycles: int) -> SVMRefinement:
         """The refinement of scores (m, h * w)."""
@@ -276,6 +287,13 @@ def _prepare(
     return _Prepared(pixels, indices, targets, present, gamma, drawn, excluded, cam.shape[1:])
 
 
+def _trained(prepared: _Prepared, settings: SVMSettings) -> SVMRefinement:
+    samples = np.ascontiguousarray(prepared.pixels[:, prepared.sampled].T)
+    svm = _PixelSVM(samples, len(prepared.present), prepared.gamma, settings)
+    cycles = _self_enhance(svm, prepared.labels, settings.cycles)
+    return prepared.refined(svm.scores(prepared.pixels, prepared.sampled), cycles)
+
+
 class _PixelSVM:
     """A soft-margin SVM, one class against one, over fixed samples with changing labels.
 
@@ -295,9 +313,7 @@ class _PixelSVM:
         self._pairs = {
             pair: PairSVM(rows, settings.C) for pair in itertools.combinations(range(classes), 2)
         }
-        self._means = np.zeros((classes, len(self._pairs)), np.float32)
-        for column, (i, j) in enumerate(self._pairs):
-            self._means[[i, j], column] = 1 / classes, -1 / classes
+        self._means = class_means(classes)
 
     def fit(self, labels: NDArray[np.intp]) -> None:
         """Train on `labels` (n,), of which each value in 0..m-1 occurs."""
@@ -312,10 +328,8 @@ class _PixelSVM:
     def scores(self, pixels: NDArray[np.float32], sampled: NDArray[np.intp]) -> NDArray[np.float32]:
         """One score for each class and pixel, float32 (m, p).
 
-        The scores whose differences fit the pairs' decision values best in the least squares
-        sense: a class's mean over all m classes of its decision values. With two classes, plus
-        and minus half the decision value. Votes would jump where a pair is nearly equal, which
-        neither upsampling nor a softmax survives.
+        By `class_means`; with two classes, plus and minus half the decision value. Votes would
+        jump where a pair is nearly equal, which neither upsampling nor a softmax survives.
 
         Args:
             pixels: float32 (D, p).

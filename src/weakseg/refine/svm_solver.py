@@ -12,6 +12,7 @@ and Lin, JMLR 6, 2005, the rule of libsvm), and the outputs of all samples follo
 libsvm's does, so that its results are libsvm's within the tolerance.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -125,6 +126,20 @@ class Kernel:
             return np.ones(len(points))
         norms: Doubles = np.einsum("id,id->i", points, points, dtype=np.float64)
         return norms
+
+
+def class_means(classes: int) -> Floats:
+    """What makes scores of the pairs' decision values, float32 (m, m (m - 1) / 2).
+
+    The scores whose differences fit the decision values best in the least squares sense: a class's
+    mean over all m classes of its decision values. The pairs are in the order of
+    `itertools.combinations`.
+    """
+    pairs = list(itertools.combinations(range(classes), 2))
+    means = np.zeros((classes, len(pairs)), np.float32)
+    for column, (i, j) in enumerate(pairs):
+        means[[i, j], column] = 1 / classes, -1 / classes
+    return means
 
 
 class KernelRows:

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from weakseg.refine.torch_sparse import csr_matrix
-
 
 class Embedding(NamedTuple):
     """Where the pixels of a kernel lie among the vertices of the permutohedral lattice.
@@ -32,37 +30,41 @@ class Embedding(NamedTuple):
 def mean_field(unary: Tensor, embeddings: Sequence[Embedding], iterations: int) -> Tensor:
     """The label probabilities (N, n) after some updates, from unary potentials (N, n), float32."""
     kernels = [_Kernel(embedding) for embedding in embeddings]
-    probabilities = torch.softmax(-unary, dim=1)
+    scores = unary.amin(dim=1, keepdim=True) - unary
+    probabilities = torch.softmax(scores, dim=1)
     for _ in range(iterations):
-        scores = -unary
+        updated = scores.clone()
         for kernel in kernels:
-            scores += kernel.filter(probabilities)
-        probabilities = torch.softmax(scores, dim=1)
+            updated += kernel.filter(probabilities)
+        probabilities = torch.softmax(updated, dim=1)
     return probabilities
 
 
 class _Kernel:
-    """A Gaussian filter on the lattice, normalised on both sides and weighed."""
+    """A Gaussian filter on the lattice, normalised on both sides and weighed.
+
+    Sums run in a fixed order: over a pixel's vertices, and over a vertex's pixels, sorted by it.
+    """
 
     def __init__(self, embedding: Embedding) -> None:
-        keys, weights = _simplices(embedding)
-        vertex_keys, vertices = torch.unique(keys, return_inverse=True)
+        keys, self._weights = _simplices(embedding)
+        vertex_keys, self._vertices = torch.unique(keys, return_inverse=True)
+        self._order = self._vertices.flatten().argsort(stable=True)
+        self._pixels = self._order // keys.shape[1]
+        self._counts = torch.bincount(self._vertices.flatten(), minlength=len(vertex_keys))
         self._neighbours = [
             (_find(vertex_keys, vertex_keys + step), _find(vertex_keys, vertex_keys - step))
             for step in embedding.steps.tolist()
         ]
-        pixels = torch.arange(len(keys), device=keys.device).repeat_interleave(keys.shape[1])
-        vertices, count = vertices.flatten(), len(vertex_keys)
-        ones = weights.new_ones(len(keys), 1)
-        splat = csr_matrix(vertices, pixels, weights.flatten(), count, len(keys))
-        slice_ = csr_matrix(pixels, vertices, weights.flatten(), len(keys), count)
-        norms = slice_ @ self._blur(splat @ ones)
-        weights = (weights * (embedding.compat / norms).sqrt()).flatten()
-        self._splat = csr_matrix(vertices, pixels, weights, count, len(keys))
-        self._slice = csr_matrix(pixels, vertices, weights, len(keys), count)
+        norms = self.filter(self._weights.new_ones(len(keys), 1))
+        self._weights = self._weights * (embedding.compat / norms).sqrt()
 
     def filter(self, values: Tensor) -> Tensor:
-        return self._slice @ self._blur(self._splat @ values)
+        """Splat, blur and slice values (N, n)."""
+        shares = self._weights.flatten()[self._order, None] * values[self._pixels]
+        splatted = torch.segment_reduce(shares, "sum", lengths=self._counts)
+        at_vertices = self._blur(splatted)[self._vertices]
+        return torch.einsum("pvn,pv->pn", at_vertices, self._weights)
 
     def _blur(self, values: Tensor) -> Tensor:
         """Convolve with (1/2, 1, 1/2) along one direction after the other."""

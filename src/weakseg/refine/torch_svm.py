@@ -14,10 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weakseg.refine.svm_solver import FLAT, STEPS, TOLERANCE, KernelName
+from weakseg.refine.devices import to_device
+from weakseg.refine.svm_solver import FLAT, TOLERANCE, KernelName, class_means
 
-_GRAM_BYTES = 2**30
+GRAM_BYTES = 2**30
 """Most memory for the kernel matrices of images that are trained together."""
+
+_STEPS = 1000
+"""Most steps of a training for each sample, of which some are usual: with a high C it may stall."""
 
 _UNWATCHED = 32
 """Steps between two looks at whether all SVMs have ended: each look waits for the GPU."""
@@ -54,14 +58,20 @@ def self_enhance(
 ) -> list[Labelled]:
     """Train each image's SVMs, relabel its samples, and so on; then score all its pixels.
 
-    What `svm.refine_with_svm` does, with the same end of the cycles and the same scores.
+    What `svm.refine_with_svm` does, to the trainings' tolerance.
+
+    Args:
+        problems: the images; none whose own kernel matrix is larger than `GRAM_BYTES`.
+        kernel: the SVMs' kernel.
+        C: the price of a sample on the wrong side.
+        cycles: the most trainings after the first.
+        device: where all of it happens.
     """
-    found = []
-    for group in _groups(problems):
-        batch = _Batch(group, kernel, C, device)
-        taken = batch.run(cycles)
-        found += [Labelled(batch.scores(image), taken[image]) for image in range(len(group))]
-    return found
+    return [
+        labelled
+        for group in _groups(problems)
+        for labelled in _Batch(group, kernel, C, device).run(cycles)
+    ]
 
 
 def _groups(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
@@ -69,7 +79,7 @@ def _groups(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
     group: list[Problem] = []
     for problem in problems:
         largest = max(len(other.sampled) for other in (*group, problem))
-        if group and 4 * (len(group) + 1) * largest**2 > _GRAM_BYTES:
+        if group and 4 * (len(group) + 1) * largest**2 > GRAM_BYTES:
             yield group
             group = []
         group.append(problem)
@@ -90,23 +100,24 @@ class _Batch:
         for image, problem in enumerate(problems):
             samples[image, : len(problem.sampled)] = problem.pixels[:, problem.sampled].T
             labels[image, : len(problem.sampled)] = problem.labels
-        self._samples = torch.from_numpy(samples).to(device)
-        self._labels = torch.from_numpy(labels).to(device)
+        self._samples, self._labels = to_device(samples, device), to_device(labels, device)
         gammas = torch.tensor([problem.gamma for problem in problems], device=device)
         self._gammas = gammas.view(-1, 1, 1)
         self._gram = self._matrix(self._samples, self._samples.mT, self._gammas)
-        pairs = [
-            (image, i, j)
-            for image, problem in enumerate(problems)
-            for i, j in itertools.combinations(range(problem.labels.max() + 1), 2)
-        ]
+        pairs: list[tuple[int, int, int]] = []
+        self._own, self._means = [], []
+        for image, problem in enumerate(problems):
+            classes, first = int(problem.labels.max()) + 1, len(pairs)
+            pairs += [(image, i, j) for i, j in itertools.combinations(range(classes), 2)]
+            self._own.append(slice(first, len(pairs)))
+            self._means.append(to_device(class_means(classes), device))
         self._image, self._first, self._second = torch.tensor(pairs, device=device).T
         self._coefficients = torch.zeros(len(pairs), most, dtype=torch.float64, device=device)
         self._outputs = torch.zeros_like(self._coefficients)
         self._bias = self._coefficients.new_zeros(len(pairs))
 
-    def run(self, cycles: int) -> list[int]:
-        """Train, and train again on what is predicted; the number of cycles each image took."""
+    def run(self, cycles: int) -> list[Labelled]:
+        """Train, and train again on what is predicted."""
         taken = [0] * len(self._problems)
         active = list(range(len(self._problems)))
         self._fit(active)
@@ -117,17 +128,17 @@ class _Batch:
             for image in active:
                 taken[image] += 1
             self._fit(active)
-        return taken
+        return [Labelled(self._scores(image), cycles) for image, cycles in enumerate(taken)]
 
-    def scores(self, image: int) -> NDArray[np.float32]:
+    def _scores(self, image: int) -> NDArray[np.float32]:
         """One score for each class and pixel of an image, float32 (m, p)."""
-        own = self._image == image
+        own = self._own[image]
         coefficients = self._coefficients[own].float()
         bias = self._bias[own].float()[:, None]
         support = coefficients.any(dim=0)
         coefficients, vectors = coefficients[:, support], self._samples[image, support]
-        means, gamma = self._means(own), self._gammas[image]
-        pixels = torch.from_numpy(self._problems[image].pixels).to(self._device)
+        means, gamma = self._means[image], self._gammas[image]
+        pixels = to_device(self._problems[image].pixels, self._device)
         margins = [
             coefficients @ self._matrix(vectors, block, gamma) for block in pixels.split(_BLOCK, 1)
         ]
@@ -135,21 +146,14 @@ class _Batch:
 
     def _relabel(self, image: int) -> bool:
         """Give an image's samples the labels predicted, if they change and leave no class empty."""
-        own, count = self._image == image, len(self._problems[image].sampled)
+        own, count = self._own[image], len(self._problems[image].sampled)
         margins = (self._outputs[own] + self._bias[own, None]).float()[:, :count]
-        predicted = (self._means(own) @ margins).argmax(dim=0)
+        predicted = (self._means[image] @ margins).argmax(dim=0)
         labels = self._labels[image, :count]
         if torch.equal(predicted, labels) or len(predicted.unique()) < len(labels.unique()):
             return False
         labels.copy_(predicted)
         return True
-
-    def _means(self, own: Tensor) -> Tensor:
-        """What makes class scores of an image's decision values: see `svm._PixelSVM.scores`."""
-        first, second = self._first[own], self._second[own]
-        classes = torch.arange(int(second.max()) + 1, device=self._device)[:, None]
-        signs = (classes == first).float() - (classes == second).float()
-        return torch.div(signs, len(classes))
 
     def _fit(self, images: list[int]) -> None:
         """Train the SVMs of some images on their labels, from nothing."""
@@ -167,11 +171,13 @@ class _Batch:
         if self._kernel == "linear":
             return products
         norms = left.square().sum(-1, keepdim=True) + right.square().sum(-2, keepdim=True)
-        return (gamma * (2 * products - norms)).exp_()
+        return products.mul_(2).sub_(norms).mul_(gamma).exp_()
 
 
 def _solve(gram: Tensor, image: Tensor, y: Tensor, C: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Train SVMs by SMO, all of them at once.
+    """Train SVMs by SMO, all of them at once, until none violates the conditions of optimality.
+
+    With a C so high that this takes more than `_STEPS` steps a sample they end short of it.
 
     Args:
         gram: float32 (B, n, n), a kernel matrix for each image.
@@ -186,7 +192,7 @@ def _solve(gram: Tensor, image: Tensor, y: Tensor, C: float) -> tuple[Tensor, Te
     coefficients, outputs = torch.zeros_like(y), torch.zeros_like(y)
     diagonal = gram.diagonal(dim1=1, dim2=2)[image].double()
     svms = torch.arange(len(y), device=y.device)
-    for step in range(STEPS):
+    for step in range(_STEPS * y.shape[1]):
         gradient = y - outputs
         up, low = coefficients < upper, coefficients > lower
         highest, i = gradient.masked_fill(~up, -torch.inf).max(dim=1)

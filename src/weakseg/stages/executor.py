@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
-_MOST_THREADS = 8  # each holds a photo's maps on the GPU
+_THREADS = 2  # each holds what it works on in the GPU's memory
 
 
 class Executor(Protocol):
@@ -35,6 +35,7 @@ class Executor(Protocol):
         Args:
             make: picklable and compared by value (a frozen dataclass with `__call__`); called
                 once in each worker, so that what is dear to set up (a network, say) is set up once.
+                A worker's threads may call what it made at the same time.
             items: picklable; taken as they are needed.
 
         Raises:
@@ -108,15 +109,17 @@ class InProcessExecutor:
 
 
 class ThreadExecutor(InProcessExecutor):
-    """Threads of this process: photos are read and masks written while one GPU does its work."""
+    """Two threads of this process, for a GPU: one reads and writes while it works for the other."""
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
         work = make()
-        threads = min(max(available_cores(), 2), _MOST_THREADS)
-        with ThreadPoolExecutor(threads) as pool:
-            yield from _in_order(lambda item: pool.submit(work, item), items, 2 * threads)
+        pool = ThreadPoolExecutor(_THREADS)
+        try:
+            yield from _in_order(lambda item: pool.submit(work, item), items, 2 * _THREADS)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:

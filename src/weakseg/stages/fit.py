@@ -79,8 +79,6 @@ class Loop:
         if self.loaders:
             self.executor.rest()
         devices = self.devices or _count(self.device)
-        # With `deterministic` torch would also fill what nothing has written yet.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.device.type == "cpu":
             keep_freed_memory()
             use_fast_gradients(training)
@@ -97,6 +95,7 @@ class Loop:
                 *([self._keep(best, self.monitor)] if self.monitor else []),
                 self._keep("last", None),
                 _Seeds(self.seed),
+                _Unfilled(),
                 _Reporter(self.name, self.progress),
             ],
             plugins=[_AtomicCheckpoints()],
@@ -179,6 +178,17 @@ class _Seeds(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         drawn = np.random.SeedSequence((self._seed, trainer.global_step, trainer.global_rank))
         torch.manual_seed(int(drawn.generate_state(1)[0]))
+
+
+class _Unfilled(Callback):
+    """Keeps `deterministic` from filling every tensor that nothing has written yet."""
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        self._before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        torch.utils.deterministic.fill_uninitialized_memory = self._before  # type: ignore[attr-defined]
 
 
 class _Reporter(Callback):

@@ -41,7 +41,7 @@ TTA = "segment+tta"
 SEGMENTER = "segmenter.safetensors"
 SCORES = ".safetensors"
 _GPU_BATCH = 8
-_GPU_LOGITS = 2**28  # of one pass, 1 GiB as float32
+_GPU_LOGITS = 2**27  # of one pass, 512 MiB as float32; two passes may be under way
 
 
 def train(context: Context) -> None:
