@@ -11,10 +11,10 @@ diagonal, symmetrically normalised, and weigh a Potts compatibility. A pixel's m
 its own term, as in the authors' implementation.
 
 The loops are compiled with numba: torch has no operator for the lattice's hash table, and its
-gathers and scatters pass over memory once for every corner of a simplex, which on a CPU took about
-fifteen times as long as one fused loop per iteration. Compilation happens at the first call and is
-cached on disk. Everything runs on the calling thread, without the GIL. For GPUs
-`weakseg.refine.torch_crf` does the same in torch's operators.
+gathers and scatters pass over memory once for every corner of a simplex, which on a CPU takes some
+seven times as long as one fused loop. Compilation happens at the first call and is cached on disk.
+Everything runs on the calling thread, without the GIL. For GPUs `weakseg.refine.torch_crf` does the
+same in torch's operators.
 """
 
 from __future__ import annotations
