@@ -149,10 +149,15 @@ def test_an_image_too_large_for_the_device_is_done_alone(torch_device, monkeypat
 
 
 def test_trainings_at_once_that_get_nowhere_end(torch_device, monkeypatch):
-    monkeypatch.setattr(torch_svm, "_STEPS", 1)
-    images = [(*photo(1)[1:], image_rng(0, "a"))]
-    (refined,) = refine_many_with_svm(images, SVMSettings(kernel="linear", C=1e6), torch_device)
-    assert refined.outcome == "svm" and np.isfinite(refined.scores).all()
+    settings = SVMSettings(kernel="linear", C=1e6, cycles=0)
+    found = []
+    for steps in (1, 2):
+        monkeypatch.setattr(torch_svm, "_STEPS", steps)
+        images = [(*photo(1)[1:], image_rng(0, "a"))]
+        (refined,) = refine_many_with_svm(images, settings, torch_device)
+        assert refined.outcome == "svm" and np.isfinite(refined.scores).all()
+        found.append(refined.scores)
+    assert (found[0] != found[1]).any()  # where the steps ran out, not at an optimum
 
 
 def test_no_images_at_once(torch_device):
