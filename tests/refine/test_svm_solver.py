@@ -106,7 +106,7 @@ def test_rows_that_are_given_up_change_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_training_that_gets_nowhere_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     points, y = clouds(300)
-    monkeypatch.setattr(svm_solver, "STEPS", 500)
+    monkeypatch.setattr(svm_solver, "_STEPS", 500)
     svm = trained(Kernel("linear"), points, y, 1e6)
     gram = matrix(Kernel("linear"), points)
     assert violation(svm, y, gram, 1e6) > svm_solver.TOLERANCE

@@ -191,7 +191,7 @@ def refine_many_with_svm(
     """
     prepared = [_prepare(features, cam, settings, rng) for features, cam, rng in images]
     problems = [
-        Problem(one.pixels, one.sampled, one.labels, one.gamma)
+        Problem(one.pixels, one.samples, one.labels, one.gamma)
         for one in prepared
         if isinstance(one, _Prepared) and one.fits
     ]
@@ -212,6 +212,7 @@ class _Prepared:
     Attributes:
         pixels: float32 (D, h * w).
         sampled: (n,), which of them the samples are.
+        samples: float32 (n, D), their features.
         labels: (n,), of each sample, an index into `present`.
         present: (m,), the rows of the scores that have samples.
         gamma: the width of the RBF kernel.
@@ -221,6 +222,7 @@ class _Prepared:
 
     pixels: NDArray[np.float32]
     sampled: NDArray[np.intp]
+    samples: NDArray[np.float32]
     labels: NDArray[np.intp]
     present: NDArray[np.int16]
     gamma: float
@@ -284,12 +286,13 @@ def _prepare(
     if isinstance(gamma, str):
         gamma = 1 / (samples.shape[1] * float(samples.var(dtype=np.float64)))
     present, targets = np.unique(labels, return_inverse=True)
-    return _Prepared(pixels, indices, targets, present, gamma, drawn, excluded, cam.shape[1:])
+    return _Prepared(
+        pixels, indices, samples, targets, present, gamma, drawn, excluded, cam.shape[1:]
+    )
 
 
 def _trained(prepared: _Prepared, settings: SVMSettings) -> SVMRefinement:
-    samples = np.ascontiguousarray(prepared.pixels[:, prepared.sampled].T)
-    svm = _PixelSVM(samples, len(prepared.present), prepared.gamma, settings)
+    svm = _PixelSVM(prepared.samples, len(prepared.present), prepared.gamma, settings)
     cycles = _self_enhance(svm, prepared.labels, settings.cycles)
     return prepared.refined(svm.scores(prepared.pixels, prepared.sampled), cycles)
 

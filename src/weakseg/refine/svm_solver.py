@@ -55,7 +55,7 @@ _GROWTH = 128
 _LARGEST = 4096
 """Most samples of a working set, whose own kernel matrix then takes 64 MB."""
 
-STEPS = 10**7
+_STEPS = 10**7
 """Most steps of SMO in a training (libsvm's number): with a high C it may hardly get anywhere."""
 
 _ROUNDS = 1000
@@ -207,7 +207,7 @@ class PairSVM:
     def fit(self, y: Doubles) -> None:
         """Train, from the coefficients of the last training.
 
-        Where C is so high that the optimum is not reached in `STEPS` steps, it ends short of it.
+        Where C is so high that the optimum is not reached in `_STEPS` steps, it ends short of it.
 
         Args:
             y: (n,), 1 for the first class, -1 for the second, 0 for samples that take no part;
@@ -216,7 +216,7 @@ class PairSVM:
         lower, upper = np.minimum(self._C * y, 0), np.maximum(self._C * y, 0)
         self._make_feasible(y, lower, upper)
         working = _WorkingSet(self._rows)
-        steps = STEPS
+        steps = _STEPS
         for _ in range(_ROUNDS):
             gradient = y - self.outputs
             up, low = self.coefficients < upper, self.coefficients > lower

@@ -35,13 +35,13 @@ class Problem(NamedTuple):
 
     Attributes:
         pixels: float32 (D, p).
-        sampled: (n,), which of them the samples are.
+        samples: float32 (n, D), the features of those that it learns from.
         labels: (n,), in 0..m-1, each of which occurs; m >= 2.
         gamma: the width of the RBF kernel.
     """
 
     pixels: NDArray[np.float32]
-    sampled: NDArray[np.intp]
+    samples: NDArray[np.float32]
     labels: NDArray[np.intp]
     gamma: float
 
@@ -78,7 +78,7 @@ def _groups(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
     """The problems in order, as many together as there is memory for their kernel matrices."""
     group: list[Problem] = []
     for problem in problems:
-        largest = max(len(other.sampled) for other in (*group, problem))
+        largest = max(len(other.samples) for other in (*group, problem))
         if group and 4 * (len(group) + 1) * largest**2 > GRAM_BYTES:
             yield group
             group = []
@@ -94,12 +94,12 @@ class _Batch:
         self, problems: Sequence[Problem], kernel: KernelName, C: float, device: torch.device
     ) -> None:
         self._problems, self._kernel, self._C, self._device = problems, kernel, C, device
-        most = max(len(problem.sampled) for problem in problems)
+        most = max(len(problem.samples) for problem in problems)
         samples = np.zeros((len(problems), most, len(problems[0].pixels)), np.float32)
         labels = np.full((len(problems), most), -1)
         for image, problem in enumerate(problems):
-            samples[image, : len(problem.sampled)] = problem.pixels[:, problem.sampled].T
-            labels[image, : len(problem.sampled)] = problem.labels
+            samples[image, : len(problem.samples)] = problem.samples
+            labels[image, : len(problem.samples)] = problem.labels
         self._samples, self._labels = to_device(samples, device), to_device(labels, device)
         gammas = torch.tensor([problem.gamma for problem in problems], device=device)
         self._gammas = gammas.view(-1, 1, 1)
@@ -146,7 +146,7 @@ class _Batch:
 
     def _relabel(self, image: int) -> bool:
         """Give an image's samples the labels predicted, if they change and leave no class empty."""
-        own, count = self._own[image], len(self._problems[image].sampled)
+        own, count = self._own[image], len(self._problems[image].samples)
         margins = (self._outputs[own] + self._bias[own, None]).float()[:, :count]
         predicted = (self._means[image] @ margins).argmax(dim=0)
         labels = self._labels[image, :count]
