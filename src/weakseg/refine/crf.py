@@ -30,7 +30,16 @@ from numpy.typing import NDArray
 from weakseg.refine import torch_crf
 from weakseg.refine.compiled import compiled
 from weakseg.refine.devices import to_device
-from weakseg.refine.lanes import add_scaled, exp_below, load, row_maximum, row_sum, store
+from weakseg.refine.lanes import (
+    add_scaled,
+    exp_below,
+    load,
+    minus,
+    row_maximum,
+    row_sum,
+    spread,
+    store,
+)
 
 __all__ = ["CRFSettings", "dense_crf", "unary_from_labels", "unary_from_probabilities"]
 
@@ -185,11 +194,11 @@ def dense_crf(
 
     if device is not None:
         return _on_device(_kernels(image, settings), unary, settings.iterations, device)
-    lanes = (0,) * (2 if n_labels == 2 else 4 if n_labels <= 4 else 8)
     lattice = _build_lattice(_kernels(image, settings), height * width)
-    scores = _pack_scores(unary.reshape(n_labels, -1), -(-n_labels // len(lanes)) * len(lanes))
-    _mean_field(lattice, scores, settings.iterations, lanes)
-    return np.ascontiguousarray(scores[:, :n_labels].T).reshape(unary.shape)
+    with np.errstate(over="ignore"):
+        scores = unary.min(axis=0) - unary
+    probabilities = _mean_field(lattice, scores.reshape(n_labels, -1), settings.iterations)
+    return probabilities.reshape(unary.shape)
 
 
 def _on_device(
@@ -239,6 +248,10 @@ def _kernels(image: NDArray[np.uint8], settings: CRFSettings) -> list[_Kernel]:
 
 # The permutohedral lattice
 
+# Pixels per pass of each loop in `_locate` and `_update`: enough to overlap their arithmetic, few
+# enough to stay in the first-level cache.
+_TILE = 64
+
 
 class _Lattice(NamedTuple):
     """The weighted sum of all kernels as one operator: splat, blur, slice.
@@ -271,7 +284,10 @@ def _build_lattice(kernels: list[_Kernel], n_pixels: int) -> _Lattice:
         weights = all_weights[:, column : column + dims + 1]
         scale, strides, origin = _embedding(features)
         steps = _key_steps(strides)
-        keys, table, shift = _locate(features, scale, strides, steps, origin, vertices, weights)
+        corners = (0,) * (dims + 1)
+        keys, table, shift = _locate(
+            features, scale, strides, steps, origin, vertices, weights, corners
+        )
         chains, starts = _link(keys, table, shift, steps)
         response = np.zeros(len(keys), np.float32)
         _splat_ones(vertices, weights, response)
@@ -331,17 +347,24 @@ def _key_steps(strides: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @compiled
-def _find(table: Any, key: Any, shift: Any) -> Any:
-    """The slot of a hash table of (key, vertex) that holds `key`, else the free one for it."""
+def _find(table: Any, keys: Any, key: Any, shift: Any) -> Any:
+    """The slot of a hash table of vertices that holds that of `key`, else the free one for it."""
     slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift))
-    while table[slot, 0] != key and table[slot, 0] != -1:
+    while table[slot] >= 0 and keys[table[slot]] != key:
         slot = (slot + 1) & (len(table) - 1)
     return slot
 
 
 @compiled
 def _locate(
-    features: Any, scale: Any, strides: Any, steps: Any, origin: Any, vertices: Any, weights: Any
+    features: Any,
+    scale: Any,
+    strides: Any,
+    steps: Any,
+    origin: Any,
+    vertices: Any,
+    weights: Any,
+    corners: Any,
 ) -> tuple[Any, Any, int]:
     """Find the simplex around every pixel and number the vertices in the order they are met.
 
@@ -349,79 +372,113 @@ def _locate(
     their hash table and its shift.
     """
     dims, n_pixels = features.shape
-    corners = dims + 1
-    position = np.empty(corners, np.float32)
-    nearest = np.empty(corners, np.int64)
-    rank = np.empty(corners, np.int64)
-    direction = np.empty(corners, np.int64)
-    barycentric = np.empty(corners + 1, np.float32)
-    per_step = np.float32(1 / corners)
+    n_corners = len(corners)
+    position = np.empty((n_corners, _TILE), np.float32)
+    origins = np.empty((n_corners, _TILE), np.int32)
+    rank = np.empty((n_corners, _TILE), np.int32)
+    direction = np.empty(n_corners, np.int64)
+    barycentric = np.empty(n_corners + 1, np.float32)
 
     bits = 12
-    table = np.full((1 << bits, 2), -1, np.int64)
+    table = np.full(1 << bits, -1, np.int32)
     keys = np.empty(1 << bits, np.int64)
     n_vertices = 0
-    for pixel in range(n_pixels):
-        partial = np.float32(0)
-        for axis in range(dims, 0, -1):
-            scaled = features[axis - 1, pixel] * scale[axis - 1]
-            position[axis] = partial - np.float32(axis) * scaled
-            partial += scaled
-        position[0] = partial
-
-        excess = 0
-        for axis in range(corners):
-            multiple = math.floor(position[axis] * per_step + np.float32(0.5))
-            nearest[axis] = multiple * corners
-            position[axis] -= np.float32(nearest[axis])
-            excess += multiple
-        for axis in range(corners):
-            rank[axis] = excess
-        for axis in range(dims):
-            for other in range(axis + 1, corners):
-                behind = position[axis] < position[other]
-                rank[axis] += behind
-                rank[other] += not behind
-        for axis in range(corners + 1):
-            barycentric[axis] = 0
-        key = origin
-        for axis in range(corners):
-            wrap = 0
-            if rank[axis] < 0:
-                wrap = corners
-            elif rank[axis] > dims:
-                wrap = -corners
-            column = dims - (rank[axis] + wrap)
-            share = (position[axis] - np.float32(wrap)) * per_step
-            barycentric[column] += share
-            barycentric[column + 1] -= share
-            direction[column] = axis
-            if axis < dims:
-                key += (nearest[axis] + wrap) * strides[axis]
-        barycentric[0] += np.float32(1) + barycentric[corners]
-
-        for corner in range(corners):
-            slot = _find(table, key, 64 - bits)
-            if table[slot, 0] == -1:
-                table[slot, 0] = key
-                table[slot, 1] = n_vertices
-                keys[n_vertices] = key
-                n_vertices += 1
-            vertices[pixel, corner] = table[slot, 1]
-            weights[pixel, corner] = barycentric[corner]
-            key += steps[direction[corner]]
-
-        if 2 * (n_vertices + corners) > len(table):
+    for first in range(0, n_pixels, _TILE):
+        count = min(_TILE, n_pixels - first)
+        _find_simplices(features, scale, first, count, position, origins, rank, corners)
+        while 2 * (n_vertices + n_corners * count) > len(table):
             bits += 1
-            table = np.full((1 << bits, 2), -1, np.int64)
+            table = np.full(1 << bits, -1, np.int32)
             longer = np.empty(1 << bits, np.int64)
             longer[:n_vertices] = keys[:n_vertices]
             keys = longer
             for vertex in range(n_vertices):
-                slot = _find(table, keys[vertex], 64 - bits)
-                table[slot, 0] = keys[vertex]
-                table[slot, 1] = vertex
+                table[_find(table, keys, keys[vertex], 64 - bits)] = vertex
+
+        for i in range(count):
+            for axis in range(n_corners + 1):
+                barycentric[axis] = 0
+            key = origin
+            for axis in range(n_corners):
+                column = dims - rank[axis, i]
+                share = position[axis, i]
+                barycentric[column] += share
+                barycentric[column + 1] -= share
+                direction[column] = axis
+                if axis < dims:
+                    key += origins[axis, i] * strides[axis]
+            barycentric[0] += np.float32(1) + barycentric[n_corners]
+
+            for corner in range(n_corners):
+                slot = _find(table, keys, key, 64 - bits)
+                if table[slot] < 0:
+                    table[slot] = n_vertices
+                    keys[n_vertices] = key
+                    n_vertices += 1
+                vertices[first + i, corner] = table[slot]
+                weights[first + i, corner] = barycentric[corner]
+                key += steps[direction[corner]]
     return keys[:n_vertices], table, 64 - bits
+
+
+@compiled
+def _find_simplices(
+    features: Any,
+    scale: Any,
+    first: int,
+    count: int,
+    position: Any,
+    origins: Any,
+    rank: Any,
+    corners: Any,
+) -> None:
+    """The simplex around each of `count` pixels (Adams et al., section 3.2), by axis and pixel.
+
+    Loops over the pixels without a branch, which the compiler makes SIMD of.
+
+    Args:
+        features: See `_Kernel`.
+        scale: See `_embedding`.
+        first: The first of the pixels.
+        position: Filled: float32, how far a pixel is from the origin of its simplex, over d + 1.
+        origins: Filled: int32, that origin.
+        rank: Filled: int32, 0..d, the place of each axis among the falling `position`s.
+        corners: A tuple of length d + 1; a type, so that loops over the axes are unrolled.
+    """
+    n_corners = len(corners)
+    dims = n_corners - 1
+    per_step = np.float32(1 / n_corners)
+    for i in range(count):
+        partial = np.float32(0)
+        for axis in range(dims, 0, -1):
+            scaled = features[axis - 1, first + i] * scale[axis - 1]
+            position[axis, i] = partial - np.float32(axis) * scaled
+            partial += scaled
+        position[0, i] = partial
+        excess = np.int32(0)
+        for axis in range(n_corners):
+            multiple = np.floor(position[axis, i] * per_step + np.float32(0.5))
+            position[axis, i] -= multiple * np.float32(n_corners)
+            origins[axis, i] = np.int32(multiple) * np.int32(n_corners)
+            excess += np.int32(multiple)
+        for axis in range(n_corners):
+            rank[axis, i] = excess
+    for axis in range(dims):
+        for other in range(axis + 1, n_corners):
+            for i in range(count):
+                behind = np.int32(position[axis, i] < position[other, i])
+                rank[axis, i] += behind
+                rank[other, i] += np.int32(1) - behind
+    for axis in range(n_corners):
+        for i in range(count):
+            wrap = np.int32(0)
+            if rank[axis, i] < 0:
+                wrap = np.int32(n_corners)
+            if rank[axis, i] > dims:
+                wrap = np.int32(-n_corners)
+            rank[axis, i] += wrap
+            origins[axis, i] += wrap
+            position[axis, i] = (position[axis, i] - np.float32(wrap)) * per_step
 
 
 @compiled
@@ -435,7 +492,7 @@ def _link(keys: Any, table: Any, shift: int, steps: Any) -> tuple[Any, Any]:
     for step in steps:
         is_first[:] = True
         for vertex in range(len(keys)):
-            neighbour = table[_find(table, keys[vertex] + step, shift), 1]
+            neighbour = table[_find(table, keys, keys[vertex] + step, shift)]
             successor[vertex] = neighbour
             if neighbour >= 0:
                 is_first[neighbour] = False
@@ -503,40 +560,46 @@ def _blur(values: Any, chains: Any, starts: Any, width: int, lanes: Any) -> None
 
 # Mean field
 
-# Pixels per pass of each loop in `_update`: enough to overlap their arithmetic, few enough to stay
-# in the first-level cache.
-_TILE = 64
-
-
-def _pack_scores(unary: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Bring (n, N) costs into (N, width) scores <= 0; the columns past n never win."""
-    scores = np.full((unary.shape[1], width), -1e30, np.float32)
-    with np.errstate(over="ignore"):
-        np.subtract(unary.min(axis=0), unary, out=scores[:, : len(unary)].T)
-    return scores
+# Numbers that the exponentials are taken of at once.
+_WIDE = (0,) * 16
 
 
 def _mean_field(
-    lattice: _Lattice, scores: NDArray[np.float32], iterations: int, lanes: tuple[int, ...]
-) -> None:
-    """Replace the scores by the probabilities after the last iteration."""
-    width = scores.shape[1]
-    corners = (0,) * lattice.vertices.shape[1]
+    lattice: _Lattice, scores: NDArray[np.float32], iterations: int
+) -> NDArray[np.float32]:
+    """Probabilities (n, N) after the last iteration, of scores (n, N) <= 0.
+
+    The softmax sees no number that is added to all labels' messages alike. So what is filtered is
+    (probability - 1/n), which adds up to 0 over the labels: the first label's message is minus the
+    sum of the others', and takes no filtering of its own.
+    """
+    n_labels, n_pixels = scores.shape
+    others = n_labels - 1
+    lanes = (0,) * (others if others <= 2 else 4 if others <= 4 else 8)
+    width = -(-others // len(lanes)) * len(lanes)
+    other_scores = np.full((n_pixels, width), -1e30, np.float32)
+    other_scores[:, :others] = scores[1:].T
+    first_scores = scores[0].copy()
+    centre = np.zeros(width, np.float32)
+    centre[:others] = -1 / n_labels
     messages = np.zeros(lattice.n_vertices * width, np.float32)
     splatted = np.zeros_like(messages)
-    rows = np.empty((_TILE, width), np.float32)
-    shares = np.empty(_TILE, np.float32)
-    flat = scores.ravel()
+    rows = np.zeros(_TILE * width, np.float32)
+    firsts = np.zeros(_TILE, np.float32)
+    corners = (0,) * lattice.vertices.shape[1]
+    flat_scores = other_scores.ravel()
     for iteration in range(iterations + 1):
         last = iteration == iterations
         _update(
-            flat,
+            first_scores,
+            flat_scores,
             lattice.vertices,
             lattice.weights,
             messages,
             splatted,
+            firsts,
             rows,
-            shares,
+            centre,
             last,
             lanes,
             corners,
@@ -544,17 +607,23 @@ def _mean_field(
         messages, splatted = splatted, messages
         if not last:
             _blur(messages, lattice.chains, lattice.chain_starts, width, lanes)
+    probabilities = np.empty_like(scores)
+    probabilities[0] = first_scores
+    probabilities[1:] = other_scores[:, :others].T
+    return probabilities
 
 
 @compiled
 def _update(
+    first_scores: Any,
     scores: Any,
     vertices: Any,
     weights: Any,
     messages: Any,
     splatted: Any,
+    firsts: Any,
     rows: Any,
-    shares: Any,
+    centre: Any,
     last: bool,
     lanes: Any,
     corners: Any,
@@ -564,40 +633,54 @@ def _update(
     One loop over the pixels does it all, so that the probabilities never leave the cache; the
     last iteration writes them over the scores.
     """
-    tile, width = rows.shape
-    flat = rows.ravel()
+    width = len(centre)
+    one = np.float32(1)
     splatted[:] = 0
-    for first in range(0, len(vertices), tile):
-        count = min(tile, len(vertices) - first)
+    for first in range(0, len(vertices), _TILE):
+        count = min(_TILE, len(vertices) - first)
         for i in range(count):
             pixel = first + i
+            top = first_scores[pixel]
             for block in range(0, width, len(lanes)):
-                score = load(scores, pixel * width + block, lanes)
+                message = spread(np.float32(0), lanes)
                 for corner in range(len(corners)):
-                    message = load(messages, vertices[pixel, corner] * width + block, lanes)
-                    score = add_scaled(score, weights[pixel, corner], message)
-                store(flat, i * width + block, score)
+                    start = vertices[pixel, corner] * width + block
+                    message = add_scaled(
+                        message, weights[pixel, corner], load(messages, start, lanes)
+                    )
+                top -= row_sum(message)
+                score = load(scores, pixel * width + block, lanes)
+                store(rows, i * width + block, add_scaled(score, one, message))
+            firsts[i] = top
+            for block in range(0, width, len(lanes)):
+                top = max(top, row_maximum(load(rows, i * width + block, lanes)))
+            firsts[i] -= top
+            for block in range(0, width, len(lanes)):
+                row = load(rows, i * width + block, lanes)
+                store(rows, i * width + block, minus(row, spread(top, lanes)))
+        for start in range(0, len(firsts), len(_WIDE)):
+            store(firsts, start, exp_below(load(firsts, start, _WIDE), np.float32(0)))
+        for start in range(0, len(rows), len(_WIDE)):
+            store(rows, start, exp_below(load(rows, start, _WIDE), np.float32(0)))
         for i in range(count):
-            top = np.float32(0)
+            pixel = first + i
+            total = firsts[i]
             for block in range(0, width, len(lanes)):
-                top = max(top, row_maximum(load(flat, i * width + block, lanes)))
-            total = np.float32(0)
-            for block in range(0, width, len(lanes)):
-                numerator = exp_below(load(flat, i * width + block, lanes), top)
-                store(flat, i * width + block, numerator)
-                total += row_sum(numerator)
-            shares[i] = np.float32(1) / total
-        if last:
-            for i in range(count):
+                total += row_sum(load(rows, i * width + block, lanes))
+            share = one / total
+            if last:
+                first_scores[pixel] = firsts[i] * share
                 for label in range(width):
-                    scores[(first + i) * width + label] = rows[i, label] * shares[i]
-        else:
-            for i in range(count):
-                pixel = first + i
+                    scores[pixel * width + label] = rows[i * width + label] * share
+            else:
                 for block in range(0, width, len(lanes)):
-                    numerator = load(flat, i * width + block, lanes)
+                    numerator = load(rows, i * width + block, lanes)
+                    centred = add_scaled(load(centre, block, lanes), share, numerator)
                     for corner in range(len(corners)):
                         start = vertices[pixel, corner] * width + block
-                        weight = weights[pixel, corner] * shares[i]
                         so_far = load(splatted, start, lanes)
-                        store(splatted, start, add_scaled(so_far, weight, numerator))
+                        store(
+                            splatted,
+                            start,
+                            add_scaled(so_far, weights[pixel, corner], centred),
+                        )
