@@ -1,6 +1,6 @@
 """What a stage is, and what it is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,13 @@ from typing import Any
 import torch
 
 from weakseg.data.dataset import Dataset, Sample
+from weakseg.data.images import photo_size
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
 from weakseg.stages.executor import Executor, ThreadExecutor
+
+_SORTED = 1024
+"""Photos that are put in order at a time: all of a million would be opened before work begins."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def map_photos(
     outputs: Sequence[str] = (".png",),
     executor: Executor | None = None,
     samples: Sequence[Sample] | None = None,
+    by_size: bool = False,
 ) -> None:
     """Do a stage's per-photo work for every photo that lacks one of its output files.
 
@@ -107,6 +112,8 @@ def map_photos(
         make: makes the function that does one photo, and may return a line to say; see `Executor`.
         executor: does the work; by default the run's.
         samples: the photos; by default those that masks are made for.
+        by_size: whether photos of one size follow each other: for a network, whose convolutions
+            are compiled for each size on a CPU.
     """
     folder = context.stage_folder(name)
     samples = context.masked_samples() if samples is None else samples
@@ -116,10 +123,17 @@ def map_photos(
         if not all((folder / f"{sample.id}{suffix}").exists() for suffix in outputs)
     ]
     with context.progress.track(name, len(samples), len(samples) - len(tasks)) as advance:
-        for said in (executor or context.executor).map(make, tasks):
+        ordered = _by_size(tasks) if by_size else tasks
+        for said in (executor or context.executor).map(make, ordered):
             if said:
                 context.progress.say(said)
             advance(1)
+
+
+def _by_size(tasks: Sequence[PhotoTask]) -> Iterator[PhotoTask]:
+    for first in range(0, len(tasks), _SORTED):
+        some = tasks[first : first + _SORTED]
+        yield from sorted(some, key=lambda task: photo_size(task.sample.image))
 
 
 def network_executor(context: Context) -> Executor:

@@ -96,7 +96,7 @@ def run(context: Context) -> None:
         settings.walk,
         settings.threshold,
     )
-    map_photos(context, IRN, make, (MAPS, ".png"), network_executor(context))
+    map_photos(context, IRN, make, (MAPS, ".png"), network_executor(context), by_size=True)
 
 
 def run_crf(context: Context) -> None:
@@ -116,7 +116,7 @@ def run_instances(context: Context) -> None:
     """Write `instances/ID.png`: the objects of `irn/ID.png`, 1 to M, each of one class."""
     folder, masks = context.stage_folder(INSTANCES), context.stage_folder(IRN)
     make = _Splitter(_relater(context), masks, folder)
-    map_photos(context, INSTANCES, make, executor=network_executor(context))
+    map_photos(context, INSTANCES, make, executor=network_executor(context), by_size=True)
 
 
 def _settings(context: Context) -> Irn:

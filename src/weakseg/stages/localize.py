@@ -32,7 +32,7 @@ Localizations = Callable[[], Callable[[PhotoTask], Localization]]
 def run(context: Context) -> None:
     """Write `localize/ID.safetensors`: `cam` (K, h, w), `features` (D, h, w), `confidence` (K)."""
     make = _LocalizationWriter(by_network(context), context.stage_folder(NAME))
-    map_photos(context, NAME, make, (SUFFIX,), network_executor(context))
+    map_photos(context, NAME, make, (SUFFIX,), network_executor(context), by_size=True)
 
 
 def by_network(context: Context) -> Localizations:

@@ -40,6 +40,7 @@ def run(context: Context) -> None:
         (SUFFIX,),
         samples=context.dataset.samples,
         executor=network_executor(context),
+        by_size=True,
     )
 
 

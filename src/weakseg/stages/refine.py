@@ -57,17 +57,22 @@ def run_from_photos(context: Context, name: str) -> None:
     found = localize.by_network(context)
     if name == SVM:
         make = _HighestWriter(_svm_scores(context, found), context.stage_folder(SVM))
-        map_photos(context, SVM, make)
+        map_photos(context, SVM, make, by_size=True)
     elif name == SVM_CRF:
-        _refine_by_crf(context, SVM_CRF, _svm_scores(context, found), context.recipe.crf)
+        scores = _svm_scores(context, found)
+        _refine_by_crf(context, SVM_CRF, scores, context.recipe.crf, by_size=True)
     else:
-        _refine_by_crf(context, CAM_CRF, _cam_scores(context, found), context.recipe.cam_crf)
+        scores = _cam_scores(context, found)
+        _refine_by_crf(context, CAM_CRF, scores, context.recipe.cam_crf, by_size=True)
 
 
-def _refine_by_crf(context: Context, name: str, scores: Scores, settings: Crf | None) -> None:
+def _refine_by_crf(
+    context: Context, name: str, scores: Scores, settings: Crf | None, by_size: bool = False
+) -> None:
     assert settings is not None
     folder = context.stage_folder(name)
-    map_photos(context, name, CrfRefiner(scores, folder, settings, context.recipe.data.long_side))
+    make = CrfRefiner(scores, folder, settings, context.recipe.data.long_side)
+    map_photos(context, name, make, by_size=by_size)
 
 
 def _svm_scores(context: Context, localizations: localize.Localizations) -> Scores:

@@ -38,7 +38,7 @@ def run(context: Context) -> None:
         str(context.device),
     )
     make = CrfRefiner(scores, context.stage_folder(NAME), recipe.relabel, recipe.data.long_side)
-    map_photos(context, NAME, make, executor=network_executor(context))
+    map_photos(context, NAME, make, executor=network_executor(context), by_size=True)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Per-photo work in the order of the photos' sizes."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tiny import Lines, tiny_recipe
+from weakseg.data.dataset import Dataset, Sample
+from weakseg.stages import base
+from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.executor import InProcessExecutor
+
+SIZES = ((40, 30), (20, 30), (40, 30), (30, 20), (20, 30), (40, 30))
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    samples = []
+    for index, size in enumerate(SIZES):
+        path = tmp_path / f"{index}.jpg"
+        Image.new("RGB", size).save(path)
+        samples.append(Sample(str(index), path, (), None))
+    dataset = Dataset(tmp_path, "test", ("a",), tuple(samples), (), ())
+    return Context(
+        tmp_path / "out",
+        tiny_recipe(),
+        dataset,
+        dataset,
+        InProcessExecutor(),
+        Lines(),
+        torch.device("cpu"),
+    )
+
+
+def _order(context: Context, by_size: bool) -> list[int]:
+    """The photos in the order in which they are worked on."""
+    done = []
+
+    def make() -> Callable[[PhotoTask], None]:
+        return lambda task: done.append(int(task.id))
+
+    map_photos(context, "stage", make, by_size=by_size)
+    return done
+
+
+def test_photos_of_one_size_follow_each_other(context: Context) -> None:
+    assert _order(context, by_size=False) == [0, 1, 2, 3, 4, 5]
+    order = _order(context, by_size=True)
+    assert sorted(order) == [0, 1, 2, 3, 4, 5]
+    sizes = [SIZES[photo] for photo in order]
+    changes = sum(one != other for one, other in itertools.pairwise(sizes))
+    assert changes == len(set(SIZES)) - 1
+
+
+def test_a_part_of_many_photos_is_ordered_at_a_time(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "_SORTED", 3)
+    order = _order(context, by_size=True)
+    assert set(order[:3]) == {0, 1, 2}
+    assert set(order[3:]) == {3, 4, 5}
+    assert SIZES[order[0]] == SIZES[order[1]] or SIZES[order[1]] == SIZES[order[2]]  # 0 and 2
