@@ -1,7 +1,7 @@
 """Our dense CRF against pydensecrf2 on real photos: agreement, time and memory.
 
     pip install weakseg[bench]
-    python benchmarks/crf.py --data VOC2012 --images 50 --timed 10
+    python benchmarks/crf.py --data VOC2012
 
 The unaries come from smooth random fields, seeded, so that every photo can be run with any number
 of classes. For each row of settings and number of classes:
@@ -205,7 +205,7 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="VOC devkit folder")
-    parser.add_argument("--images", type=int, default=10, help="photos to agree on")
+    parser.add_argument("--images", type=int, default=50, help="photos to agree on")
     parser.add_argument("--timed", type=int, default=10, help="how many of them are timed")
     arguments = parser.parse_args()
     photos = some_photos(arguments.data, arguments.images)

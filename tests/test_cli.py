@@ -58,6 +58,12 @@ def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def test_the_module_is_the_same_command() -> None:
+    command = [sys.executable, "-m", "weakseg", "list", "recipes"]
+    module = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert module.stdout == weakseg("list", "recipes").stdout
+
+
 def test_run_again_resumes(data: Path, recipe: Path, finished: Path) -> None:
     again = weakseg("run", recipe, "--data", data, "--out", finished, "classify.epochs=2")
     assert again.returncode == 0, again.stderr
