@@ -195,9 +195,7 @@ def dense_crf(
     if device is not None:
         return _on_device(_kernels(image, settings), unary, settings.iterations, device)
     lattice = _build_lattice(_kernels(image, settings), height * width)
-    with np.errstate(over="ignore"):
-        scores = unary.min(axis=0) - unary
-    probabilities = _mean_field(lattice, scores.reshape(n_labels, -1), settings.iterations)
+    probabilities = _mean_field(lattice, unary.reshape(n_labels, -1), settings.iterations)
     return probabilities.reshape(unary.shape)
 
 
@@ -565,21 +563,23 @@ _WIDE = (0,) * 16
 
 
 def _mean_field(
-    lattice: _Lattice, scores: NDArray[np.float32], iterations: int
+    lattice: _Lattice, unary: NDArray[np.float32], iterations: int
 ) -> NDArray[np.float32]:
-    """Probabilities (n, N) after the last iteration, of scores (n, N) <= 0.
+    """Probabilities (n, N) after the last iteration, of unary potentials (n, N).
 
     The softmax sees no number that is added to all labels' messages alike. So what is filtered is
     (probability - 1/n), which adds up to 0 over the labels: the first label's message is minus the
     sum of the others', and takes no filtering of its own.
     """
-    n_labels, n_pixels = scores.shape
+    n_labels, n_pixels = unary.shape
     others = n_labels - 1
     lanes = (0,) * (others if others <= 2 else 4 if others <= 4 else 8)
     width = -(-others // len(lanes)) * len(lanes)
     other_scores = np.full((n_pixels, width), -1e30, np.float32)
-    other_scores[:, :others] = scores[1:].T
-    first_scores = scores[0].copy()
+    lowest = unary.min(axis=0)
+    with np.errstate(over="ignore"):
+        first_scores = lowest - unary[0]
+        np.subtract(lowest, unary[1:], out=other_scores[:, :others].T)
     centre = np.zeros(width, np.float32)
     centre[:others] = -1 / n_labels
     messages = np.zeros(lattice.n_vertices * width, np.float32)
@@ -607,7 +607,7 @@ def _mean_field(
         messages, splatted = splatted, messages
         if not last:
             _blur(messages, lattice.chains, lattice.chain_starts, width, lanes)
-    probabilities = np.empty_like(scores)
+    probabilities = np.empty_like(unary)
     probabilities[0] = first_scores
     probabilities[1:] = other_scores[:, :others].T
     return probabilities
@@ -632,6 +632,11 @@ def _update(
 
     One loop over the pixels does it all, so that the probabilities never leave the cache; the
     last iteration writes them over the scores.
+
+    Args:
+        first_scores: (N,), the first label's.
+        scores: (N * width,), the other labels', and numbers that never win.
+        centre: (width,), what is added to a probability: -1/n, and 0 where no label is.
     """
     width = len(centre)
     one = np.float32(1)
