@@ -1,6 +1,6 @@
 """Memory of a whole run against its number of photos.
 
-    python benchmarks/memory.py --images 500 10000
+    python benchmarks/memory.py
 
 Runs of refined pixel-labeling, with everything made small but the number of photos: generated
 photos of 48 by 64 pixels with masks, a tiny network, one scale. While `weakseg run` works, VmHWM
@@ -168,7 +168,7 @@ def run_peaks(count: int) -> Peaks:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, nargs=2, default=(500, 5000), help="few and many")
+    parser.add_argument("--images", type=int, nargs=2, default=(500, 10000), help="few and many")
     few, many = parser.parse_args().images
     small, large = run_peaks(few), run_peaks(many)
     processes = available_cores()
