@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
 import random_walk
 from memory import run_peaks
 from side_by_side import measure
-from weakseg.localize.cam import grid_size, localize
+from weakseg.localize.cam import Localization, grid_size, localize
+from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.fused import fuse
 from weakseg.recipe import BackboneSection
 from weakseg.refine.crf import CRFSettings, dense_crf, unary_from_labels
 from weakseg.refine.samples import image_rng
@@ -115,8 +118,13 @@ def walk_call(size: Size) -> Callable[[], Any]:
 def cam_call(size: Size) -> Callable[[], Any]:
     section = BackboneSection(name="efficientnet_lite1", weights="none", head_convolution=False)
     network = build_classifier(section, size.classes).eval()
-    classes, scales = range(size.classes), (0.5, 1.0, 1.5, 2.0)
-    return partial(localize, network, photo(size.side), classes, scales, (1, 2, 3))
+    network.backbone = fuse(network.backbone, torch.bfloat16)
+    return partial(cams, network, photo(size.side), range(size.classes))
+
+
+def cams(network: CamClassifier, photo: NDArray[np.uint8], classes: Sequence[int]) -> Localization:
+    with torch.autocast("cpu", torch.bfloat16):
+        return localize(network, photo, classes, (0.5, 1.0, 1.5, 2.0), (1, 2, 3))
 
 
 CALLS = {"CAM": cam_call, "SVM": svm_call, "CRF": crf_call, "random walk": walk_call}
