@@ -171,17 +171,22 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
     axes = (PIXELS, TAGS, DRAWN, COUNT)
     figures = {"seconds": "CPU seconds", "mib": "MiB"}
     colours = {stage: f"C{index}" for index, stage in enumerate([*CALLS, "a whole run"])}
-    figure, grid = pyplot.subplots(len(figures), len(axes), figsize=(14, 6.5))
+    size = (14, 7.5)
+    figure, grid = pyplot.subplots(len(figures), len(axes), figsize=size, layout="constrained")
     for row, (key, label) in zip(grid, figures.items(), strict=True):
         for cell, axis in zip(row, axes, strict=True):
-            for line in (line for line in curves if line.axis == axis):
+            shown = [line for line in curves if line.axis == axis]
+            for line in shown:
                 x, y = zip(*((point.x, getattr(point, key)) for point in line.points), strict=True)
                 name = f"{line.stage}, exponent {line.exponent(key):.2f}"
                 cell.loglog(x, y, "o-", color=colours[line.stage], label=name)
+            values = [getattr(point, key) for line in shown for point in line.points]
+            cell.set_ylim(10 ** math.floor(math.log10(min(values))), 30 * max(values))
             cell.set(xlabel=axis, ylabel=label)
+            cell.set_xticks(x, [f"{number:,}" for number in x], fontsize=8)
+            cell.minorticks_off()
             cell.grid(alpha=0.3)
-            cell.legend(fontsize=7)
-    figure.tight_layout()
+            cell.legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=80)
 
 
