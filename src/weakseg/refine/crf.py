@@ -430,7 +430,7 @@ def _find_simplices(
     rank: Any,
     corners: Any,
 ) -> None:
-    """The simplex around each of `count` pixels (Adams et al., section 3.2), by axis and pixel.
+    """The simplex around each of `count` pixels, by axis and pixel.
 
     Loops over the pixels without a branch, which the compiler makes SIMD of.
 
@@ -439,7 +439,7 @@ def _find_simplices(
         scale: See `_embedding`.
         first: The first of the pixels.
         position: Filled: float32, how far a pixel is from the origin of its simplex, over d + 1.
-        origins: Filled: int32, that origin.
+        origins: Filled: int32, the coordinates of that origin.
         rank: Filled: int32, 0..d, the place of each axis among the falling `position`s.
         corners: A tuple of length d + 1; a type, so that loops over the axes are unrolled.
     """
