@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import Lines, tiny_recipe
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.stages import base
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.base import Context, PhotoTask, map_photos, same_size
 from weakseg.stages.executor import InProcessExecutor
 
 SIZES = ((40, 30), (20, 30), (40, 30), (30, 20), (20, 30), (40, 30))
@@ -59,8 +59,17 @@ def test_photos_of_one_size_follow_each_other(context: Context) -> None:
 def test_a_part_of_many_photos_is_ordered_at_a_time(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "_SORTED", 3)
+    monkeypatch.setattr(base, "_WINDOW", 3)
     order = _order(context, by_size=True)
     assert set(order[:3]) == {0, 1, 2}
     assert set(order[3:]) == {3, 4, 5}
     assert SIZES[order[0]] == SIZES[order[1]] or SIZES[order[1]] == SIZES[order[2]]  # 0 and 2
+
+
+def test_a_photo_without_a_size_is_kept(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.png", "broken.png", "b.png", "missing.png")]
+    for path in (paths[0], paths[2]):
+        Image.new("RGB", (20, 30)).save(path)
+    paths[1].write_bytes(b"no photo")
+    groups = dict(same_size(paths, lambda path: path))
+    assert groups == {(30, 20): [paths[0], paths[2]], (0, 0): [paths[1], paths[3]]}

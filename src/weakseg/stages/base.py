@@ -1,6 +1,6 @@
 """What a stage is, and what it is given."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from weakseg.data.dataset import Dataset, Sample
-from weakseg.data.images import photo_size
+from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
-from weakseg.stages.executor import Executor, ThreadExecutor
+from weakseg.stages.executor import Executor, Item, ThreadExecutor
 
-_SORTED = 1024
-"""Photos that are put in order at a time: all of a million would be opened before work begins."""
+_WINDOW = 1024
+"""Photos whose sizes are looked up at a time: all of a million would be before work begins."""
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,36 @@ def map_photos(
         if not all((folder / f"{sample.id}{suffix}").exists() for suffix in outputs)
     ]
     with context.progress.track(name, len(samples), len(samples) - len(tasks)) as advance:
-        ordered = _by_size(tasks) if by_size else tasks
+        ordered: Iterable[PhotoTask] = tasks
+        if by_size:
+            groups = same_size(tasks, lambda task: task.sample.image)
+            ordered = (task for _, same in groups for task in same)
         for said in (executor or context.executor).map(make, ordered):
             if said:
                 context.progress.say(said)
             advance(1)
 
 
-def _by_size(tasks: Sequence[PhotoTask]) -> Iterator[PhotoTask]:
-    for first in range(0, len(tasks), _SORTED):
-        some = tasks[first : first + _SORTED]
-        yield from sorted(some, key=lambda task: photo_size(task.sample.image))
+def same_size(
+    photos: Sequence[Item], path: Callable[[Item], Path]
+) -> Iterator[tuple[tuple[int, int], list[Item]]]:
+    """Photos of one size together, out of a window of the sequence.
+
+    Yields:
+        Height and width, both 0 where they can't be read, and the photos.
+    """
+    for first in range(0, len(photos), _WINDOW):
+        groups: dict[tuple[int, int], list[Item]] = {}
+        for photo in photos[first : first + _WINDOW]:
+            groups.setdefault(_size(path(photo)), []).append(photo)
+        yield from groups.items()
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        return photo_size(path)
+    except UnreadablePhoto:
+        return 0, 0  # whoever reads it says why
 
 
 def network_executor(context: Context) -> Executor:

@@ -23,7 +23,7 @@ from weakseg.progress import Progress
 from weakseg.recipe import AUTOCAST, Segment
 from weakseg.segment.tta import segment
 from weakseg.stages import balance
-from weakseg.stages.base import Context
+from weakseg.stages.base import Context, same_size
 from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
@@ -139,10 +139,11 @@ def segment_photos(
         Why photos were left out: one line for each that could not be read.
     """
     make = _Segmenter(model, folder, tta, scores, str(device))
-    batches: Iterable[tuple[_Photo, ...]] = ((photo,) for photo in photos)
+    groups = same_size(photos, lambda photo: photo[1])
+    batches: Iterable[tuple[_Photo, ...]] = ((photo,) for _, same in groups for photo in same)
     if device.type == "cuda":
         executor = ThreadExecutor()
-        batches = _batches(photos, read_segmenter_card(model))
+        batches = _batches(groups, read_segmenter_card(model))
     left_out = []
     with progress.track(name, len(photos)) as advance:
         for done, reasons in executor.map(make, batches):
@@ -246,26 +247,16 @@ class _Masked:
 _Photo = tuple[str, Path]
 
 
-def _batches(photos: Sequence[_Photo], card: SegmenterCard) -> Iterator[tuple[_Photo, ...]]:
-    """Photos of one size together, out of a window of the sequence, as many as memory allows."""
-    window = _GPU_BATCH**2
-    for start in range(0, len(photos), window):
-        by_size: dict[tuple[int, int], list[_Photo]] = {}
-        for photo in photos[start : start + window]:
-            by_size.setdefault(_size(photo[1]), []).append(photo)
-        for (height, width), same in by_size.items():
-            shrunk = min(1, card.long_side / max(height, width, 1)) ** 2
-            pixels = height * width * shrunk * max(card.tta_scales) ** 2
-            logits = 2 * (len(card.classes) + 1) * max(pixels, 1)
-            count = max(1, min(_GPU_BATCH, int(_GPU_LOGITS / logits)))
-            yield from (tuple(same[i : i + count]) for i in range(0, len(same), count))
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        return photo_size(path)
-    except UnreadablePhoto:
-        return 0, 0  # whoever reads it says why
+def _batches(
+    groups: Iterable[tuple[tuple[int, int], list[_Photo]]], card: SegmenterCard
+) -> Iterator[tuple[_Photo, ...]]:
+    """Photos of one size, as many together as memory allows."""
+    for (height, width), same in groups:
+        shrunk = min(1, card.long_side / max(height, width, 1)) ** 2
+        pixels = height * width * shrunk * max(card.tta_scales) ** 2
+        logits = 2 * (len(card.classes) + 1) * max(pixels, 1)
+        count = max(1, min(_GPU_BATCH, int(_GPU_LOGITS / logits)))
+        yield from (tuple(same[i : i + count]) for i in range(0, len(same), count))
 
 
 @dataclass(frozen=True)
