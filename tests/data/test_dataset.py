@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 import pytest
 
+from weakseg.data.check import check_dataset
 from weakseg.data.dataset import Dataset, load_dataset
-from weakseg.data.masks import read_mask, write_mask
+from weakseg.data.masks import MaskFile, write_classes, write_mask
 from weakseg.errors import WeaksegError
 
 VOC2012 = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "VOC2012"
@@ -37,7 +38,7 @@ def test_tagged_folder(tagged_folder: Folder) -> None:
     a, b = dataset.samples
     assert (a.id, a.image, a.tags) == ("a", root / "images" / "a.jpg", ("cat", "dog"))
     assert (b.id, b.image, b.tags) == ("b", root / "images" / "b.png", ("dog",))
-    assert (a.mask, b.mask) == (root / "masks" / "a.png", None)
+    assert (a.mask, b.mask) == (MaskFile(root / "masks" / "a.png"), None)
     assert (dataset.untagged, dataset.missing) == ((), ())
 
 
@@ -132,7 +133,7 @@ def test_photos_that_nobody_tagged_are_there_where_tags_do_not_matter(
     write_mask(root / "masks" / "2.png", np.zeros((3, 4), np.uint8))
     dataset = load_dataset(root, "val", untagged=True)
     assert tags(dataset) == {"3": (), "2": ()}
-    assert [s.mask for s in dataset.samples] == [None, root / "masks" / "2.png"]
+    assert [s.mask for s in dataset.samples] == [None, MaskFile(root / "masks" / "2.png")]
     assert dataset.untagged == ()
     with pytest.raises(WeaksegError, match="no tagged photo"):
         load_dataset(root, "val")
@@ -154,8 +155,8 @@ def test_voc_tags_from_annotations(voc_folder: Folder) -> None:
     assert len(dataset.classes) == 20
     assert tags(dataset) == {"2007_000033": (), "2007_000032": ("aeroplane", "person")}
     assert dataset.untagged == ("2007_000039",)
-    assert dataset.samples[1].mask == root / "SegmentationClass" / "2007_000032.png"
-    assert dataset.samples[1].objects == root / "SegmentationObject" / "2007_000032.png"
+    assert dataset.samples[1].mask == MaskFile(root / "SegmentationClass" / "2007_000032.png")
+    assert dataset.samples[1].objects == MaskFile(root / "SegmentationObject" / "2007_000032.png")
     assert dataset.samples[0].objects is None
 
 
@@ -167,12 +168,64 @@ def test_voc_prefers_tags_csv_and_augmented_masks(voc_folder: Folder) -> None:
         write_mask(root / folder / "1.png", np.zeros((3, 4), np.uint8))
     (sample,) = load_dataset(root).samples
     assert sample.tags == ("cat",)
-    assert sample.mask == root / "SegmentationClassAug" / "1.png"
+    assert sample.mask == MaskFile(root / "SegmentationClassAug" / "1.png")
 
 
 def test_voc_layout_with_other_classes(voc_folder: Folder) -> None:
     root = voc_folder(["1"], {"tags.csv": "image,tags\n1,owl\n", "classes.txt": "owl\ncar\n"})
     assert load_dataset(root).classes == ("owl", "car")
+
+
+def masked(dataset: Dataset) -> list[str]:
+    return [s.mask.path.name for s in dataset.samples if isinstance(s.mask, MaskFile)]
+
+
+def test_masks_are_png_or_tiff_and_may_be_called_so(tagged_folder: Folder) -> None:
+    rows = "".join(f"{i},cat\n" for i in ("a", "b", "c", "d", "e_mask", "f"))
+    root = tagged_folder(
+        ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e_mask.jpg", "f.jpg"],
+        f"image,tags\n{rows}",
+        {"masks/classes.txt": "0\tbackground\n"},
+    )
+    names = ["a.tif", "b.png", "b.tiff", "b_mask.png", "c_Mask.PNG", "d.jpg", "e_mask.png"]
+    for name in (*names, "f.npy", "nobody.png", "e_mask.png.bak"):
+        (root / "masks" / name).touch()
+    dataset = load_dataset(root)
+    assert masked(dataset) == ["a.tif", "b.png", "c_Mask.PNG", "e_mask.png"]
+    assert dataset.notes == (
+        "masks/ has 1 files .jpg that are not read: masks are PNG or TIFF, as JPEG changes ids.",
+        "masks/ has 1 files .npy that are not read: masks are PNG or TIFF, as JPEG changes ids.",
+        "masks/ has 1 masks of no photo, such as 'nobody.png'.",
+    )
+    assert check_dataset(root).notes == dataset.notes
+
+
+def test_masks_of_labelme(voc_folder: Folder) -> None:
+    names = "__ignore__\n_background_\nowl\ncar\n"
+    root = voc_folder(["1"], {"tags.csv": "image,tags\n1,owl\n", "class_names.txt": names})
+    for folder in ("SegmentationClassPNG", "SegmentationObjectPNG"):
+        write_mask(root / folder / "1.png", np.zeros((3, 4), np.uint8))
+    dataset = load_dataset(root)
+    (sample,) = dataset.samples
+    assert dataset.classes == ("owl", "car")
+    assert sample.mask == MaskFile(root / "SegmentationClassPNG" / "1.png")
+    assert sample.objects == MaskFile(root / "SegmentationObjectPNG" / "1.png")
+    (root / "classes.txt").write_text("car\nowl\n")
+    dataset = load_dataset(root)
+    assert dataset.samples[0].mask is None
+    assert dataset.notes == (
+        "SegmentationClassPNG/ is not read: its ids are numbered by class_names.txt, whose 2 names"
+        " are not the 2 of classes.txt.",
+    )
+
+
+def test_classes_may_be_numbered_as_beside_masks(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,ant\n")
+    write_classes(root, ["zoo bus", "ant"])
+    assert load_dataset(root).classes == ("zoo bus", "ant")
+    (root / "classes.txt").write_text("1\tant\n3\tbus\n")
+    with pytest.raises(WeaksegError, match=r"its ids are not 1, 2, 3, \.\.\. Write the names"):
+        load_dataset(root)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +342,6 @@ def test_voc_2012() -> None:
     agree = 0
     for sample in everything.samples:
         assert sample.mask is not None
-        present = np.flatnonzero(np.bincount(read_mask(sample.mask).ravel(), minlength=256)[:255])
+        present = np.flatnonzero(np.bincount(sample.mask.read().ravel(), minlength=256)[:255])
         agree += sample.tags == tuple(train.classes[i - 1] for i in present if i)
     assert agree >= 0.98 * len(everything.samples)

@@ -11,7 +11,7 @@ import numpy as np
 
 from weakseg.data.contents import ALL, Contents, read_contents
 from weakseg.data.images import UnreadablePhoto, read_photo
-from weakseg.data.masks import IGNORE, UnreadableMask, read_mask
+from weakseg.data.masks import IGNORE, TrueMask, UnreadableMask
 from weakseg.data.spelling import NearMiss, near_misses
 
 EXAMPLES = 5
@@ -59,6 +59,7 @@ class CheckReport:
         bad_masks: id -> what is wrong with its mask.
         ignored: suffix -> number of files among the photos that aren't taken for photos.
         faults: what keeps the data from being loaded.
+        notes: what was passed over.
     """
 
     root: Path
@@ -80,6 +81,7 @@ class CheckReport:
     bad_masks: Mapping[str, str]
     ignored: Mapping[str, int]
     faults: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def usable(self) -> bool:
@@ -99,6 +101,7 @@ class CheckReport:
         for tag, count in self.images_per_tag.items():
             yield f"  {tag:<{width}} {count:>7}"
         yield from _listing("What keeps it from being loaded", self.faults)
+        yield from _listing("What was passed over", self.notes)
         yield from _listing("Photos that can't be read", self.unreadable.values())
         yield from _listing("Photos without tags", self.untagged)
         yield from _listing("Tags without a photo", self.missing)
@@ -158,6 +161,7 @@ def check_dataset(
         bad_masks=bad_masks,
         ignored=contents.photos.ignored,
         faults=contents.faults,
+        notes=contents.notes,
     )
 
 
@@ -200,17 +204,17 @@ def _read_files(
     return unreadable, bad_masks
 
 
-def mask_fault(path: Path, size: tuple[int, int], classes: int) -> str | None:
+def mask_fault(mask: TrueMask, size: tuple[int, int], classes: int) -> str | None:
     """What is wrong with a mask of a photo of height and width `size`; None if nothing is."""
     try:
-        mask = read_mask(path)
+        found = mask.read()
     except UnreadableMask as error:
         return str(error)
-    if mask.shape != size:
-        return f"{path} has height and width {mask.shape}, its photo {size}."
-    ids = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE])
+    if found.shape != size:
+        return f"{mask} has height and width {found.shape}, its photo {size}."
+    ids = np.flatnonzero(np.bincount(found.ravel(), minlength=IGNORE + 1)[:IGNORE])
     if strange := ids[ids > classes].tolist():
-        return f"{path} has the ids {strange}, where there are {classes} classes."
+        return f"{mask} has the ids {strange}, where there are {classes} classes."
     return None
 
 

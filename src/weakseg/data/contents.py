@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weakseg.data.formats import find_format
 from weakseg.data.formats.base import Format, Photos, TagRow, is_printable
-from weakseg.data.masks import MAX_CLASSES
+from weakseg.data.masks import MAX_CLASSES, TrueMask
 from weakseg.errors import WeaksegError, unknown_name
 
 ALL = "all"
@@ -27,6 +27,7 @@ class Contents:
         masks: id -> mask.
         objects: id -> mask of objects.
         faults: what keeps the data from being loaded, one line each.
+        notes: what was passed over, one line each.
     """
 
     format: Format
@@ -35,9 +36,10 @@ class Contents:
     rows: Mapping[str, Sequence[TagRow]]
     classes: tuple[str, ...]
     declared: bool
-    masks: Mapping[str, Path]
-    objects: Mapping[str, Path]
+    masks: Mapping[str, TrueMask]
+    objects: Mapping[str, TrueMask]
     faults: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def tags(self, image: str) -> tuple[str, ...] | None:
         """Union of what all rows say about an image, without repeats; None if it has no row.
@@ -64,6 +66,7 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
     for row in table.rows:
         rows.setdefault(photos.id_of(row.image), []).append(row)
 
+    masks = layout.masks(root, photos)
     declared = layout.classes(root)
     classes = declared or tuple(sorted({tag for row in table.rows for tag in row.tags}))
     return Contents(
@@ -73,8 +76,8 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
         rows=rows,
         classes=classes,
         declared=declared is not None,
-        masks=layout.masks(root),
-        objects=layout.objects(root),
+        masks=masks.of,
+        objects=layout.objects(root, photos),
         faults=(
             *photos.faults,
             *split_faults,
@@ -82,6 +85,7 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
             *_class_faults(classes),
             *_unknown_tags(table.rows, classes),
         ),
+        notes=(*table.notes, *masks.notes),
     )
 
 

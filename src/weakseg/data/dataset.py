@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weakseg.data.contents import ALL, read_contents
+from weakseg.data.masks import TrueMask
 from weakseg.errors import WeaksegError
 
 
@@ -27,10 +28,10 @@ class Sample:
     id: str
     image: Path
     tags: tuple[str, ...]
-    mask: Path | None
+    mask: TrueMask | None
     doubtful: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    objects: Path | None = None
+    objects: TrueMask | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Dataset:
         samples: in the order of the split's list, or by id for the split "all".
         untagged: ids of the photos that were left out because nobody tagged them.
         missing: ids that are tagged or listed, but have no photo.
+        notes: what was passed over, one line each.
     """
 
     root: Path
@@ -52,6 +54,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     untagged: tuple[str, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -103,6 +106,7 @@ def load_dataset(
         samples=tuple(samples),
         untagged=tuple(left_out),
         missing=tuple(missing),
+        notes=contents.notes,
     )
 
 

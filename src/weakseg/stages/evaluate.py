@@ -182,7 +182,7 @@ class _Comparison:
 
 def _truth(task: PhotoTask) -> NDArray[np.uint8]:
     assert task.sample.mask is not None
-    return read_mask(task.sample.mask)
+    return task.sample.mask.read()
 
 
 def _oracle_row(context: Context, tasks: Sequence[PhotoTask], left_out: int) -> dict[str, Any]:

@@ -182,8 +182,8 @@ def _files_fingerprint(dataset: Dataset) -> str:
 
 
 def _masks_fingerprint(dataset: Dataset) -> str:
-    files = ((sample.mask, sample.objects) for sample in dataset.samples)
-    return _digest([[stamp(file) if file else None for file in both] for both in files])
+    masks = ((sample.mask, sample.objects) for sample in dataset.samples)
+    return _digest([[mask.stamp() if mask else None for mask in both] for both in masks])
 
 
 def _digest(*values: Any) -> str:
