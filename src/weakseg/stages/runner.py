@@ -12,6 +12,7 @@ import torch
 
 from weakseg import __version__
 from weakseg.data.dataset import Dataset, load_dataset
+from weakseg.data.masks import write_classes
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, remove_partial_files, stamp, write_json, write_text
 from weakseg.progress import Progress
@@ -19,7 +20,7 @@ from weakseg.recipe import Recipe, dump_recipe
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks
-from weakseg.stages.pipeline import stages
+from weakseg.stages.pipeline import measured, stages
 
 RECORD = "run.json"
 
@@ -66,6 +67,7 @@ def run(
     write_json(folder / RECORD, record)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     context = Context(folder, recipe, dataset, held_out, executor, progress, device)
+    with_masks = {stage.name for stage in measured(recipe)}
     fingerprints: dict[str, str] = {}
     for stage in stages(recipe):
         fingerprints[stage.name] = _digest(
@@ -80,6 +82,8 @@ def run(
             device.type,
         )
         _bring_up_to_date(stage, fingerprints[stage.name], context, record)
+        if stage.name in with_masks:
+            write_classes(context.stage_folder(stage.name), dataset.classes)
         if stage.then:
             context = stage.then(context)
             fingerprints[stage.name] = _digest(
