@@ -232,7 +232,14 @@ def test_classes_may_be_numbered_as_beside_masks(tagged_folder: Folder) -> None:
     "xml",
     [
         '<!DOCTYPE a [<!ENTITY x "cat">]><annotation>&x;</annotation>',
-        '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>',
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation/>',
+        '<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><annotation/>',
+        '<!DOCTYPE a SYSTEM "a.dtd"><annotation><object><name>c&x;t</name></object></annotation>',
+        "<!DOCTYPE a [<!ENTITY x 'y'><!ENTITY z '&x;&x;&x;'>]><annotation>&z;</annotation>",
+        "<html><body/></html>",
+        "<annotation><item><name>cat</name><bndbox/></item></annotation>",
+        "<annotation><Object><bndbox/></Object></annotation>",
+        '<?xml version="1.0" encoding="gb2312"?><annotation>\udcff</annotation>',
         "<annotation>",
         "",
         '<?xml version="1.0" encoding="nonsense"?><annotation/>',
@@ -241,10 +248,44 @@ def test_classes_may_be_numbered_as_beside_masks(tagged_folder: Folder) -> None:
     ],
 )
 def test_annotations_that_cannot_be_used(voc_folder: Folder, xml: str) -> None:
-    root = voc_folder(["1"], {"Annotations/1.xml": xml})
+    root = voc_folder(["1"], {"Annotations/1.xml": ""})
+    (root / "Annotations" / "1.xml").write_bytes(xml.encode(errors="surrogateescape"))
     with pytest.raises(WeaksegError, match=r"Annotations/1\.xml can't be read: .* Mend") as caught:
         load_dataset(root)
     assert "\n" not in str(caught.value)
+
+
+CAT = "<{0}><name>cat</name><bndbox/><part><name>head</name><bndbox/></part></{0}>"
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        f"<annotation>{CAT.format('object')}</annotation>",
+        f"<Annotation>{CAT.format('Object')}</Annotation>",
+        "<annotation><OBJECT><NAME>cat</NAME><BNDBOX/></OBJECT></annotation>",
+        f"<annotation><objects>{CAT.format('object')}</objects></annotation>",
+        f"<annotation>{CAT.format('objects')}</annotation>",
+        f"<annotations><annotation>{CAT.format('object')}</annotation></annotations>",
+        f"<annotation><owner><name>Ann</name></owner>{CAT.format('object')}</annotation>",
+        f'<!DOCTYPE annotation SYSTEM "a.dtd"><annotation>{CAT.format("object")}</annotation>',
+        f"<!DOCTYPE annotation><annotation>{CAT.format('object')}</annotation>",
+        f"<!DOCTYPE a [<!ELEMENT annotation ANY>]><annotation>{CAT.format('object')}</annotation>",
+    ],
+)
+def test_objects_are_found_however_they_are_written(voc_folder: Folder, xml: str) -> None:
+    (sample,) = load_dataset(voc_folder(["1"], {"Annotations/1.xml": xml})).samples
+    assert sample.tags == ("cat",)
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "gb18030", "utf-8", "utf-16", "latin-1"])
+def test_annotations_in_other_encodings(voc_folder: Folder, encoding: str) -> None:
+    name = "猫" if encoding != "latin-1" else "größe"
+    xml = f'<?xml version="1.0" encoding="{encoding}"?>' + annotation(name)
+    root = voc_folder(["1"], {"Annotations/1.xml": "", "classes.txt": f"{name}\n"})
+    (root / "Annotations" / "1.xml").write_bytes(xml.encode(encoding))
+    (sample,) = load_dataset(root).samples
+    assert sample.tags == (name,)
 
 
 def test_voc_without_any_tags(voc_folder: Folder) -> None:
