@@ -270,7 +270,7 @@ def test_a_stray_entry_is_counted_and_the_rest_is_used(
     (found,) = report.notes
     assert found.startswith("instances_own.json has 1 ") and note in found
     assert found.endswith(f", such as {name}[{place}].") and "\x1b" not in found
-    assert "What was passed over: 1" in list(report.lines())
+    assert "To know: 1" in list(report.lines())
     dataset = load_dataset(root)
     assert tags(dataset) == {"7": ("person", "dog")}
     assert dataset.notes == report.notes
