@@ -282,7 +282,7 @@ USER_ERRORS = [
         "Did you mean 'skip'",
     ),
     (
-        ["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all", "--drop", "cra"],
+        ["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all", "--drop", "carr"],
         "Did you mean 'car'",
     ),
     (["data", "synth", "DATA", "--images", "3"], "DATA"),
