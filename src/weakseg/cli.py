@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 _DEBUG = "--debug"
 INTERRUPTED = 130
+MOST_CLASSES = 40
+"""In a table on a terminal."""
 
 app = typer.Typer(
     help="Semantic segmentation from image tags.",
@@ -82,8 +84,8 @@ def run(
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg.recipe import load_recipe
+    from weakseg.stages import assess, panels, runner
     from weakseg.stages import evaluate as evaluation
-    from weakseg.stages import panels, runner
     from weakseg.stages.executor import LocalExecutor
 
     chosen = load_recipe(recipe, overrides or [])
@@ -92,6 +94,7 @@ def run(
     rows = read_json(out / evaluation.METRICS)["stages"]
     if rows:
         _print_table(rows)
+    _print_assessment(read_json(out / assess.ASSESSMENT))
     print(f"Pictures to look at: {out / panels.NAME}")
 
 
@@ -262,5 +265,37 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         column.justify = "right"
     for cells, row in zip(evaluation.table(rows), rows, strict=True):
         table.add_row(*cells, evaluation.describe_protocol(row))
+    _print(table)
+
+
+def _print_assessment(assessment: dict[str, Any]) -> None:
+    """The classes with remarks first; of very many without, none."""
+    from weakseg.stages import assess
+
+    entries = sorted(assessment["classes"], key=lambda entry: not entry["remarks"])
+    if len(entries) > MOST_CLASSES:
+        entries = [entry for entry in entries if entry["remarks"]][:MOST_CLASSES]
+    table = Table(
+        "class",
+        "photos",
+        "AP (guess)",
+        "covers",
+        "empty",
+        "full",
+        "no seeds",
+        "as CAM",
+        "remarks",
+        title=f"{assessment['masks']}, without ground truth",
+    )
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for cells in assess.table(entries):
+        table.add_row(*cells)
+    _print(table)
+    if left := len(assessment["classes"]) - len(entries):
+        print(f"{left} more classes: {assess.ASSESSMENT}")
+
+
+def _print(table: Table) -> None:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    Console(width=width).print(table)
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)

@@ -58,9 +58,10 @@ class Data(Section):
     `held_out` is the split whose photos the trained segmentation network is tried on; by default
     the same as `split`. Nothing is learned from it, and its photos need no tags.
 
-    `drop_classes` are classes whose tags are not used, nor photos of nothing else. `balance` says
-    how many photos a class has at most (others are left out of the run) and at least (photos are
-    repeated in training); see `weakseg.data.balance`.
+    `drop_classes` are classes whose tags are not used, nor photos of nothing else; with
+    `only_classes` these are all classes but the named ones. `balance` says how many photos a class
+    has at most (others are left out of the run) and at least (photos are repeated in training); see
+    `weakseg.data.balance`.
 
     Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
     the photo's own.
@@ -69,13 +70,19 @@ class Data(Section):
     split: str = "train"
     held_out: str | None = None
     drop_classes: tuple[str, ...] = ()
+    only_classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     balance: Balance | None = None
     long_side: Annotated[int, Field(ge=32)] = 1024
 
     @property
     def balanced(self) -> bool:
         """Whether anything is left out or repeated."""
-        return bool(self.drop_classes or self.balance)
+        return bool(self.drop_classes or self.only_classes or self.balance)
+
+    def dropped(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The classes, of those of the data set, that are left out."""
+        only = classes if self.only_classes is None else self.only_classes
+        return tuple(c for c in classes if c in self.drop_classes or c not in only)
 
 
 class BackboneSection(Section):
@@ -324,6 +331,14 @@ class Recipe(Section):
             "merged": self.separate,
         }
         return tuple(name for name, section in made.items() if section)
+
+    @property
+    def final_masks(self) -> str:
+        """Name of the stage that makes the most refined masks of the split's photos."""
+        if self.relabel:
+            return "relabel"
+        ranked = ("merged", "irn+crf", "irn", "svm+crf", "svm", "cam+crf", "cam")
+        return next(name for name in ranked if name in self.mask_stages)
 
     @property
     def trains_on_pooled_features(self) -> bool:

@@ -295,8 +295,12 @@ def test_unreadable_and_untagged_photos_are_named_and_left_out(
     shutil.copy(broken, data / "JPEGImages" / "extra.jpg")
     broken.write_bytes(broken.read_bytes()[:200])
     said = start(data, tmp_path / "out").said
-    assert any(line.startswith("left out:") and broken.name in line for line in said)
+    assert any(line.startswith("can't be read:") and broken.name in line for line in said)
     assert "left out: 1 photos without tags, such as extra" in said
+    assert "left out: 1 photos that can't be read" in said
+    assert said[-1] == "9 photos have a mask; left out: 1 without tags, 1 that can't be read"
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["data"]["left_out"] == {"without tags": 1, "that can't be read": 1}
     assert len(list((tmp_path / "out" / "svm+crf").glob("*.png"))) == 9
 
 
@@ -312,12 +316,13 @@ def test_a_photo_that_becomes_readable_is_taken_in(
     start(data, out)
     said = start(data, out).said
     assert up_to_date(said) == STAGES
-    assert [photo.name in line for line in said if line.startswith("left out:")] == [True]
+    assert [photo.name in line for line in said if line.startswith("can't be read:")] == [True]
     photo.write_bytes(content)
     os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
     said = start(data, out).said
     assert up_to_date(said) == ["inspect"]
-    assert not any(line.startswith("left out:") for line in said)
+    assert not any(line.startswith(("left out:", "can't be read:")) for line in said)
+    assert said[-1] == "10 photos have a mask; left out: none"
     assert masks(out) == masks(finished)
 
 

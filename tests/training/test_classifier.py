@@ -114,6 +114,8 @@ def test_what_is_unknown_is_not_judged(classes: int) -> None:
         )
         batches = DataLoader(list(zip(features, tags, strict=True)), batch_size=4)
         figures[name] = trainer.validate(training, batches, verbose=False)[0]
+        known = [tag for tag in (*right, *last) if tag != UNKNOWN]
+        assert training.per_class["base_rate"] == [sum(known) / len(known)] * classes
     assert figures["unknown"] == {"f1": 1.0, "map": 1.0}
     assert figures["wrong"]["f1"] < 1 and figures["wrong"]["map"] < 1
 

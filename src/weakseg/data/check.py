@@ -13,6 +13,7 @@ from weakseg.data.contents import ALL, Contents, read_contents
 from weakseg.data.images import UnreadablePhoto, read_photo
 from weakseg.data.masks import IGNORE, UnreadableMask, read_mask
 from weakseg.data.spelling import NearMiss, near_misses
+from weakseg.data.tags import TagFaults, find_tag_faults
 
 EXAMPLES = 5
 _CHUNK = 256
@@ -55,6 +56,7 @@ class CheckReport:
         repeated: ids with several rows that say the same.
         contradicting: ids with several rows that differ; loading takes their union.
         near_misses: tags that were probably meant to be one.
+        tag_faults: tags that can't be learned, by how they are spread over the photos.
         unreadable: id -> why its photo can't be read.
         bad_masks: id -> what is wrong with its mask.
         ignored: suffix -> number of files among the photos that aren't taken for photos.
@@ -76,6 +78,7 @@ class CheckReport:
     repeated: tuple[str, ...]
     contradicting: tuple[str, ...]
     near_misses: tuple[NearMiss, ...]
+    tag_faults: TagFaults
     unreadable: Mapping[str, str]
     bad_masks: Mapping[str, str]
     ignored: Mapping[str, int]
@@ -105,6 +108,8 @@ class CheckReport:
         yield from _listing("Rows that say the same again", self.repeated)
         yield from _listing("Rows that differ, taken together", self.contradicting)
         yield from _listing("Tags to look at", map(str, self.near_misses))
+        yield from _listing("Tags that can't be learned", self.tag_faults.lines())
+        yield from _listing("Tags that come together", map(str, self.tag_faults.pairs))
         yield from _listing("Masks to look at", self.bad_masks.values())
         for split in self.splits:
             yield from _listing(f"Images of split {split.name} without a photo", split.missing)
@@ -153,6 +158,7 @@ def check_dataset(
         missing=tuple(image for image in contents.ids if image not in photos),
         repeated=tuple(sorted(several.keys() - set(contradicting))),
         contradicting=tuple(sorted(contradicting)),
+        tag_faults=find_tag_faults(list(tags.values())),
         near_misses=tuple(n for n in near_misses(per_tag) if not {n.tag, n.like} <= listed),
         unreadable=unreadable,
         bad_masks=bad_masks,

@@ -1,7 +1,7 @@
 """What a stage is, and what it is given."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Context:
         dataset: the data set, without the photos that can't be read.
         held_out: the photos that the trained segmentation network is tried on, likewise.
         device: where networks run.
+        left_out: why photos of the split are left out -> how many.
     """
 
     folder: Path
@@ -35,6 +36,18 @@ class Context:
     executor: Executor
     progress: Progress
     device: torch.device
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def leaving_out(
+        self, left_out: Mapping[str, int], dataset: Dataset, held_out: Dataset
+    ) -> "Context":
+        """The context with fewer photos, and why, which is said."""
+        counted = {why: number for why, number in left_out.items() if number}
+        for why, number in counted.items():
+            self.progress.say(f"left out: {number} photos {why}")
+        return replace(
+            self, dataset=dataset, held_out=held_out, left_out={**self.left_out, **counted}
+        )
 
     def stage_folder(self, name: str) -> Path:
         return self.folder / name

@@ -22,6 +22,7 @@ from weakseg.training.pooled import PooledPhotos
 
 NAME = "classify"
 CLASSIFIER = "classifier.safetensors"
+SCORES = "scores.json"
 
 
 def train(context: Context) -> None:
@@ -80,7 +81,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     per_class = {
         name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()
     }
-    write_json(folder / "scores.json", {**figures, "per_class": per_class, "epochs": epochs})
+    write_json(folder / SCORES, {**figures, "per_class": per_class, "epochs": epochs})
     write_classifier(folder / CLASSIFIER, network, recipe.backbone, settings.head, classes)
 
 

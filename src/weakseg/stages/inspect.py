@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from weakseg.data.check import EXAMPLES
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, read_photo
 from weakseg.errors import WeaksegError
@@ -40,7 +41,7 @@ def run(context: Context) -> None:
 
 
 def readable(context: Context) -> Context:
-    """The context without the photos that can't be read, which are named.
+    """The context without the photos that can't be read, of which the first are named.
 
     Those that could not be read before are tried again: a file can become readable and keep its
     size and time (permissions, a drive that was away).
@@ -52,8 +53,8 @@ def readable(context: Context) -> Context:
     known = read_json(path)
     again = [sample for sample in _samples(context) if sample.id in known]
     unreadable = {sample.id: reason for sample, reason in _look_at(again, context) if reason}
-    for reason in unreadable.values():
-        context.progress.say(f"left out: {reason}")
+    for reason in list(unreadable.values())[:EXAMPLES]:
+        context.progress.say(f"can't be read: {reason}")
     if unreadable != known:
         write_json(path, unreadable)
 
@@ -66,7 +67,8 @@ def readable(context: Context) -> Context:
     dataset = without(context.dataset)
     own = context.recipe.data.held_out is not None
     held_out = without(context.held_out) if own else dataset
-    return replace(context, dataset=dataset, held_out=held_out)
+    number = len(context.dataset.samples) - len(dataset.samples)
+    return context.leaving_out({"that can't be read": number}, dataset, held_out)
 
 
 def _samples(context: Context) -> list[Sample]:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from weakseg.files import stamps
 from weakseg.recipe import BackboneSection, Irn, Recipe, Segment
 from weakseg.stages import (
+    assess,
     balance,
     classify,
     evaluate,
@@ -53,7 +54,9 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     training = seed | classifier | {"classify": values["classify"]}
     learned_from: tuple[str, ...] = (inspect.NAME,)
     if recipe.data.balanced:
-        balancing = seed | {key: values["data"][key] for key in ("drop_classes", "balance")}
+        balancing = seed | {
+            key: values["data"][key] for key in ("drop_classes", "only_classes", "balance")
+        }
         found.append(
             Stage(balance.NAME, balance.run, learned_from, balancing, then=balance.balanced)
         )
@@ -99,6 +102,12 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         evaluated += (irn.INSTANCES,)
     splits = {key: values["data"][key] for key in ("split", "held_out")}
     found += [
+        Stage(
+            assess.NAME,
+            partial(assess.run, masks=recipe.final_masks),
+            assess.needs(recipe),
+            output=assess.ASSESSMENT,
+        ),
         Stage(
             evaluate.NAME,
             partial(evaluate.run, stages=masks),

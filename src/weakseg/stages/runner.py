@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 
 from weakseg import __version__
 from weakseg.data.dataset import Dataset, load_dataset
+from weakseg.data.tags import find_tag_faults
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, remove_partial_files, stamp, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
+from weakseg.stages.balance import without_dropped
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks
@@ -54,6 +56,8 @@ def run(
     check_networks(recipe)
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
+    for line in _tag_faults(recipe, dataset):
+        progress.say(f"tags: {line}")
     photos, truth = _photos_fingerprint(dataset), _masks_fingerprint(dataset)
     tried_on, its_truth = _files_fingerprint(held_out), _masks_fingerprint(held_out)
     record = _open_record(folder)
@@ -65,7 +69,8 @@ def run(
     }
     write_json(folder / RECORD, record)
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    context = Context(folder, recipe, dataset, held_out, executor, progress, device)
+    left_out = {"without tags": len(dataset.untagged)} if dataset.untagged else {}
+    context = Context(folder, recipe, dataset, held_out, executor, progress, device, left_out)
     fingerprints: dict[str, str] = {}
     for stage in stages(recipe):
         fingerprints[stage.name] = _digest(
@@ -88,6 +93,9 @@ def run(
                 [[s.id, s.tags, s.doubtful, s.dropped] for s in context.dataset.samples],
             )
             tried_on = _files_fingerprint(context.held_out)
+            record["data"]["left_out"] = context.left_out
+            write_json(folder / RECORD, record)
+    progress.say(_describe_photos(context))
 
 
 def _bring_up_to_date(
@@ -140,10 +148,20 @@ def _held_out(recipe: Recipe, dataset: Dataset, data: Path, data_format: str) ->
 
 
 def _check_classes(recipe: Recipe, dataset: Dataset) -> None:
-    own = (recipe.separate.class_name,) if recipe.separate else ()
-    for name in (*recipe.data.drop_classes, *own):
-        if name not in dataset.classes:
-            raise unknown_name("class", name, dataset.classes)
+    if recipe.separate and recipe.separate.class_name not in dataset.classes:
+        raise unknown_name("class", recipe.separate.class_name, dataset.classes)
+
+
+def _tag_faults(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
+    learned_from = without_dropped(dataset, recipe.data).samples
+    return find_tag_faults([sample.tags for sample in learned_from]).lines()
+
+
+def _describe_photos(context: Context) -> str:
+    """How many photos got a mask, and how many were left out, and why."""
+    masked = len(context.masked_samples())
+    reasons = ", ".join(f"{number} {why}" for why, number in context.left_out.items())
+    return f"{masked} photos have a mask; left out: {reasons or 'none'}"
 
 
 def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
