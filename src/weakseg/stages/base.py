@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
 from weakseg.stages.executor import Executor, Item, ThreadExecutor
+
+if TYPE_CHECKING:
+    import torch
 
 _WINDOW = 1024
 """Photos whose sizes are looked up at a time: all of a million would be before work begins."""
@@ -34,7 +35,7 @@ class Context:
     held_out: Dataset
     executor: Executor
     progress: Progress
-    device: torch.device
+    device: "torch.device"
 
     def stage_folder(self, name: str) -> Path:
         return self.folder / name
