@@ -1,36 +1,33 @@
 """The command line: verbs, thin; errors the user can cause end with one line and exit code 2."""
 
 import fnmatch
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from weakseg import __version__
 from weakseg.data.check import CheckReport, check_dataset
 from weakseg.data.dataset import load_dataset
-from weakseg.data.formats import FORMATS
-from weakseg.data.synth import generate
+from weakseg.data.formats import FORMATS, find_format
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, write_json
 from weakseg.memory import use_huge_pages
+from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones
 from weakseg.progress import progress_for
 
-# PyTorch takes seconds to import: the verbs that need it import what uses it themselves.
+# PyTorch takes seconds to import, and so do some others: verbs import what needs them themselves,
+# after they have looked at what they are given.
 if TYPE_CHECKING:
     import torch
 
 USER_ERROR = 2
 _DEBUG = "--debug"
+_DEVICES = ("auto", "cpu", "cuda")
 INTERRUPTED = 130
-MOST_CLASSES = 40
-"""In a table on a terminal."""
 
 app = typer.Typer(
     help="Semantic segmentation from image tags.",
@@ -84,17 +81,22 @@ def run(
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg.recipe import load_recipe
+
+    chosen = load_recipe(recipe, overrides or [])
+    find_format(data, data_format)
+    _check_device(device)
+
     from weakseg.stages import assess, panels, runner
     from weakseg.stages import evaluate as evaluation
     from weakseg.stages.executor import LocalExecutor
+    from weakseg.tables import print_assessment, print_figures
 
-    chosen = load_recipe(recipe, overrides or [])
     with LocalExecutor(workers) as executor:
         runner.run(chosen, data, out, executor, progress_for(), _device(device), data_format)
     rows = read_json(out / evaluation.METRICS)["stages"]
     if rows:
-        _print_table(rows)
-    _print_assessment(read_json(out / assess.ASSESSMENT))
+        print_figures(rows)
+    print_assessment(read_json(out / assess.ASSESSMENT))
     print(f"Pictures to look at: {out / panels.NAME}")
 
 
@@ -126,25 +128,34 @@ def predict(
 @app.command(name="list")
 def list_names(
     what: Annotated[str, typer.Argument(help="recipes, backbones, seeds, refiners or formats.")],
-    pattern: Annotated[str, typer.Argument(help="Wildcard, such as 'resnet*'.")] = "*",
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Wildcard, such as 'resnet*'.", show_default=False),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Backbones whose weights are not installed as well.")
+    ] = False,
 ) -> None:
-    """List what a recipe can name."""
+    """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
     from weakseg.recipe import shipped_recipes
-    from weakseg.stages.pipeline import REFINERS, SEEDS
 
     known: dict[str, Callable[[], Mapping[str, str]]] = {
         "recipes": shipped_recipes,
-        "backbones": _backbones,
+        "backbones": _backbones if everything or pattern else _installed_backbones,
         "seeds": lambda: SEEDS,
         "refiners": lambda: REFINERS,
         "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
     }
     if what not in known:
         raise unknown_name("list", what, known)
-    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern)}
+    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern or "*")}
     width = max(map(len, names), default=0)
     for name, text in names.items():
         print(f"{name:<{width}}  {text}".rstrip())
+    if what == "backbones" and not (everything or pattern):
+        print(
+            "With --all, or a wildcard: those of timm, whose weights are fetched.", file=sys.stderr
+        )
 
 
 @data_app.command()
@@ -167,6 +178,8 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Make a data set with exact masks of classes and of objects, in VOC layout."""
+    from weakseg.data.synth import generate
+
     generate(folder, images, seed)
     print(f"{images} photos in {folder}")
 
@@ -181,12 +194,15 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Compare masks with the ground truth of a data set."""
+    if not pred.is_dir():
+        raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
+    find_format(data, data_format)
+
     from weakseg.stages import evaluate as evaluation
     from weakseg.stages.base import PhotoTask
     from weakseg.stages.executor import LocalExecutor
+    from weakseg.tables import print_figures
 
-    if not pred.is_dir():
-        raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
     dataset = load_dataset(data, split, data_format, untagged=True)
     tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
@@ -195,7 +211,7 @@ def evaluate(
         )
     if json:
         write_json(json, row)
-    _print_table([row])
+    print_figures([row])
     for name, value in row["per_class"].items():
         print(f"  {name:<16} {'-' if value is None else f'{100 * value:.1f}'}")
 
@@ -221,11 +237,15 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _check_device(name: str) -> None:
+    if name not in _DEVICES:
+        raise unknown_name("device", name, _DEVICES)
+
+
 def _device(name: str) -> "torch.device":
     import torch
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
+    _check_device(name)
     if name == "cuda" and not torch.cuda.is_available():
         raise WeaksegError("There is no CUDA device here. Use --device cpu, or auto.")
     if name == "auto":
@@ -233,13 +253,17 @@ def _device(name: str) -> "torch.device":
     return torch.device(name)
 
 
+def _installed_backbones() -> dict[str, str]:
+    return dict.fromkeys(installed_backbones(), "ImageNet weights are installed")
+
+
 def _backbones() -> dict[str, str]:
     import timm
 
-    from weakseg.networks.weights import ALIASES
-
-    packaged = dict.fromkeys(sorted(ALIASES), "ImageNet weights are installed with weakseg")
-    return packaged | dict.fromkeys(timm.list_models(), "timm")
+    installed = _installed_backbones()
+    by_own_name = {ALIASES[name]: text for name, text in installed.items()}
+    known = dict.fromkeys([*installed, *timm.list_models()], "timm")
+    return known | installed | by_own_name
 
 
 def _check(folder: Path, data_format: str) -> CheckReport:
@@ -255,47 +279,3 @@ def _check(folder: Path, data_format: str) -> CheckReport:
             done = now
 
         return check_dataset(folder, data_format, on_progress)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from weakseg.stages import evaluate as evaluation
-
-    table = Table("stage", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for cells, row in zip(evaluation.table(rows), rows, strict=True):
-        table.add_row(*cells, evaluation.describe_protocol(row))
-    _print(table)
-
-
-def _print_assessment(assessment: dict[str, Any]) -> None:
-    """The classes with remarks first; of very many without, none."""
-    from weakseg.stages import assess
-
-    entries = sorted(assessment["classes"], key=lambda entry: not entry["remarks"])
-    if len(entries) > MOST_CLASSES:
-        entries = [entry for entry in entries if entry["remarks"]][:MOST_CLASSES]
-    table = Table(
-        "class",
-        "photos",
-        "AP (guess)",
-        "covers",
-        "empty",
-        "full",
-        "no seeds",
-        "as CAM",
-        "remarks",
-        title=f"{assessment['masks']}, without ground truth",
-    )
-    for column in table.columns[1:-1]:
-        column.justify = "right"
-    for cells in assess.table(entries):
-        table.add_row(*cells)
-    _print(table)
-    if left := len(assessment["classes"]) - len(entries):
-        print(f"{left} more classes: {assess.ASSESSMENT}")
-
-
-def _print(table: Table) -> None:
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)

@@ -3,15 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
 from weakseg.stages.executor import Executor, Item, ThreadExecutor
+
+if TYPE_CHECKING:
+    import torch
 
 _WINDOW = 1024
 """Photos whose sizes are looked up at a time: all of a million would be before work begins."""
@@ -35,7 +36,7 @@ class Context:
     held_out: Dataset
     executor: Executor
     progress: Progress
-    device: torch.device
+    device: "torch.device"
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def leaving_out(

@@ -17,11 +17,11 @@ from weakseg.errors import WeaksegError
 from weakseg.files import remove_partial_files, write_text
 from weakseg.networks.cam_classifier import confidences, with_mirror_image
 from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, MissingTags, Precision
+from weakseg.recipe import MissingTags, Precision
 from weakseg.stages import classify, pool
 from weakseg.stages.base import Context, network_executor
 from weakseg.stages.executor import InProcessExecutor
-from weakseg.stages.networks import read_classifier
+from weakseg.stages.networks import AUTOCAST, read_classifier
 from weakseg.training.pooled import read_pooled
 
 NAME = "screen"

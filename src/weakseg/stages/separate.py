@@ -14,7 +14,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.files import remove_partial_files
 from weakseg.recipe import Recipe, Separate
-from weakseg.stages import classify, localize, pool, refine
+from weakseg.stages import classify, localize, localizer, pool, refine
 from weakseg.stages.base import Context, PhotoTask, map_photos
 
 NAME = "separate"
@@ -30,7 +30,7 @@ def run(context: Context) -> None:
     )
     steps: list[tuple[str, Callable[[Context], None], Context]] = [
         (classify.NAME, classify.train, own),
-        (localize.NAME, localize.run, masked),
+        (localize.NAME, localizer.run, masked),
         (refine.CAM_CRF, refine.run_cam_crf, masked),
     ]
     if context.recipe.trains_on_pooled_features:
