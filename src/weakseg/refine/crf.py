@@ -49,13 +49,14 @@ class CRFSettings:
     """Kernels of the CRF and the number of mean field iterations.
 
     Attributes:
-        gaussian_sxy: Standard deviation of the position kernel, in pixels, > 0.
-        gaussian_compat: Weight of the position kernel, >= 0; 0 leaves the kernel out.
-        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, > 0.
+        gaussian_sxy: Standard deviation of the position kernel, in pixels, 0.01 to 1e6: under that
+            it couples no two pixels.
+        gaussian_compat: Weight of the position kernel, 0 to 1e4; 0 leaves the kernel out.
+        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, likewise.
         bilateral_srgb: Standard deviation of the bilateral kernel in colour, in grey levels
-            (0..255), > 0.
-        bilateral_compat: Weight of the bilateral kernel, >= 0; 0 leaves the kernel out.
-        iterations: Number of mean field updates, >= 0.
+            (0..255), 0.01 to 1e6.
+        bilateral_compat: Weight of the bilateral kernel, 0 to 1e4; 0 leaves the kernel out.
+        iterations: Number of mean field updates, 0 to 1000; some ten converge.
 
     Raises:
         ValueError: A value is outside its range.
@@ -72,11 +73,12 @@ class CRFSettings:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "iterations":
-                valid, accepted = value >= 0 and value == int(value), "an integer >= 0"
+                whole = 0 <= value <= 1000 and value == int(value)
+                valid, accepted = whole, "an integer in [0, 1000]"
             elif field.name.endswith("compat"):
-                valid, accepted = 0 <= value < math.inf, "a finite number >= 0"
+                valid, accepted = 0 <= value <= 1e4, "a number in [0, 1e4]"
             else:
-                valid, accepted = 0 < value < math.inf, "a finite number > 0"
+                valid, accepted = 0.01 <= value <= 1e6, "a number in [0.01, 1e6]"
             if not valid:
                 raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
 

@@ -10,7 +10,6 @@ times the square root of the number of steps are next to nothing (Sachdeva and V
 Algorithms via Approximation Theory", 2014, section 3): for 256 steps some 90 products do.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +38,14 @@ class RandomWalkSettings:
     """Which cells a walk goes to, and how far.
 
     Attributes:
-        radius: a step leads to cells nearer than this, in cells; an integer >= 2.
-        beta: power of the affinities, a finite number > 0; the higher, the fewer boundaries are
-            crossed.
-        steps: number of steps, an integer >= 0.
+        radius: a step leads to cells nearer than this, in cells; an integer in [2, 32], since
+            memory grows with its square, and time with the fourth power.
+        beta: power of the affinities, in (0, 1e6]; the higher, the fewer boundaries are crossed.
+        steps: number of steps, an integer in [0, 65536]: long before, all cells that a walk can
+            reach are alike.
         tolerance: the walk stops early, once the weights of all polynomials still to come add up
-            to no more than this, in [0, 1). Cells then differ by a few times as much, in shares of
-            the start's maximum. 0: by no more than float32's rounding.
+            to no more than this, in [0, 0.5]. Cells then differ by a few times as much, in shares
+            of the start's maximum. 0: by no more than float32's rounding.
 
     Raises:
         ValueError: a value is outside its range.
@@ -57,13 +57,14 @@ class RandomWalkSettings:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        pair_directions(self.radius)
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is {self.beta}; expected a finite number > 0")
-        if self.steps < 0:
-            raise ValueError(f"steps is {self.steps}; expected an integer >= 0")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 1)")
+        if not 2 <= self.radius <= 32:
+            raise ValueError(f"radius is {self.radius}; expected an integer in [2, 32]")
+        if not 0 < self.beta <= 1e6:
+            raise ValueError(f"beta is {self.beta}; expected a number in (0, 1e6]")
+        if not 0 <= self.steps <= 2**16:
+            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 65536]")
+        if not 0 <= self.tolerance <= 0.5:
+            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 0.5]")
 
 
 def random_walk(

@@ -5,7 +5,6 @@ Labels are local to an image, as in `weakseg.localize.seeds`: 0 is the backgroun
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -39,10 +38,13 @@ class SVMSettings:
         samples_per_class: the most pixels drawn of each class, background included; at least 1.
         sampling: how foreground pixels are drawn; see `samples.select_samples`.
         exclusion_threshold: T_s (eq. 8), in [-1, 1]; None excludes nothing.
-        cycles: how often samples are relabelled and the SVM trained anew; at least 0.
+        cycles: how often samples are relabelled and the SVM trained anew, 0 to 1000; labels settle
+            after some ten.
         kernel: the SVM's kernel.
-        C: the price of a sample on the wrong side, over 0.
-        gamma: the width of the RBF kernel, over 0; "scale" is 1 / (D * variance of the samples).
+        C: the price of a sample on the wrong side, 1e-6 to 1e6: beyond, float32 can't tell what a
+            step gains.
+        gamma: the width of the RBF kernel, 1e-9 to 1e3, between which samples are neither all
+            alike nor all strangers to float32; "scale" is 1 / (D * variance of the samples).
 
     Raises:
         ValueError: a value is out of its range.
@@ -68,13 +70,13 @@ class SVMSettings:
                 exclusion is None or -1 <= exclusion <= 1,
                 "None or in [-1, 1]",
             ),
-            "cycles": (self.cycles >= 0, "at least 0"),
+            "cycles": (0 <= self.cycles <= 1000, "in [0, 1000]"),
             "kernel": (self.kernel in get_args(KernelName), f"one of {get_args(KernelName)}"),
-            "C": (0 < self.C < math.inf, "over 0 and finite"),
+            "C": (1e-6 <= self.C <= 1e6, "in [1e-6, 1e6]"),
             "gamma": (
                 self.gamma == "scale"
-                or (not isinstance(self.gamma, str) and 0 < self.gamma < math.inf),
-                "'scale', or over 0 and finite",
+                or (not isinstance(self.gamma, str) and 1e-9 <= self.gamma <= 1e3),
+                "'scale', or in [1e-9, 1e3]",
             ),
         }
         for name, (valid, accepted) in checks.items():
