@@ -12,6 +12,12 @@ class WeaksegError(Exception):
     """
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """A text on one line, cut to `most` characters: what was given may be a whole file."""
+    line = " ".join(text[: 2 * most].split())
+    return line if len(text) <= most else f"{line[:most]}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be, or None."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -23,4 +29,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> WeaksegError:
     names = sorted(known)
     hint = nearest(name, names)
     suggestion = f" Did you mean {hint!r}?" if hint else ""
-    return WeaksegError(f"Unknown {kind} {name!r}.{suggestion} Known: {', '.join(names)}.")
+    listed = shortened(", ".join(names), 500)
+    return WeaksegError(f"Unknown {kind} {shortened(name)!r}.{suggestion} Known: {listed}.")

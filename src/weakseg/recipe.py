@@ -17,11 +17,17 @@ from pydantic import (
     with_config,
 )
 
+from weakseg import safe_yaml
 from weakseg.data.balance import Balance
-from weakseg.errors import WeaksegError, nearest, unknown_name
+from weakseg.errors import WeaksegError, nearest, shortened, unknown_name
 from weakseg.names import AugmentationName, Head
 from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
+
+_LARGEST_SIDE = 4096
+"""Pixels: what a network holds of one photo of this side takes gigabytes."""
+_MOST_EXAMPLES = 1_000_000
+_MOST_PROBLEMS = 10
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -34,16 +40,21 @@ def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
 
 
 LongSideRange = Annotated[
-    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]], AfterValidator(_ordered)
+    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=_LARGEST_SIDE)]],
+    AfterValidator(_ordered),
 ]
-Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
+Scales = Annotated[
+    tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1, max_length=16)
+]
 
 for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, Balance, SGD, Adam, AdamW):
-    with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
+    with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(
+        _settings
+    )  # an unknown key is an error here as well
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -66,7 +77,7 @@ class Data(Section):
     drop_classes: tuple[str, ...] = ()
     only_classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     balance: Balance | None = None
-    long_side: Annotated[int, Field(ge=32)] = 1024
+    long_side: Annotated[int, Field(ge=32, le=2 * _LARGEST_SIDE)] = 1024
 
     @property
     def balanced(self) -> bool:
@@ -103,13 +114,13 @@ class Training(Section):
     decays as `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
     """
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=1, le=_MOST_EXAMPLES)]
     long_side: LongSideRange = (320, 640)
-    crop: Annotated[int, Field(ge=32)] = 512
+    crop: Annotated[int, Field(ge=32, le=_LARGEST_SIDE)] = 512
     augmentation: AugmentationName = "flip"
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
-    decay_power: Annotated[float, Field(ge=0)] = 0.9
+    decay_power: Annotated[float, Field(ge=0, le=100)] = 0.9
     precision: Precision = "32-true"
 
 
@@ -135,7 +146,7 @@ class MissingTags(Section):
 
     action: Literal["list", "add", "mask"] = "list"
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    folds: Annotated[int, Field(ge=2)] = 3
+    folds: Annotated[int, Field(ge=2, le=100)] = 3
 
 
 class Localize(Section):
@@ -150,7 +161,7 @@ class Localize(Section):
     feature_stages: tuple[Annotated[int, Field(ge=0)], ...]
     feature_scales: Scales
     precision: Precision = "32-true"
-    every: Annotated[int, Field(ge=1)] = 1
+    every: Annotated[int, Field(ge=1, le=_MOST_EXAMPLES)] = 1
     keep: bool = True
 
     @model_validator(mode="after")
@@ -167,12 +178,12 @@ class Crf(Section):
     """The dense CRF, and the unary it starts from.
 
     `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores over
-    `temperature`.
+    `temperature`; beyond its limits that is the hard labels, or the same for all.
     """
 
     unary: Literal["labels", "scores"]
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     kernels: CRFSettings
 
 
@@ -239,7 +250,7 @@ class Segment(Training):
 
     masks: str
     backbone: BackboneSection
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=_MOST_EXAMPLES)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     validation_masks: str | None = None
     tta_scales: Scales = (0.5, 1.0, 2.0)
@@ -254,7 +265,7 @@ class Evaluate(Section):
 class Report(Section):
     """`panels`: how many photos get a panel picture."""
 
-    panels: Annotated[int, Field(ge=0)] = 12
+    panels: Annotated[int, Field(ge=0, le=_MOST_EXAMPLES)] = 12
 
 
 class Recipe(Section):
@@ -283,6 +294,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
+        if self.svm and not self.localize.feature_stages:
+            raise ValueError("svm needs features: name a stage in localize.feature_stages, from 0")
         if self.crf and not self.svm:
             raise ValueError("crf refines what svm makes; add svm, or use cam_crf")
         if self.irn_crf and not self.irn:
@@ -360,7 +373,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         WeaksegError: an unknown name, a file that is no YAML, or keys and values that the recipe
-            can't have; one message lists every problem.
+            can't have; one message lists every problem, up to ten.
     """
     values = _parse(_read(name_or_path), name_or_path)
     for override in overrides:
@@ -372,13 +385,16 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """Check a recipe's values; `origin` names them in the error.
 
     Raises:
-        WeaksegError: lists every problem.
+        WeaksegError: lists every problem, up to ten.
     """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise WeaksegError(f"Recipe {origin}: {problems}.") from error
+        problems = error.errors()
+        shown = [_describe(problem) for problem in problems[:_MOST_PROBLEMS]]
+        if more := len(problems) - len(shown):
+            shown.append(f"and {more} more")
+        raise WeaksegError(f"Recipe {origin}: {'; '.join(shown)}.") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -401,25 +417,19 @@ def _read(name_or_path: str) -> str:
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise WeaksegError(f"{origin} is no YAML: {' '.join(str(error).split())}.") from error
+        values = safe_yaml.parse(text)
+    except ValueError as error:
+        raise WeaksegError(f"{origin} is no YAML: {error}.") from error
     if not isinstance(values, dict):
         raise WeaksegError(f"{origin} is no recipe: expected sections such as 'classify:'.")
-    return {key: _unshared(value) for key, value in values.items()}
-
-
-def _unshared(value: Any) -> Any:
-    """A copy in which what YAML's aliases share stands for itself, to be overridden alone."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+    return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    given = shortened(override)
     if not equals:
-        raise WeaksegError(f"Override {override!r} has no '='. Expected section.key=value.")
+        raise WeaksegError(f"Override {given!r} has no '='. Expected section.key=value.")
     *sections, last = key.split(".")
     node = values
     for section in sections:
@@ -427,26 +437,55 @@ def _apply(values: dict[str, Any], override: str) -> None:
             node[section] = {}
         node = node[section]
         if not isinstance(node, dict):
-            raise WeaksegError(f"Override {override!r}: {section!r} is a value, not a section.")
+            raise WeaksegError(
+                f"Override {given!r}: {shortened(section)!r} is a value, no section."
+            )
     try:
-        node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise WeaksegError(f"Override {override!r}: the value is no YAML.") from error
+        node[last] = safe_yaml.parse(text)
+    except ValueError as error:
+        raise WeaksegError(f"Override {given!r}: the value is no YAML: {error}.") from error
 
 
 def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = shortened(".".join(str(part) for part in problem["loc"] if part not in _OPTIMIZERS))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        hint = nearest(str(problem["loc"][-1]), _known_keys())
-        return f"unknown key {where}" + (f" (did you mean {hint}?)" if hint else "")
+        known = _keys_beside(problem["loc"])
+        hint = nearest(str(problem["loc"][-1]), known)
+        meant = f" (did you mean {hint}?)" if hint else ""
+        section = where.rpartition(".")[0] if len(problem["loc"]) > 1 else "a recipe"
+        return f"unknown key {where}{meant}; {section} has {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] == "missing" else f", given {problem['input']!r:.60}"
+    said = problem["type"] in ("missing", "value_error")
+    given = "" if said else f", given {shortened(repr(problem['input']))}"
+    if problem["type"] == "string_type" and not isinstance(problem["input"], dict | list):
+        given += "; what YAML reads as yes or no, a number or a date needs quotes to be a name"
     return f"{where}: {message}{given}" if where else message
 
 
-def _known_keys() -> set[str]:
+_OPTIMIZERS = ("sgd", "adam", "adamw")
+"""Parts of a problem's place that tell which of several kinds a section was taken for."""
+
+
+def _keys_beside(place: Sequence[str | int]) -> list[str]:
+    """The keys of the section that a key, known or not, stands in."""
     schema = Recipe.model_json_schema()
-    keys = set(schema["properties"])
-    for definition in schema["$defs"].values():
-        keys |= set(definition["properties"])
-    return keys
+    sections = [schema]
+    for part in place[:-1]:
+        sections = [inner for section in sections for inner in _inside(section, part, schema)]
+    return list(dict.fromkeys(key for section in sections for key in section["properties"]))
+
+
+def _inside(
+    section: dict[str, Any], part: str | int, schema: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What `part` of a section may be, of a JSON schema; only what has keys."""
+    if part in _OPTIMIZERS:
+        return [section] if section["properties"]["name"]["const"] == part else []
+    found, places = [], [section["properties"][part]]
+    for place in places:
+        places += [*place.get("anyOf", ()), *place.get("oneOf", ())]
+        if "$ref" in place:
+            places.append(schema["$defs"][place["$ref"].rpartition("/")[2]])
+        if "properties" in place:
+            found.append(place)
+    return found

@@ -57,6 +57,7 @@ def _fit(
     training = _Line()
     figures = Loop(
         name="line",
+        section="line",
         folder=folder,
         examples=_Examples(),
         epochs=epochs,

@@ -1,11 +1,9 @@
 """The numbers of the SVM, the CRF and the random walk, without what they take to import."""
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from weakseg.localize.seeds import check_thresholds
-from weakseg.refine.affinity import pair_directions
 from weakseg.refine.samples import Sampling
 
 KernelName = Literal["rbf", "linear"]
@@ -23,10 +21,13 @@ class SVMSettings:
         samples_per_class: the most pixels drawn of each class, background included; at least 1.
         sampling: how foreground pixels are drawn; see `samples.select_samples`.
         exclusion_threshold: T_s (eq. 8), in [-1, 1]; None excludes nothing.
-        cycles: how often samples are relabelled and the SVM trained anew; at least 0.
+        cycles: how often samples are relabelled and the SVM trained anew, 0 to 1000; labels settle
+            after some ten.
         kernel: the SVM's kernel.
-        C: the price of a sample on the wrong side, over 0.
-        gamma: the width of the RBF kernel, over 0; "scale" is 1 / (D * variance of the samples).
+        C: the price of a sample on the wrong side, 1e-6 to 1e6: beyond, float32 can't tell what a
+            step gains.
+        gamma: the width of the RBF kernel, 1e-9 to 1e3, between which samples are neither all
+            alike nor all strangers to float32; "scale" is 1 / (D * variance of the samples).
 
     Raises:
         ValueError: a value is out of its range.
@@ -52,13 +53,13 @@ class SVMSettings:
                 exclusion is None or -1 <= exclusion <= 1,
                 "None or in [-1, 1]",
             ),
-            "cycles": (self.cycles >= 0, "at least 0"),
+            "cycles": (0 <= self.cycles <= 1000, "in [0, 1000]"),
             "kernel": (self.kernel in get_args(KernelName), f"one of {get_args(KernelName)}"),
-            "C": (0 < self.C < math.inf, "over 0 and finite"),
+            "C": (1e-6 <= self.C <= 1e6, "in [1e-6, 1e6]"),
             "gamma": (
                 self.gamma == "scale"
-                or (not isinstance(self.gamma, str) and 0 < self.gamma < math.inf),
-                "'scale', or over 0 and finite",
+                or (not isinstance(self.gamma, str) and 1e-9 <= self.gamma <= 1e3),
+                "'scale', or in [1e-9, 1e3]",
             ),
         }
         for name, (valid, accepted) in checks.items():
@@ -71,13 +72,14 @@ class CRFSettings:
     """Kernels of the CRF and the number of mean field iterations.
 
     Attributes:
-        gaussian_sxy: Standard deviation of the position kernel, in pixels, > 0.
-        gaussian_compat: Weight of the position kernel, >= 0; 0 leaves the kernel out.
-        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, > 0.
+        gaussian_sxy: Standard deviation of the position kernel, in pixels, 0.01 to 1e6: under that
+            it couples no two pixels.
+        gaussian_compat: Weight of the position kernel, 0 to 1e4; 0 leaves the kernel out.
+        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, likewise.
         bilateral_srgb: Standard deviation of the bilateral kernel in colour, in grey levels
-            (0..255), > 0.
-        bilateral_compat: Weight of the bilateral kernel, >= 0; 0 leaves the kernel out.
-        iterations: Number of mean field updates, >= 0.
+            (0..255), 0.01 to 1e6.
+        bilateral_compat: Weight of the bilateral kernel, 0 to 1e4; 0 leaves the kernel out.
+        iterations: Number of mean field updates, 0 to 1000; some ten converge.
 
     Raises:
         ValueError: A value is outside its range.
@@ -94,11 +96,12 @@ class CRFSettings:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "iterations":
-                valid, accepted = value >= 0 and value == int(value), "an integer >= 0"
+                whole = 0 <= value <= 1000 and value == int(value)
+                valid, accepted = whole, "an integer in [0, 1000]"
             elif field.name.endswith("compat"):
-                valid, accepted = 0 <= value < math.inf, "a finite number >= 0"
+                valid, accepted = 0 <= value <= 1e4, "a number in [0, 1e4]"
             else:
-                valid, accepted = 0 < value < math.inf, "a finite number > 0"
+                valid, accepted = 0.01 <= value <= 1e6, "a number in [0.01, 1e6]"
             if not valid:
                 raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
 
@@ -108,13 +111,14 @@ class RandomWalkSettings:
     """Which cells a walk goes to, and how far.
 
     Attributes:
-        radius: a step leads to cells nearer than this, in cells; an integer >= 2.
-        beta: power of the affinities, a finite number > 0; the higher, the fewer boundaries are
-            crossed.
-        steps: number of steps, an integer >= 0.
+        radius: a step leads to cells nearer than this, in cells; an integer in [2, 32], since
+            memory grows with its square, and time with the fourth power.
+        beta: power of the affinities, in (0, 1e6]; the higher, the fewer boundaries are crossed.
+        steps: number of steps, an integer in [0, 65536]: long before, all cells that a walk can
+            reach are alike.
         tolerance: the walk stops early, once the weights of all polynomials still to come add up
-            to no more than this, in [0, 1). Cells then differ by a few times as much, in shares of
-            the start's maximum. 0: by no more than float32's rounding.
+            to no more than this, in [0, 0.5]. Cells then differ by a few times as much, in shares
+            of the start's maximum. 0: by no more than float32's rounding.
 
     Raises:
         ValueError: a value is outside its range.
@@ -126,10 +130,11 @@ class RandomWalkSettings:
     tolerance: float = 0.0
 
     def __post_init__(self) -> None:
-        pair_directions(self.radius)
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is {self.beta}; expected a finite number > 0")
-        if self.steps < 0:
-            raise ValueError(f"steps is {self.steps}; expected an integer >= 0")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 1)")
+        if not 2 <= self.radius <= 32:
+            raise ValueError(f"radius is {self.radius}; expected an integer in [2, 32]")
+        if not 0 < self.beta <= 1e6:
+            raise ValueError(f"beta is {self.beta}; expected a number in (0, 1e6]")
+        if not 0 <= self.steps <= 2**16:
+            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 65536]")
+        if not 0 <= self.tolerance <= 0.5:
+            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 0.5]")

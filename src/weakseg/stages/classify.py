@@ -59,6 +59,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     fill = tuple(network.backbone.mean.flatten().tolist())
     loop = Loop(
         name=name,
+        section="classify",
         folder=folder,
         examples=(
             _Pooled(kept, held_out, classes, recipe.seed, context.stage_folder(pool.NAME))

@@ -67,6 +67,7 @@ def train(context: Context) -> None:
     fill = tuple(network.backbone.mean.flatten().tolist())
     loop = Loop(
         name=NETWORK,
+        section="irn",
         folder=folder,
         examples=_Masked(pairs, settings, context.recipe.seed, fill),
         epochs=settings.epochs,

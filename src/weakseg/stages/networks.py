@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor, nn
+from torch import Tensor
 
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
@@ -20,6 +20,7 @@ from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.irnet import IRNet
 from weakseg.networks.segmenter import Segmenter
+from weakseg.networks.weights import check_finite
 from weakseg.recipe import BackboneSection, Precision, Recipe
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -74,7 +75,7 @@ def write_classifier(
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
     made_of = {"backbone": backbone.model_dump(), "head": head, "classes": classes}
-    _write(path, network, made_of)
+    _write(path, network.state_dict(), made_of)
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:
@@ -93,7 +94,7 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
 
 def write_irnet(path: Path, network: IRNet, backbone: BackboneSection) -> None:
     """Write an IRNet with all that it takes to build it again."""
-    _write(path, network, {"backbone": backbone.model_dump()})
+    _write(path, network.state_dict(), {"backbone": backbone.model_dump()})
 
 
 def read_irnet(path: Path, device: torch.device) -> IRNet:
@@ -128,9 +129,9 @@ class SegmenterCard:
     precision: Precision
 
 
-def write_segmenter(path: Path, network: Segmenter, card: SegmenterCard) -> None:
-    """Write a segmentation network with all that it takes to build and to use it again."""
-    _write(path, network, TypeAdapter(SegmenterCard).dump_python(card, mode="json"))
+def write_segmenter(path: Path, tensors: dict[str, Tensor], card: SegmenterCard) -> None:
+    """Write a segmentation network's state with all that it takes to build and to use it again."""
+    _write(path, tensors, TypeAdapter(SegmenterCard).dump_python(card, mode="json"))
 
 
 def read_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, SegmenterCard]:
@@ -172,17 +173,19 @@ def _weightless(backbone: dict[str, Any]) -> BackboneSection:
     return BackboneSection.model_validate(backbone | {"weights": "none"})
 
 
-def _write(path: Path, network: nn.Module, made_of: dict[str, Any]) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], made_of: dict[str, Any]) -> None:
     # One entry: safetensors writes several in an order of its own each time.
     metadata = {_MADE_OF: json.dumps(made_of)}
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    whole = {key: value.contiguous() for key, value in tensors.items()}
+    write_bytes(path, safetensors.torch.save(whole, metadata))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safetensors.safe_open(path, "pt") as file:
         made_of = json.loads(file.metadata()[_MADE_OF])
-        return made_of, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    check_finite(tensors, str(path))
+    return made_of, tensors
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.check import mask_fault
@@ -40,6 +41,7 @@ NETWORK = "segmenter"
 SEGMENT = "segment"
 TTA = "segment+tta"
 SEGMENTER = "segmenter.safetensors"
+BEST_SO_FAR = "best-so-far.safetensors"
 SCORES = ".safetensors"
 _GPU_BATCH = 8
 _GPU_LOGITS = 2**27  # of one pass, 512 MiB as float32; two passes may be under way
@@ -50,7 +52,8 @@ def train(context: Context) -> None:
 
     The mIoU is that against held-out masks of the stage that the network learns from, which are
     pseudo masks, unless the recipe names a folder of real ones. A training that was cut off goes on
-    from its last whole epoch.
+    from its last whole epoch; till it has ended, `segmenter/best-so-far.safetensors` is the network
+    of its best epoch, in the same form.
 
     Raises:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
@@ -68,10 +71,19 @@ def train(context: Context) -> None:
             "more photos."
         )
     judges, judged_by = _judges(held_out, context)
+    card = SegmenterCard(
+        settings.backbone,
+        context.dataset.classes,
+        recipe.data.long_side,
+        settings.tta_scales,
+        settings.precision,
+    )
+    best_so_far = folder / BEST_SO_FAR
     L.seed_everything(recipe.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(context.dataset.classes))
     loop = Loop(
         name=NETWORK,
+        section="segment",
         folder=folder,
         examples=_Masked(
             _pairs(kept, context.stage_folder(settings.masks)),
@@ -88,17 +100,20 @@ def train(context: Context) -> None:
         executor=context.executor,
         progress=context.progress,
         monitor="miou",
+        on_best=_BestKeeper(best_so_far, card),
     )
-    epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+    try:
+        epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+    except BaseException:
+        if best_so_far.exists():
+            context.progress.say(
+                f"{NETWORK}: the training has stopped; till it goes on, weakseg predict "
+                f"{context.folder} uses its best epoch so far"
+            )
+        raise
     write_json(folder / "scores.json", {"miou_against": judged_by, "epochs": epochs})
-    card = SegmenterCard(
-        settings.backbone,
-        context.dataset.classes,
-        recipe.data.long_side,
-        settings.tta_scales,
-        settings.precision,
-    )
-    write_segmenter(folder / SEGMENTER, network, card)
+    write_segmenter(folder / SEGMENTER, network.state_dict(), card)
+    best_so_far.unlink(missing_ok=True)
 
 
 def run(context: Context) -> None:
@@ -113,7 +128,7 @@ def run_tta(context: Context) -> None:
     model = context.stage_folder(NETWORK) / SEGMENTER
     network, card = read_segmenter(model, torch.device("cpu"))
     if card.tta_scales != scales:
-        write_segmenter(model, network, replace(card, tta_scales=scales))
+        write_segmenter(model, network.state_dict(), replace(card, tta_scales=scales))
     _segment_held_out(context, TTA, tta=True)
 
 
@@ -258,6 +273,21 @@ def _batches(
         logits = 2 * (len(card.classes) + 1) * max(pixels, 1)
         count = max(1, min(_GPU_BATCH, int(_GPU_LOGITS / logits)))
         yield from (tuple(same[i : i + count]) for i in range(0, len(same), count))
+
+
+@dataclass(frozen=True)
+class _BestKeeper:
+    path: Path
+    card: SegmenterCard
+
+    def __call__(self, state: dict[str, Tensor]) -> None:
+        prefix = "network."
+        tensors = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        write_segmenter(self.path, tensors, self.card)
 
 
 @dataclass(frozen=True)

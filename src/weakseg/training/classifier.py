@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
-from weakseg.training.optimizers import Optimizer, polynomial_decay
+from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 
 
 class ClassifierTraining(L.LightningModule):
@@ -59,9 +59,11 @@ class ClassifierTraining(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
+        logits = self._predict(inputs).float()
+        check_finite(logits)
         # Neither figure counts a true negative with the lowest score.
         known = tags != UNKNOWN
-        scores, tags = self._predict(inputs).float().sigmoid() * known, tags * known
+        scores, tags = logits.sigmoid() * known, tags * known
         self._seen += tags.sum(dim=0)
         self._judged += known.sum(dim=0)
         if tags.shape[1] == 1:

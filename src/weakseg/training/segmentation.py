@@ -19,7 +19,7 @@ from weakseg.metrics import ConfusionMatrix
 from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
 from weakseg.training.augment import AUGMENTATIONS
-from weakseg.training.optimizers import Optimizer, polynomial_decay
+from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 from weakseg.training.photos import place
 
 MaskedExample = tuple[Tensor, Tensor]
@@ -120,8 +120,9 @@ class SegmentationTraining(L.LightningModule):
 
     def validation_step(self, batch: MaskedExample, index: int) -> None:
         images, masks = batch
-        predicted = self.network(images).argmax(dim=1)
-        self._matrix.update(_ids(masks), _ids(predicted))
+        logits = self.network(images)
+        check_finite(logits)
+        self._matrix.update(_ids(masks), _ids(logits.argmax(dim=1)))
 
     def on_validation_epoch_end(self) -> None:
         counts = torch.from_numpy(self._matrix.counts).to(self.device)
