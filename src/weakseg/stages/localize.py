@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 from weakseg.data.images import photo_size, read_photo, shrink
 from weakseg.data.masks import IGNORE, write_mask
-from weakseg.files import write_bytes
+from weakseg.files import write_bytes, written_by_run
 from weakseg.localize.cam import Localization, localize, upsampled_bands
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
 from weakseg.networks.fused import fuse
 from weakseg.recipe import AUTOCAST, Localize
 from weakseg.stages import classify
-from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, network_executor
 from weakseg.stages.networks import read_classifier
 
 NAME = "localize"
 CAM = "cam"
 SEED = "seed"
 SUFFIX = ".safetensors"
+
+outputs = maps_of(NAME, "cam", SUFFIX)
 
 Localizations = Callable[[], Callable[[PhotoTask], Localization]]
 """Makes, in a worker, what gives a photo's CAM and features: from the network or from a file."""
@@ -71,9 +73,14 @@ def run_seed(context: Context) -> None:
 
 
 def read_localization(folder: Path, photo_id: str) -> Localization:
-    """Read what the stage wrote of one photo."""
-    arrays = safetensors.numpy.load_file(folder / f"{photo_id}{SUFFIX}")
-    return Localization(**arrays)
+    """Read what the stage wrote of one photo.
+
+    Raises:
+        WeaksegError: if the file is missing or damaged.
+    """
+    path = folder / f"{photo_id}{SUFFIX}"
+    with written_by_run(path):
+        return Localization(**safetensors.numpy.load_file(path))
 
 
 def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
