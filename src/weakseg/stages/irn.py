@@ -17,7 +17,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes, write_json
+from weakseg.files import write_bytes, write_json, written_by_run
 from weakseg.localize.seeds import mask_from_cam
 from weakseg.names import INSTANCES, IRN
 from weakseg.networks.fused import fuse
@@ -26,7 +26,16 @@ from weakseg.recipe import Irn, Precision
 from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 from weakseg.stages import localize, refine
-from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.base import (
+    Context,
+    PhotoTask,
+    made,
+    map_photos,
+    maps_of,
+    masks_of,
+    network_executor,
+    together,
+)
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import AUTOCAST, build_irnet, read_irnet, write_irnet
 from weakseg.training.irnet import IRNetTraining, set_mean_displacement
@@ -37,6 +46,8 @@ NETWORK = "irnet"
 IRN_CRF = "irn+crf"
 IRNET = "irnet.safetensors"
 MAPS = ".safetensors"
+outputs = together(maps_of(IRN, "maps", MAPS), masks_of(IRN))
+
 _MEAN_OF = 100  # photos: their mean displacement is steady long before
 
 
@@ -57,7 +68,7 @@ def train(context: Context) -> None:
     A training that was cut off goes on from its last whole epoch, with the same result.
     """
     folder, settings = context.stage_folder(NETWORK), _settings(context)
-    if (folder / IRNET).exists():
+    if made(folder, "scores.json", IRNET):
         return
     samples = _confident(context, settings.min_confidence)
     masks = context.stage_folder(LABELS if settings.from_cam else settings.start)
@@ -308,7 +319,9 @@ class _WalkedScores:
 
     def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
         def work(task: PhotoTask) -> NDArray[np.float32]:
-            maps = safetensors.numpy.load_file(self.folder / f"{task.id}{MAPS}")["maps"]
+            path = self.folder / f"{task.id}{MAPS}"
+            with written_by_run(path):
+                maps = safetensors.numpy.load_file(path)["maps"]
             return refine.against_background(maps, self.threshold)
 
         return work

@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from weakseg.data.images import photo_size
 from weakseg.data.masks import IGNORE, write_mask
+from weakseg.files import written_by_run
 from weakseg.localize.grid import Localization, upsampled_bands
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of
 
 NAME = "localize"
 CAM = "cam"
 SEED = "seed"
 SUFFIX = ".safetensors"
+
+outputs = maps_of(NAME, "cam", SUFFIX)
 
 Localizations = Callable[[], Callable[[PhotoTask], Localization]]
 """Makes, in a worker, what gives a photo's CAM and features: from the network or from a file."""
@@ -49,9 +52,14 @@ def run_seed(context: Context) -> None:
 
 
 def read_localization(folder: Path, photo_id: str) -> Localization:
-    """Read what the stage wrote of one photo."""
-    arrays = safetensors.numpy.load_file(folder / f"{photo_id}{SUFFIX}")
-    return Localization(**arrays)
+    """Read what the stage wrote of one photo.
+
+    Raises:
+        WeaksegError: if the file is missing or damaged.
+    """
+    path = folder / f"{photo_id}{SUFFIX}"
+    with written_by_run(path):
+        return Localization(**safetensors.numpy.load_file(path))
 
 
 def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes
+from weakseg.files import describe, write_bytes
 from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
@@ -192,8 +192,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _whole(path: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+    except WeaksegError as error:
+        raise WeaksegError(f"{path} is no {what} that can be used: {error}") from error
+    except Exception as error:  # broken files make the readers raise nearly any type
         raise WeaksegError(
-            f"{path} is no whole {what}. Remove the folder {path.parent} and run again to train it "
-            "anew."
-        ) from None
+            f"{path} is no {what} that can be used: {describe(error)}. Give another file; what is "
+            "damaged in a run's folder, the same `weakseg run` again makes anew."
+        ) from error

@@ -1,6 +1,6 @@
 """Panel pictures: what each stage made of a photo, side by side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from weakseg.localize.grid import upsample
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.evaluate import MaskStage, truth_fault
+from weakseg.stages.outputs import Output
 
 NAME = "panels"
 _LONG_SIDE = 500
@@ -27,18 +28,30 @@ def run(context: Context, stages: Sequence[MaskStage]) -> None:
 
     Photos held out get as many, where a segmentation network is tried on them.
     """
-    count = context.recipe.report.panels
-    chosen = _spread(context.masked_samples(), count)
-    own = [stage.name for stage in stages if not stage.held_out]
-    its = [stage.name for stage in stages if stage.held_out]
-    groups = [(own, chosen), (its, _spread(context.tried_on(), count))]
-    if not its or context.recipe.data.held_out is None:
-        groups = [(own + its, chosen)]
+    groups = _groups(context, stages)
     with context.progress.track(NAME, sum(len(chosen) for _, chosen in groups)) as advance:
         for names, chosen in groups:
             make = _PanelDrawer(context.folder, context.dataset.classes, tuple(names))
             for _ in context.executor.map(make, [context.task(sample) for sample in chosen]):
                 advance(1)
+
+
+def outputs(context: Context, stages: Sequence[MaskStage]) -> Iterator[Output]:
+    """The pictures of the photos chosen."""
+    for _, chosen in _groups(context, stages):
+        for sample in chosen:
+            yield Output(context.stage_folder(NAME) / f"{sample.id}.jpg")
+
+
+def _groups(context: Context, stages: Sequence[MaskStage]) -> list[tuple[list[str], list[Sample]]]:
+    """Names of stages, and the photos that they are shown on."""
+    count = context.recipe.report.panels
+    chosen = _spread(context.masked_samples(), count)
+    own = [stage.name for stage in stages if not stage.held_out]
+    its = [stage.name for stage in stages if stage.held_out]
+    if not its or context.recipe.data.held_out is None:
+        return [(own + its, chosen)]
+    return [(own, chosen), (its, _spread(context.tried_on(), count))]
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:

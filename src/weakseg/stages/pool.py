@@ -1,6 +1,6 @@
 """Pooled features of every photo, once, where the backbone is not trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,18 @@ from weakseg.networks.fused import fuse
 from weakseg.recipe import BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
 from weakseg.stages.networks import AUTOCAST, build_classifier
+from weakseg.stages.outputs import Output
 from weakseg.training.pooled import POOLED
 
 NAME = "pool"
 SUFFIX = ".safetensors"
+
+
+def outputs(context: Context) -> Iterator[Output]:
+    """A file of every photo."""
+    folder = context.stage_folder(NAME)
+    for sample in context.dataset.samples:
+        yield Output(folder / f"{sample.id}{SUFFIX}", {POOLED: (2, None)})
 
 
 def run(context: Context) -> None:

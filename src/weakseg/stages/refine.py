@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from weakseg.data.images import read_photo, shrink
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes
+from weakseg.files import write_bytes, written_by_run
 from weakseg.localize.grid import upsample
 from weakseg.recipe import Crf
 from weakseg.refine.crf import dense_crf, unary_from_labels, unary_from_probabilities
@@ -18,12 +18,14 @@ from weakseg.refine.samples import image_rng
 from weakseg.refine.settings import SVMSettings
 from weakseg.refine.svm import refine_with_svm, zscore
 from weakseg.stages import localize
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, masks_of, together
 
 SVM = "svm"
 SVM_CRF = "svm+crf"
 CAM_CRF = "cam+crf"
 SCORES = ".safetensors"
+
+svm_outputs = together(maps_of(SVM, "scores", SCORES, background=True), masks_of(SVM))
 
 Scores = Callable[[], Callable[[PhotoTask], NDArray[np.float32]]]
 """Makes, in a worker, what gives a photo's scores (K+1, h, w), row 0 the background."""
@@ -127,8 +129,9 @@ class _StoredScores:
 
     def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
         def work(task: PhotoTask) -> NDArray[np.float32]:
-            stored = safetensors.numpy.load_file(self.folder / f"{task.id}{SCORES}")
-            scores: NDArray[np.float32] = stored["scores"]
+            path = self.folder / f"{task.id}{SCORES}"
+            with written_by_run(path):
+                scores: NDArray[np.float32] = safetensors.numpy.load_file(path)["scores"]
             return scores
 
         return work

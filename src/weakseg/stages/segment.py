@@ -24,7 +24,7 @@ from weakseg.progress import Progress
 from weakseg.recipe import Segment
 from weakseg.segment.tta import segment
 from weakseg.stages import balance
-from weakseg.stages.base import Context, same_size
+from weakseg.stages.base import Context, made, same_size
 from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
@@ -59,7 +59,7 @@ def train(context: Context) -> None:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
     folder = context.stage_folder(NETWORK)
-    if (folder / SEGMENTER).exists():
+    if made(folder, "scores.json", SEGMENTER):
         return
     recipe, settings = context.recipe, context.recipe.segment
     assert settings is not None

@@ -4,9 +4,10 @@ Paper B leaves `person` out of the tags that its classifier learns, for they are
 tries to bring it back into the third step by the CAM of a binary classifier (table 3).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from weakseg.data.masks import read_mask, write_mask
 from weakseg.files import remove_partial_files
 from weakseg.recipe import Recipe, Separate
 from weakseg.stages import classify, localize, localizer, pool, refine
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.base import Context, Outputs, PhotoTask, map_photos, masks_of
+from weakseg.stages.outputs import Output
 
 NAME = "separate"
 MERGED = "merged"
@@ -23,23 +25,17 @@ MERGED = "merged"
 
 def run(context: Context) -> None:
     """Write `separate/`: a run of its own, from the class's tags to its `cam+crf` masks."""
-    own = _own_context(context)
-    carriers = tuple(sample for sample in own.masked_samples() if sample.tags)
-    masked = replace(
-        own, recipe=_every_photo(own.recipe), dataset=replace(own.dataset, samples=carriers)
-    )
-    steps: list[tuple[str, Callable[[Context], None], Context]] = [
-        (classify.NAME, classify.train, own),
-        (localize.NAME, localizer.run, masked),
-        (refine.CAM_CRF, refine.run_cam_crf, masked),
-    ]
-    if context.recipe.trains_on_pooled_features:
-        steps.insert(0, (pool.NAME, pool.run, own))
-    for name, step, its_context in steps:
-        folder = own.stage_folder(name)
+    for step in _steps(context):
+        folder = step.context.stage_folder(step.name)
         folder.mkdir(exist_ok=True)
         remove_partial_files(folder)
-        step(its_context)
+        step.run(step.context)
+
+
+def outputs(context: Context) -> Iterator[Output]:
+    """The files of its steps."""
+    for step in _steps(context):
+        yield from step.outputs(step.context)
 
 
 def run_merged(context: Context) -> None:
@@ -52,6 +48,29 @@ def run_merged(context: Context) -> None:
         context.dataset.classes.index(settings.class_name) + 1,
     )
     map_photos(context, MERGED, make)
+
+
+class _Step(NamedTuple):
+    name: str
+    run: Callable[[Context], None]
+    outputs: Outputs
+    context: Context
+
+
+def _steps(context: Context) -> list[_Step]:
+    own = _own_context(context)
+    carriers = tuple(sample for sample in own.masked_samples() if sample.tags)
+    masked = replace(
+        own, recipe=_every_photo(own.recipe), dataset=replace(own.dataset, samples=carriers)
+    )
+    steps = [
+        _Step(classify.NAME, classify.train, classify.outputs, own),
+        _Step(localize.NAME, localizer.run, localize.outputs, masked),
+        _Step(refine.CAM_CRF, refine.run_cam_crf, masks_of(refine.CAM_CRF), masked),
+    ]
+    if context.recipe.trains_on_pooled_features:
+        steps.insert(0, _Step(pool.NAME, pool.run, pool.outputs, own))
+    return steps
 
 
 def _own_context(context: Context) -> Context:
