@@ -36,7 +36,7 @@ from side_by_side import Row, record
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.images import read_photo
 from weakseg.data.masks import read_mask, write_mask
-from weakseg.localize.cam import upsample
+from weakseg.localize.grid import upsample
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from tiny import NETWORK, TINY, masks
+from weakseg import names
 from weakseg.cli import main
 from weakseg.data.masks import read_mask
+from weakseg.names import REFINERS, SEEDS
 from weakseg.recipe import Recipe, check_recipe
-from weakseg.stages.pipeline import REFINERS, SEEDS
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
@@ -195,11 +196,15 @@ def test_check_reports_and_judges(data: Path, tmp_path: Path) -> None:
     assert weakseg("data", "check", tmp_path).returncode == 1
 
 
-def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(sys, "argv", ["weakseg", "list", *arguments])
         main()
-    return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    return capsys.readouterr().out.splitlines()
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    return [line.split()[0] for line in lines(capsys, *arguments)]
 
 
 @pytest.mark.parametrize(
@@ -236,9 +241,25 @@ def test_listed_seeds_and_refiners_are_what_a_recipe_can_name() -> None:
         check_recipe({**whole, "segment": {**network, "masks": name}}, "whole")
 
 
-def test_list_backbones_takes_wildcards(capsys: pytest.CaptureFixture[str]) -> None:
-    names = listed(capsys, "backbones", "*net_lite?")
-    assert "efficientnet_lite1" in names and "resnet50" not in names
+def test_backbones_whose_weights_are_installed_are_listed_alone_or_marked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = ["efficientnet_lite0", "efficientnet_lite2"]
+
+    def find(package: str) -> bool:
+        return "lite1" not in package
+
+    monkeypatch.setattr(names, "find_spec", find)
+    assert listed(capsys, "backbones") == installed
+    everything = listed(capsys, "backbones", "--all")
+    assert everything[:2] == installed and "resnet50" in everything
+    chosen = lines(capsys, "backbones", "*net_lite[01]")
+    assert [line.split() for line in chosen] == [
+        ["efficientnet_lite0", *["ImageNet", "weights", "are", "installed"]],
+        ["efficientnet_lite1", "timm"],
+        ["tf_efficientnet_lite0", *["ImageNet", "weights", "are", "installed"]],
+        ["tf_efficientnet_lite1", "timm"],
+    ]
 
 
 USER_ERRORS = [
@@ -303,6 +324,57 @@ def test_a_full_disk_is_one_line(data: Path) -> None:
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
 
 
-def test_help_does_not_import_pytorch() -> None:
-    code = "import sys, weakseg.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+QUICK = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["list", "recipes"],
+    ["list", "backbones"],
+    ["list", "seeds"],
+    ["list", "refiners"],
+    ["list", "formats"],
+    ["data", "check", "DATA"],
+    ["run", "domo", "--data", "DATA", "--out", "OUT"],
+    ["run", "demo", "--data", "DATA", "--out", "OUT", "svm.cycels=1"],
+    ["run", "demo", "--data", "/nowhere", "--out", "OUT"],
+    ["run", "demo", "--data", "DATA", "--out", "OUT", "--device", "tpu"],
+    ["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"],
+    ["evaluate", "--pred", "DATA", "--data", "/nowhere", "--split", "all"],
+]
+
+SLOW = {"torch", "torchvision", "timm", "lightning", "numba", "scipy"}
+"""What takes from half a second to seconds to import."""
+
+
+def test_quick_verbs_import_nothing_slow(data: Path, tmp_path: Path) -> None:
+    places = {"DATA": str(data), "OUT": str(tmp_path / "out")}
+    calls = [[places.get(argument, argument) for argument in call] for call in QUICK]
+    code = (
+        "import contextlib, io, sys\n"
+        "from weakseg.cli import main\n"
+        f"for sys.argv[1:] in {calls!r}:\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(out):\n"
+        "        main()\n"
+        f"    slow = {SLOW!r} & set(sys.modules)\n"
+        "    assert not slow, (sys.argv, slow)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_masks_are_compared_without_pytorch(data: Path) -> None:
+    truth = data / "SegmentationClass"
+    call = ["evaluate", "--pred", str(truth), "--data", str(data), "--split", "all"]
+    code = (
+        "import sys\n"
+        "from weakseg.cli import main\n"
+        f"sys.argv[1:] = {call!r}\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "assert not {'torch', 'numba', 'timm'} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

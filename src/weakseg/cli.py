@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from weakseg import __version__
 from weakseg.data.check import CheckReport, check_dataset
 from weakseg.data.dataset import load_dataset
-from weakseg.data.formats import FORMATS
-from weakseg.data.synth import generate
+from weakseg.data.formats import FORMATS, find_format
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, write_json
 from weakseg.memory import use_huge_pages
+from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones
 from weakseg.progress import progress_for
 
-# PyTorch takes seconds to import: the verbs that need it import what uses it themselves.
+# PyTorch takes seconds to import, and so do some others: verbs import what needs them themselves,
+# after they have looked at what they are given.
 if TYPE_CHECKING:
     import torch
 
 USER_ERROR = 2
 _DEBUG = "--debug"
+_DEVICES = ("auto", "cpu", "cuda")
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -82,11 +82,15 @@ def run(
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg.recipe import load_recipe
+
+    chosen = load_recipe(recipe, overrides or [])
+    find_format(data, data_format)
+    _check_device(device)
+
     from weakseg.stages import evaluate as evaluation
     from weakseg.stages import panels, runner
     from weakseg.stages.executor import LocalExecutor
 
-    chosen = load_recipe(recipe, overrides or [])
     with LocalExecutor(workers) as executor:
         runner.run(chosen, data, out, executor, progress_for(), _device(device), data_format)
     rows = read_json(out / evaluation.METRICS)["stages"]
@@ -123,25 +127,34 @@ def predict(
 @app.command(name="list")
 def list_names(
     what: Annotated[str, typer.Argument(help="recipes, backbones, seeds, refiners or formats.")],
-    pattern: Annotated[str, typer.Argument(help="Wildcard, such as 'resnet*'.")] = "*",
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Wildcard, such as 'resnet*'.", show_default=False),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Backbones whose weights are not installed as well.")
+    ] = False,
 ) -> None:
-    """List what a recipe can name."""
+    """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
     from weakseg.recipe import shipped_recipes
-    from weakseg.stages.pipeline import REFINERS, SEEDS
 
     known: dict[str, Callable[[], Mapping[str, str]]] = {
         "recipes": shipped_recipes,
-        "backbones": _backbones,
+        "backbones": _backbones if everything or pattern else _installed_backbones,
         "seeds": lambda: SEEDS,
         "refiners": lambda: REFINERS,
         "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
     }
     if what not in known:
         raise unknown_name("list", what, known)
-    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern)}
+    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern or "*")}
     width = max(map(len, names), default=0)
     for name, text in names.items():
         print(f"{name:<{width}}  {text}".rstrip())
+    if what == "backbones" and not (everything or pattern):
+        print(
+            "With --all, or a wildcard: those of timm, whose weights are fetched.", file=sys.stderr
+        )
 
 
 @data_app.command()
@@ -164,6 +177,8 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Make a data set with exact masks of classes and of objects, in VOC layout."""
+    from weakseg.data.synth import generate
+
     generate(folder, images, seed)
     print(f"{images} photos in {folder}")
 
@@ -178,12 +193,14 @@ def evaluate(
     workers: Workers = None,
 ) -> None:
     """Compare masks with the ground truth of a data set."""
+    if not pred.is_dir():
+        raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
+    find_format(data, data_format)
+
     from weakseg.stages import evaluate as evaluation
     from weakseg.stages.base import PhotoTask
     from weakseg.stages.executor import LocalExecutor
 
-    if not pred.is_dir():
-        raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
     dataset = load_dataset(data, split, data_format, untagged=True)
     tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
@@ -218,11 +235,15 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _check_device(name: str) -> None:
+    if name not in _DEVICES:
+        raise unknown_name("device", name, _DEVICES)
+
+
 def _device(name: str) -> "torch.device":
     import torch
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
+    _check_device(name)
     if name == "cuda" and not torch.cuda.is_available():
         raise WeaksegError("There is no CUDA device here. Use --device cpu, or auto.")
     if name == "auto":
@@ -230,13 +251,17 @@ def _device(name: str) -> "torch.device":
     return torch.device(name)
 
 
+def _installed_backbones() -> dict[str, str]:
+    return dict.fromkeys(installed_backbones(), "ImageNet weights are installed")
+
+
 def _backbones() -> dict[str, str]:
     import timm
 
-    from weakseg.networks.weights import ALIASES
-
-    packaged = dict.fromkeys(sorted(ALIASES), "ImageNet weights are installed with weakseg")
-    return packaged | dict.fromkeys(timm.list_models(), "timm")
+    installed = _installed_backbones()
+    by_own_name = {ALIASES[name]: text for name, text in installed.items()}
+    known = dict.fromkeys([*installed, *timm.list_models()], "timm")
+    return known | installed | by_own_name
 
 
 def _check(folder: Path, data_format: str) -> CheckReport:
@@ -255,6 +280,9 @@ def _check(folder: Path, data_format: str) -> CheckReport:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from weakseg.stages import evaluate as evaluation
 
     table = Table("stage", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")

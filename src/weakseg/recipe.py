@@ -5,7 +5,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import yaml
 from pydantic import (
     AfterValidator,
@@ -20,17 +19,12 @@ from pydantic import (
 
 from weakseg.data.balance import Balance
 from weakseg.errors import WeaksegError, nearest, unknown_name
-from weakseg.networks.cam_classifier import Head
-from weakseg.refine.crf import CRFSettings
-from weakseg.refine.random_walk import RandomWalkSettings
-from weakseg.refine.svm import SVMSettings
-from weakseg.training.augment import AugmentationName
+from weakseg.names import AugmentationName, Head
+from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""The type that a network computes in, where it is not float32."""
 
 
 def _ordered(sides: tuple[int, int]) -> tuple[int, int]:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from weakseg.localize import cam as cam_module
-from weakseg.localize.cam import grid_size, localize, upsample, upsampled_bands
+from weakseg.localize import grid
+from weakseg.localize.cam import localize
+from weakseg.localize.grid import grid_size, upsample, upsampled_bands
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
 from weakseg.networks.fused import fuse
@@ -158,7 +159,7 @@ def test_bands_of_any_height_are_the_whole(k, h, w, height, width, band) -> None
     whole = upsample(maps, height, width)
     assert whole.shape == (k, height, width) and whole.dtype == np.float32
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cam_module, "_BAND", band)
+        patch.setattr(grid, "_BAND", band)
         banded = np.full_like(whole, np.nan)
         for rows, values in upsampled_bands(maps, height, width):
             assert values.size <= max(band, k * width)

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from weakseg.data.dataset import Sample
+from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, Head, multi_label_loss
+from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
 from weakseg.training.classifier import ClassifierTraining
 from weakseg.training.optimizers import SGD, Adam, AdamW
 from weakseg.training.pooled import PooledPhotos

@@ -62,7 +62,7 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 def resize(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """Bring a photo, uint8 (H, W, 3), to a longer side of `long_side` pixels, antialiased."""
-    height, width = _resized(*photo.shape[:2], long_side)
+    height, width = _resized(photo.shape[0], photo.shape[1], long_side)
     return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
 
 

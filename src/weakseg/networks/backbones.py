@@ -16,7 +16,8 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError, nearest
-from weakseg.networks.weights import ALIASES, load_weights
+from weakseg.names import ALIASES
+from weakseg.networks.weights import load_weights
 
 
 class Stage(NamedTuple):

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, shrunk_size
-from weakseg.localize.cam import grid_size
+from weakseg.localize.grid import grid_size
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
 from weakseg.stages.executor import Executor, Item, ThreadExecutor
 from weakseg.stages.outputs import PICTURE, Output, Shape
+
+if TYPE_CHECKING:
+    import torch
 
 _WINDOW = 1024
 """Photos whose sizes are looked up at a time: all of a million would be before work begins."""
@@ -37,7 +38,7 @@ class Context:
     held_out: Dataset
     executor: Executor
     progress: Progress
-    device: torch.device
+    device: "torch.device"
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def stage_folder(self, name: str) -> Path:

@@ -14,11 +14,12 @@ from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
-from weakseg.localize.cam import upsampled_bands
+from weakseg.localize.grid import upsampled_bands
 from weakseg.metrics import ConfusionMatrix, best_overlaps
+from weakseg.names import INSTANCES, IRN
 from weakseg.progress import Progress
 from weakseg.refine.instances import MAX_OBJECTS
-from weakseg.stages import irn, localize
+from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import Executor
 
@@ -216,21 +217,21 @@ def _instance_rows(context: Context) -> list[dict[str, Any]]:
     if not tasks:
         return []
     best = []
-    with context.progress.track(f"evaluate {irn.INSTANCES}", len(tasks)) as advance:
-        make = _BestOverlaps(context.stage_folder(irn.INSTANCES))
+    with context.progress.track(f"evaluate {INSTANCES}", len(tasks)) as advance:
+        make = _BestOverlaps(context.stage_folder(INSTANCES))
         for overlaps in context.executor.map(make, tasks):
             best += overlaps.tolist()
             advance(1)
     return [
         {
-            "name": irn.INSTANCES,
+            "name": INSTANCES,
             "split": context.recipe.data.split,
             "images": len(tasks),
             **dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy")),
             "per_class": {},
             "abo": float(np.mean(best)) if best else None,
             "objects": len(best),
-            "protocol": {"masks": irn.IRN, "crf": False, "ignore": IGNORE},
+            "protocol": {"masks": IRN, "crf": False, "ignore": IGNORE},
             "left_out": len(of_objects) - len(tasks),
         }
     ]

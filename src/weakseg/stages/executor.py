@@ -3,15 +3,16 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
@@ -20,6 +21,7 @@ from weakseg.memory import keep_few_convolutions, keep_freed_memory, use_huge_pa
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_FEW = 8  # a worker is up after the time of some photos: so few are done sooner without
 _AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
 _THREADS = 2  # each holds what it works on in the GPU's memory
 
@@ -52,6 +54,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """Worker processes, each single-threaded, so that results don't depend on their number.
 
+    Few items are done in this process, on one thread as well, unless workers are up already.
+
     Args:
         workers: number of processes; by default the number of cores this process may use.
     """
@@ -74,7 +78,13 @@ class LocalExecutor:
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
+        items = iter(items)
         if self._pool is None:
+            first = list(islice(items, _FEW + 1))
+            if len(first) <= _FEW:
+                yield from _one_by_one(make, first)
+                return
+            items = chain(first, items)
             use_huge_pages()
             self._pool = ProcessPoolExecutor(
                 self._workers,
@@ -142,6 +152,34 @@ def _in_order(
         yield waiting.popleft().result()
 
 
+def _one_by_one(
+    make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+) -> Iterator[Result]:
+    """Results as a worker gives them; in between this process has all of its threads."""
+    if not items:
+        return
+    with _one_thread():
+        work = make()
+    for item in items:
+        with _one_thread():
+            result = work(item)
+        yield result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(threads)
+
+
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Delay Ctrl-C; a worker that is started meanwhile never gets it, not even while it imports."""
@@ -163,8 +201,6 @@ def _set_up_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     keep_few_convolutions()
-    torch.set_num_threads(1)
-    threadpool_limits(1)
 
 
 def _end_with_parent() -> None:
@@ -178,6 +214,13 @@ def _end_with_parent() -> None:
 def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
     if make not in _made:
         _made.clear()
+        _use_one_thread()
         _made[make] = make()
-        threadpool_limits(1)  # again: it may have loaded another library
+        _use_one_thread()  # again: it may have loaded another library
     return _made[make](item)
+
+
+def _use_one_thread() -> None:
+    if "torch" in sys.modules:  # else the work needs none of it, and a worker is up sooner
+        sys.modules["torch"].set_num_threads(1)
+    threadpool_limits(1)

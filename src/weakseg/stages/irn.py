@@ -19,9 +19,10 @@ from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json, written_by_run
 from weakseg.localize.seeds import mask_from_cam
+from weakseg.names import INSTANCES, IRN
 from weakseg.networks.fused import fuse
 from weakseg.networks.irnet import PhotoRelations, relate
-from weakseg.recipe import AUTOCAST, Irn, Precision
+from weakseg.recipe import Irn, Precision
 from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 from weakseg.stages import localize, refine
@@ -36,15 +37,13 @@ from weakseg.stages.base import (
     together,
 )
 from weakseg.stages.fit import Loop
-from weakseg.stages.networks import build_irnet, read_irnet, write_irnet
+from weakseg.stages.networks import AUTOCAST, build_irnet, read_irnet, write_irnet
 from weakseg.training.irnet import IRNetTraining, set_mean_displacement
 from weakseg.training.segmentation import MaskedExample, MaskedPhotos
 
 LABELS = "irn-labels"
 NETWORK = "irnet"
-IRN = "irn"
 IRN_CRF = "irn+crf"
-INSTANCES = "instances"
 IRNET = "irnet.safetensors"
 MAPS = ".safetensors"
 outputs = together(maps_of(IRN, "maps", MAPS), masks_of(IRN))

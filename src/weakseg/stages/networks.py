@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError
 from weakseg.files import describe, write_bytes
+from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier, Head
+from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.irnet import IRNet
 from weakseg.networks.segmenter import Segmenter
 from weakseg.recipe import BackboneSection, Precision, Recipe
+
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The type that a network computes in, where it is not float32."""
 
 _MADE_OF = "made_of"
 

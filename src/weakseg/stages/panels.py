@@ -13,7 +13,7 @@ from weakseg.data.images import read_photo, shrink
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.drawing import draw_panel, overlay_heat, overlay_mask
 from weakseg.files import write_atomically
-from weakseg.localize.cam import upsample
+from weakseg.localize.grid import upsample
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.evaluate import MaskStage, truth_fault

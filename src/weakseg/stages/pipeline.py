@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.files import stamps
+from weakseg.names import INSTANCES, IRN
 from weakseg.recipe import BackboneSection, Irn, Recipe, Segment
 from weakseg.stages import (
     balance,
@@ -15,6 +16,7 @@ from weakseg.stages import (
     inspect,
     irn,
     localize,
+    localizer,
     panels,
     pool,
     refine,
@@ -25,22 +27,6 @@ from weakseg.stages import (
 )
 from weakseg.stages.base import Stage, files_of, masks_of
 from weakseg.stages.evaluate import MaskStage
-
-SEEDS = {
-    "cam": "multi-scale class activation maps of the classifier, against a constant background",
-    "seed": "what svm starts from: the same, and 255 between two thresholds (paper A, eq. 3)",
-}
-"""Masks that `irn.start` and `segment.masks` can name, before any refinement."""
-
-REFINERS = {
-    "svm": "makes svm: an SVM per image on shallow features, from confident samples (paper A)",
-    "crf": "makes svm+crf: the fully connected CRF, over the SVM's scores",
-    "cam_crf": "makes cam+crf: the fully connected CRF, over the CAM",
-    "irn": "makes irn: IRNet's class boundaries, and a random walk between them (paper B, step 2)",
-    "irn_crf": "makes irn+crf: the fully connected CRF, over the maps that have walked",
-    "separate": "makes merged: a class from a classifier of its own joins other masks (paper B)",
-}
-"""Sections of a recipe, with the name by which `irn.start` and `segment.masks` know their masks."""
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -100,7 +86,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         found += _irn_stages(values, recipe.irn)
     if recipe.irn_crf:
         settings = long_side | {"threshold": values["irn"]["threshold"], "crf": values["irn_crf"]}
-        found.append(Stage(irn.IRN_CRF, irn.run_crf, masks_of(irn.IRN_CRF), (irn.IRN,), settings))
+        found.append(Stage(irn.IRN_CRF, irn.run_crf, masks_of(irn.IRN_CRF), (IRN,), settings))
     if recipe.separate:
         of_class = {"class_name": recipe.separate.class_name}
         settings = training | localizing | _cam_crf(values) | of_class
@@ -120,7 +106,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     masks = measured(recipe)
     evaluated = tuple(stage.name for stage in masks)
     if recipe.irn and recipe.irn.instances:
-        evaluated += (irn.INSTANCES,)
+        evaluated += (INSTANCES,)
     splits = {key: values["data"][key] for key in ("split", "held_out")}
     found += [
         Stage(
@@ -151,7 +137,7 @@ def _refining_stages(
 ) -> list[Stage]:
     """CAMs, and what the SVM and the CRF make of them, each in files of its own."""
     found = [
-        Stage(localize.NAME, localize.run, localize.outputs, (classify.NAME,), localizing),
+        Stage(localize.NAME, localizer.run, localize.outputs, (classify.NAME,), localizing),
         Stage(
             localize.CAM,
             localize.run_cam,
@@ -202,7 +188,7 @@ def _one_step(recipe: Recipe, values: dict[str, Any], localizing: dict[str, Any]
     """The last of these masks, from photos, with no files in between."""
     (name,) = recipe.mask_stages
     refining = _svm(values) | {"crf": values["crf"]} if recipe.svm else _cam_crf(values)
-    run = partial(refine.run_from_photos, name=name)
+    run = partial(refine.run_from_photos, name=name, by_network=localizer.by_network)
     return Stage(name, run, masks_of(name), (classify.NAME,), localizing | refining)
 
 
@@ -295,14 +281,12 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
             (learned_from, localize.NAME),
             training,
         ),
-        Stage(irn.IRN, irn.run, irn.outputs, (irn.NETWORK, walked), long_side | walking),
+        Stage(IRN, irn.run, irn.outputs, (irn.NETWORK, walked), long_side | walking),
     ]
     if instances:
         relating = long_side | {"precision": walking["precision"]}
-        split_from = (irn.NETWORK, irn.IRN)
-        found.append(
-            Stage(irn.INSTANCES, irn.run_instances, masks_of(irn.INSTANCES), split_from, relating)
-        )
+        split_from = (irn.NETWORK, IRN)
+        found.append(Stage(INSTANCES, irn.run_instances, masks_of(INSTANCES), split_from, relating))
     return found
 
 
@@ -322,7 +306,7 @@ def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
         found.append(MaskStage(refine.CAM_CRF, {**cam, "crf": True}))
     if recipe.irn:
         walked = {"start": recipe.irn.start, "threshold": recipe.irn.threshold, **by_recipe}
-        found.append(MaskStage(irn.IRN, walked))
+        found.append(MaskStage(IRN, walked))
         if recipe.irn_crf:
             found.append(MaskStage(irn.IRN_CRF, {**walked, "crf": True}))
     if recipe.separate:

@@ -11,9 +11,9 @@ from weakseg.data.images import read_photo, shrink
 from weakseg.files import write_bytes
 from weakseg.networks.cam_classifier import with_mirror_image
 from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, BackboneSection, Precision
+from weakseg.recipe import BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
-from weakseg.stages.networks import build_classifier
+from weakseg.stages.networks import AUTOCAST, build_classifier
 from weakseg.stages.outputs import Output
 from weakseg.training.pooled import POOLED
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from weakseg.data.images import read_photo, shrink
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, written_by_run
-from weakseg.localize.cam import upsample
+from weakseg.localize.grid import upsample
 from weakseg.recipe import Crf
 from weakseg.refine.crf import dense_crf, unary_from_labels, unary_from_probabilities
 from weakseg.refine.samples import image_rng
-from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
+from weakseg.refine.settings import SVMSettings
+from weakseg.refine.svm import refine_with_svm, zscore
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, masks_of, together
 
@@ -50,13 +51,15 @@ def run_cam_crf(context: Context) -> None:
     _refine_by_crf(context, CAM_CRF, scores, context.recipe.cam_crf)
 
 
-def run_from_photos(context: Context, name: str) -> None:
+def run_from_photos(
+    context: Context, name: str, by_network: Callable[[Context], localize.Localizations]
+) -> None:
     """Write `NAME/ID.png` of `svm`, `svm+crf` or `cam+crf`, and nothing in between.
 
     A photo goes from the classifier to its mask in one worker. The masks are those that the stages
     make one after the other, byte for byte, since files hold what is passed on here.
     """
-    found = localize.by_network(context)
+    found = by_network(context)
     if name == SVM:
         make = _HighestWriter(_svm_scores(context, found), context.stage_folder(SVM))
         map_photos(context, SVM, make, by_size=True)

@@ -16,11 +16,11 @@ from weakseg.data.split import folds_by_tags
 from weakseg.files import remove_partial_files, write_text, written_by_run
 from weakseg.networks.cam_classifier import confidences, with_mirror_image
 from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, MissingTags, Precision
+from weakseg.recipe import MissingTags, Precision
 from weakseg.stages import classify, pool
 from weakseg.stages.base import Context, made, network_executor
 from weakseg.stages.executor import InProcessExecutor
-from weakseg.stages.networks import read_classifier
+from weakseg.stages.networks import AUTOCAST, read_classifier
 from weakseg.stages.outputs import Output
 from weakseg.training.pooled import read_pooled
 

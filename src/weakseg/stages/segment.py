@@ -17,16 +17,17 @@ from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
 from weakseg.data.masks import write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
-from weakseg.localize.cam import upsample, upsampled_bands
+from weakseg.localize.grid import upsample, upsampled_bands
 from weakseg.networks.fused import fuse
 from weakseg.progress import Progress
-from weakseg.recipe import AUTOCAST, Segment
+from weakseg.recipe import Segment
 from weakseg.segment.tta import segment
 from weakseg.stages import balance
 from weakseg.stages.base import Context, made, same_size
 from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
+    AUTOCAST,
     SegmenterCard,
     build_segmenter,
     read_segmenter,

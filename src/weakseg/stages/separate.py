@@ -15,7 +15,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.files import remove_partial_files
 from weakseg.recipe import Recipe, Separate
-from weakseg.stages import classify, localize, pool, refine
+from weakseg.stages import classify, localize, localizer, pool, refine
 from weakseg.stages.base import Context, Outputs, PhotoTask, map_photos, masks_of
 from weakseg.stages.outputs import Output
 
@@ -65,7 +65,7 @@ def _steps(context: Context) -> list[_Step]:
     )
     steps = [
         _Step(classify.NAME, classify.train, classify.outputs, own),
-        _Step(localize.NAME, localize.run, localize.outputs, masked),
+        _Step(localize.NAME, localizer.run, localize.outputs, masked),
         _Step(refine.CAM_CRF, refine.run_cam_crf, masks_of(refine.CAM_CRF), masked),
     ]
     if context.recipe.trains_on_pooled_features:
