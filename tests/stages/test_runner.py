@@ -16,8 +16,8 @@ from weakseg.stages.base import PhotoTask
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
 
 STAGES = [
-    "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "evaluate",
-    "panels",
+    "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "assess",
+    "evaluate", "panels",
 ]  # fmt: skip
 
 

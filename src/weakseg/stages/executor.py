@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -86,12 +87,11 @@ class LocalExecutor:
                 return
             items = chain(first, items)
             use_huge_pages()
+            self._started = _Starts()
             self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_set_up_worker,
+                self._workers, mp_context=self._started, initializer=_set_up_worker
             )
-        pool = self._pool
+        pool, started = self._pool, self._started
 
         def submit(item: Item) -> Future[Result]:
             with _interrupts_held_back():
@@ -100,10 +100,35 @@ class LocalExecutor:
         try:
             yield from _in_order(submit, items, _AHEAD * self._workers)
         except BrokenProcessPool as error:
-            raise WeaksegError(
-                "A worker process was ended from outside, most likely for want of memory. Run the "
-                "same command with fewer workers (--workers 1): it goes on where it stopped."
-            ) from error
+            self.rest()
+            raise WeaksegError(started.why_ended()) from error
+
+
+class _Starts(SpawnContext):
+    """Spawns processes, and remembers them: a pool doesn't tell how one has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._processes: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        process = SpawnProcess(*args, **kwargs)
+        self._processes.append(process)
+        return process
+
+    def why_ended(self) -> str:
+        """Why a pool broke whose processes have all ended."""
+        if any((process.exitcode or 0) > 0 for process in self._processes):
+            return (
+                "A worker process ended with the error that stands above. Each one imports the "
+                "script that started it: that has to be a file, not standard input, with its work "
+                'under `if __name__ == "__main__":`; and what workers are given has to come from '
+                "an importable file, not from a notebook's cell."
+            )
+        return (
+            "A worker process was ended from outside, most likely for want of memory. Run the same "
+            "command with fewer workers (--workers 1): it goes on where it stopped."
+        )
 
 
 class InProcessExecutor:
