@@ -66,9 +66,13 @@ def test_the_same_run_again_does_nothing(copy: Path, photos: Path, start: Start)
     [
         ("report", {"panels": 1}, ["panels"]),
         ("cam_crf", {"confidence": 0.6}, ["cam+crf", "evaluate", "panels"]),
-        ("crf", {"confidence": 0.6}, ["svm+crf", "evaluate", "panels"]),
-        ("svm", {"cycles": 0}, ["svm", "svm+crf", "evaluate", "panels"]),
-        ("evaluate", {"cam_threshold": 0.3}, ["cam", "cam+crf", "evaluate", "panels"]),
+        ("crf", {"confidence": 0.6}, ["svm+crf", "assess", "evaluate", "panels"]),
+        ("svm", {"cycles": 0}, ["svm", "svm+crf", "assess", "evaluate", "panels"]),
+        (
+            "evaluate",
+            {"cam_threshold": 0.3},
+            ["cam", "cam+crf", "assess", "evaluate", "panels"],
+        ),
         ("localize", {"scales": [0.5, 1.0, 1.5]}, STAGES[2:]),
         ("classify", {"epochs": 2}, STAGES[1:]),
     ],
