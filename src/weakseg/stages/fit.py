@@ -26,6 +26,7 @@ from weakseg.memory import give_back_freed_memory, keep_freed_memory
 from weakseg.networks.depthwise import use_fast_gradients
 from weakseg.progress import Progress
 from weakseg.stages.executor import Executor, available_cores
+from weakseg.stages.networks import usable_precision
 
 Examples = Callable[[int | None], "TorchDataset[Any]"]
 """What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
@@ -117,7 +118,7 @@ class Loop:
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
             max_epochs=self.epochs,
-            precision=self.precision,
+            precision=usable_precision(self.precision, self.device),
             callbacks=[
                 *([_Keep(self.folder / f"{best}.ckpt", self.monitor)] if self.monitor else []),
                 _Keep(self.folder / "last.ckpt", None),
@@ -158,7 +159,7 @@ class Loop:
         trainer = L.Trainer(
             accelerator=self.device.type,
             devices=1,
-            precision=self.precision,
+            precision=usable_precision(self.precision, self.device),
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -37,7 +37,7 @@ from weakseg.stages.base import (
     together,
 )
 from weakseg.stages.fit import Loop
-from weakseg.stages.networks import AUTOCAST, build_irnet, read_irnet, write_irnet
+from weakseg.stages.networks import build_irnet, compute_type, read_irnet, write_irnet
 from weakseg.training.irnet import IRNetTraining, set_mean_displacement
 from weakseg.training.segmentation import MaskedExample, MaskedPhotos
 
@@ -241,7 +241,7 @@ class _Relater:
     def __call__(self) -> Callable[[PhotoTask], PhotoRelations]:
         device = torch.device(self.device)
         network = read_irnet(self.network, device)
-        dtype = AUTOCAST[self.precision]
+        dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)
 
         def work(task: PhotoTask) -> PhotoRelations:

@@ -16,7 +16,7 @@ from weakseg.recipe import Localize
 from weakseg.stages import classify
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
 from weakseg.stages.localize import NAME, SUFFIX, Localizations
-from weakseg.stages.networks import AUTOCAST, read_classifier
+from weakseg.stages.networks import compute_type, read_classifier
 
 
 def run(context: Context) -> None:
@@ -45,7 +45,7 @@ class _Localizer:
     def __call__(self) -> Callable[[PhotoTask], Localization]:
         device = torch.device(self.device)
         network = read_classifier(self.classifier, device)
-        precision = AUTOCAST[self.settings.precision]
+        precision = compute_type(self.settings.precision, device)
         network.backbone = fuse(network.backbone, precision)
 
         def work(task: PhotoTask) -> Localization:

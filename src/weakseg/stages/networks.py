@@ -23,10 +23,37 @@ from weakseg.networks.segmenter import Segmenter
 from weakseg.networks.weights import check_finite
 from weakseg.recipe import BackboneSection, Precision, Recipe
 
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""The type that a network computes in, where it is not float32."""
+_TYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_ONEDNN_HAS = {
+    "bf16-mixed": "_is_mkldnn_bf16_supported",
+    "16-mixed": "_is_mkldnn_fp16_supported",
+}
+"""Operators of torch that are not public; where one is absent, so are the instructions."""
 
 _MADE_OF = "made_of"
+
+
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """The precision itself, or float32 on a CPU that has no instructions for it.
+
+    Without them a convolution in bfloat16 took 25 times as long as in float32 (docs/benchmarks.md).
+    """
+    if device.type != "cpu" or precision == "32-true":
+        return precision
+    has = getattr(torch.ops.mkldnn, _ONEDNN_HAS[precision], None)
+    return precision if has is not None and has() else "32-true"
+
+
+def compute_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type that a network computes in; None is float32."""
+    return _TYPES[usable_precision(precision, device)]
+
+
+def replaced_precisions(recipe: Recipe, device: torch.device) -> list[Precision]:
+    """The precisions of a recipe in whose place networks compute in float32."""
+    sections = (recipe.classify, recipe.localize, recipe.irn, recipe.segment)
+    wanted = {section.precision for section in sections if section}
+    return sorted(name for name in wanted if usable_precision(name, device) != name)
 
 
 def check_networks(recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from weakseg.networks.cam_classifier import with_mirror_image
 from weakseg.networks.fused import fuse
 from weakseg.recipe import BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
-from weakseg.stages.networks import AUTOCAST, build_classifier
+from weakseg.stages.networks import build_classifier, compute_type
 from weakseg.stages.outputs import Output
 from weakseg.training.pooled import POOLED
 
@@ -63,7 +63,7 @@ class _Pooler:
     def __call__(self) -> Callable[[PhotoTask], None]:
         device = torch.device(self.device)
         network = build_classifier(self.backbone, classes=1).to(device).eval()
-        dtype = AUTOCAST[self.precision]
+        dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)
 
         @torch.inference_mode()

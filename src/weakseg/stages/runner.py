@@ -19,7 +19,7 @@ from weakseg.recipe import Recipe, dump_recipe
 from weakseg.stages.balance import without_dropped
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
-from weakseg.stages.networks import check_networks
+from weakseg.stages.networks import check_networks, replaced_precisions
 from weakseg.stages.outputs import TABLES, Fault, digest, find_faults
 from weakseg.stages.pipeline import stages
 from weakseg.stages.record import Record, StageRecord, owned, write_record
@@ -54,6 +54,8 @@ def run(
     held_out = _held_out(recipe, dataset, data, data_format)
     _check_classes(recipe, dataset)
     check_networks(recipe)
+    for precision in replaced_precisions(recipe, device):
+        progress.say(f"This CPU has no instructions for {precision}: float32 is used in its place")
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
     for line in _tag_faults(recipe, dataset):

@@ -20,7 +20,7 @@ from weakseg.recipe import MissingTags, Precision
 from weakseg.stages import classify, pool
 from weakseg.stages.base import Context, made, network_executor
 from weakseg.stages.executor import InProcessExecutor
-from weakseg.stages.networks import AUTOCAST, read_classifier
+from weakseg.stages.networks import compute_type, read_classifier
 from weakseg.stages.outputs import Output
 from weakseg.training.pooled import read_pooled
 
@@ -145,7 +145,7 @@ class Judge:
     def __call__(self) -> Callable[[Sample], list[float]]:
         device = torch.device(self.device)
         network = read_classifier(self.classifier, device)
-        dtype = AUTOCAST[self.precision]
+        dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)
 
         @torch.inference_mode()

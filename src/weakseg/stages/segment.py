@@ -28,9 +28,9 @@ from weakseg.stages.base import Context, made, same_size
 from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
-    AUTOCAST,
     SegmenterCard,
     build_segmenter,
+    compute_type,
     read_segmenter,
     read_segmenter_card,
     write_segmenter,
@@ -182,7 +182,7 @@ class SegmentationModel:
 
     def __init__(self, file: Path, device: torch.device) -> None:
         self._network, self.card = read_segmenter(file, device)
-        self._device, self._dtype = device, AUTOCAST[self.card.precision]
+        self._device, self._dtype = device, compute_type(self.card.precision, device)
         self._network.backbone = fuse(self._network.backbone, self._dtype)
 
     def probabilities(
