@@ -34,6 +34,7 @@ def test_sound_folder(tagged_folder: Folder) -> None:
     assert list(report.lines()) == [
         f"{root}: tagged-folder, usable",
         "3 photos, 3 tagged, 1 with a mask",
+        "tags.csv: tags separated by spaces",
         "split train: 2 images",
         "photos by number of tags: 0: 1, 1: 1, 2: 1",
         "photos by tag:",
@@ -47,7 +48,7 @@ def test_everything_that_can_be_lived_with(tagged_folder: Folder) -> None:
         photos(9),
         "image,tags\n1,aeroplane\n2,aeroplane\n3,aeroplane\n4,aeroplane\n5,aeroplan\n"
         "6,bird\n6,bird\n7,bird\n7,boat\n10,boat\n",
-        {"splits/val.txt": "1\n11\n../1\n", "images/notes.TXT": "-", "images/a.heic": "-"},
+        {"splits/val.txt": "1\n11\n..\n", "images/notes.TXT": "-", "images/a.heic": "-"},
     )
     (root / "images" / "2.png").write_bytes(b"")
     (root / "images" / "9.png").write_bytes((root / "images" / "9.png").read_bytes()[:50])
@@ -83,7 +84,7 @@ def test_everything_that_can_be_lived_with(tagged_folder: Folder) -> None:
         "Tags to look at: 1\n  aeroplan (1) looks like aeroplane (4)",
         "Masks to look at: 3",
         "Images of split val without a photo: 1\n  11",
-        "Lines of split val that can't be used: 1\n  val.txt line 3 names '../1'",
+        "Lines of split val that can't be used: 1\n  val.txt line 3 names '..'",
         "Files that aren't taken for photos: 2\n  1 with suffix '.heic'",
     ):
         assert line in text
@@ -95,7 +96,7 @@ def test_everything_that_can_be_lived_with(tagged_folder: Folder) -> None:
         ("image,tags\n", {}),
         ("image,tags\n1,\n", {}),
         ("image,tags\n7,cat\n", {}),
-        ("image,tags\n1,cat\n../2,cat\n", {}),
+        ("image,tags\n1,cat\n..,cat\n", {}),
         ("image,tags\n1,cat\n2,owl\n", {"classes.txt": "cat\n"}),
         ("image,tags\n1,background\n", {}),
     ],
