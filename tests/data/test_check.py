@@ -142,6 +142,38 @@ def test_long_lists_are_cut(tagged_folder: Folder) -> None:
     assert "Photos without tags: 8" in lines
 
 
+def test_all_tags_to_look_at_are_listed(tagged_folder: Folder) -> None:
+    words = [f"{letter * 9}ing" for letter in "abcdefgh"]
+    rows = [f"1,{';'.join(words)}", f"2,{';'.join(words)}", f"3,{';'.join(f'{w}s' for w in words)}"]
+    report = check_dataset(tagged_folder(photos(3), "\n".join(["image,tags", *rows])))
+    lines = list(report.lines())
+    assert lines[-9] == "Tags to look at: 8"
+    assert lines[-1] == "  hhhhhhhhhings (1) looks like hhhhhhhhhing (2)"
+
+
+@pytest.mark.parametrize(
+    ("tags_csv", "broken", "reason"),
+    [
+        ("image,tags\n", [], "None of its 2 images is a photo that is tagged. Tag some."),
+        ("image,tags\n1,\n2,\n", [], "None of the 2 photos that are tagged has a tag. Tag some."),
+        ("image,tags\nDSC1,cat\n", [], "The tags are of 1 images such as 'DSC1', the photos are"),
+        ("image,tags\n1,cat\n2,\n", ["1.png"], "None of the photos that have a tag can be read"),
+    ],
+)
+def test_what_is_not_usable_has_a_reason(
+    tagged_folder: Folder, tags_csv: str, broken: list[str], reason: str
+) -> None:
+    root = tagged_folder(photos(2), tags_csv, {"classes.txt": "cat\n"})
+    for name in broken:
+        (root / "images" / name).write_bytes(b"")
+    report = check_dataset(root)
+    assert not report.usable
+    (fault,) = report.faults
+    assert fault.startswith(reason)
+    lines = list(report.lines())
+    assert lines[lines.index("What keeps it from being used: 1") + 1] == f"  {fault}"
+
+
 def test_progress_ends_at_all_photos(tagged_folder: Folder) -> None:
     root = tagged_folder(photos(3), "image,tags\n1,cat\n")
     steps: list[tuple[int, int]] = []

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from weakseg.data.contents import ALL, Contents, read_contents, read_split
 from weakseg.data.images import UnreadablePhoto, read_photo
-from weakseg.data.masks import IGNORE, UnreadableMask, read_mask
+from weakseg.data.masks import IGNORE, MAX_CLASSES, UnreadableMask, read_mask
 from weakseg.data.spelling import NearMiss, near_misses
 from weakseg.errors import LONGEST_NAME
 
@@ -105,8 +106,10 @@ class CheckReport:
         yield "photos by number of tags: " + ", ".join(f"{n}: {count}" for n, count in per_number)
         yield "photos by tag:"
         width = min(max(map(len, self.images_per_tag), default=0), LONGEST_NAME)
-        for tag, count in self.images_per_tag.items():
+        for tag, count in islice(self.images_per_tag.items(), MAX_CLASSES):
             yield f"  {_cut(tag, width):<{width}} {count:>7}"
+        if len(self.images_per_tag) > MAX_CLASSES:
+            yield f"  and {len(self.images_per_tag) - MAX_CLASSES} more"
         yield from _listing("Photos that can't be read", self.unreadable.values())
         yield from _listing("Photos without tags", self.untagged)
         yield from _listing("Tags without a photo", self.missing)

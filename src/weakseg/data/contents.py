@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from weakseg.data.formats import find_format
@@ -14,6 +15,7 @@ from weakseg.data.spelling import fold
 from weakseg.errors import LONGEST_NAME, WeaksegError, listed, quoted, unknown_name
 
 ALL = "all"
+_UNKNOWN_TAGS = 100  # that are named; the nearest class of each takes a while
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ def _class_faults(classes: Sequence[str]) -> Iterable[str]:
 
 def _unknown_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> Iterable[str]:
     """One fault for each tag outside the classes, with the first row that has it."""
+    if len(classes) > MAX_CLASSES:
+        return  # that is a fault already, and the nearest of any number takes any time
     known = set(classes)
     first: dict[str, TagRow] = {}
     more: Counter[str] = Counter()
@@ -179,9 +183,11 @@ def _unknown_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> Iterable[st
         for tag in row.tags:
             if tag not in known and first.setdefault(tag, row) is not row:
                 more[tag] += 1
-    for tag, row in first.items():
+    for tag, row in islice(first.items(), _UNKNOWN_TAGS):
         others = f" and {more[tag]} more rows" if more[tag] else ""
         yield (
             f"{row.where} (image {quoted(row.image)}){others}: {unknown_name('tag', tag, classes)}"
             " Correct the row, or add the tag to classes.txt."
         )
+    if len(first) > _UNKNOWN_TAGS:
+        yield f"{len(first) - _UNKNOWN_TAGS} more tags are no classes."

@@ -44,10 +44,7 @@ def fold(
         Tag -> what it is taken as: the declared class, else the most frequent of those alike. And
         a line that says so, if there are any.
     """
-    alike, known = (
-        {key: sorted(group) for key, group in _by_key(names).items()}
-        for names in (counts, declared)
-    )
+    alike, known = _by_key(sorted(counts)), _by_key(declared)
     taken_as: dict[str, str] = {}
     told = []
     for key, tags in alike.items():

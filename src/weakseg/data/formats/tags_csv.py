@@ -180,7 +180,9 @@ def _read_marks(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
 def _notes(sheet: _Sheet, columns: Collection[int], tags: Sequence[str]) -> tuple[str, ...]:
     understood = []
     if sheet.delimiter != ",":
-        understood.append(f"columns separated by {_DELIMITERS.get(sheet.delimiter, sheet.delimiter)}")
+        understood.append(
+            f"columns separated by {_DELIMITERS.get(sheet.delimiter, sheet.delimiter)}"
+        )
     if not sheet.named:
         understood.append("no line with the columns' names")
     elif sheet.header[sheet.image].casefold() != "image":
