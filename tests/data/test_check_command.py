@@ -111,10 +111,10 @@ def test_check_and_run_say_what_was_understood(
     assert run(monkeypatch, "data", "check", root) == 0
     assert capsys.readouterr().out.splitlines()[2:7] == understood
     command = ("run", "demo", "--data", root, "--out", root / "run", "data.split=all")
-    assert run(monkeypatch, *command, "backbone.name=nothing") == 2
+    assert run(monkeypatch, *command, "data.held_out=null", "data.drop_classes=[zebra]") == 2
     *said, error = capsys.readouterr().err.splitlines()
     assert said == understood
-    assert error.startswith("Error: Unknown backbone")
+    assert error.startswith("Error: Unknown class 'zebra'")
 
 
 def test_check_and_run_stop_where_no_photo_has_a_tag(

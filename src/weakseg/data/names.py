@@ -74,10 +74,10 @@ def _written(name: str, paths: Mapping[str, Path]) -> str:
     return name if name in paths else stem
 
 
-def _tails(name: str) -> Iterable[str]:
+def _tails(name: str) -> list[str]:
     """What an id may be at the end of a path, the longest first: `a_b_1.jpg`, `b_1.jpg`, ..."""
     parts = _parts(name)[-_LONGEST_TAIL:]
-    return ("_".join(parts[start:]) for start in range(len(parts)))
+    return ["_".join(parts[start:]) for start in range(len(parts))]
 
 
 def _parts(name: str) -> list[str]:

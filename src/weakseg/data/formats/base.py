@@ -147,7 +147,7 @@ class Format(ABC):
 
 def normal(text: str) -> str:
     """Text as NFC, so that names agree between file systems and spreadsheets."""
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def is_printable(text: str) -> bool:

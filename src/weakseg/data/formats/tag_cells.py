@@ -1,8 +1,8 @@
 """Cells of a table that hold the tags of a photo, written as people and programs write lists."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,10 +18,15 @@ _BETWEEN = (";", "|", ",", "/", "+", "&")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell's text, and its file and line for messages."""
+    """Cells with one text: where the first of them is, and how many there are."""
 
     text: str
-    where: str
+    first: str
+    count: int
+
+    @property
+    def where(self) -> str:
+        return self.first if self.count == 1 else f"{self.first} and {self.count - 1} more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +34,19 @@ class CellTags:
     """What cells say.
 
     Attributes:
-        tags: cell -> its tags, without the cells that can't be used.
+        tags: a cell's text -> its tags, without the cells that can't be used.
         faults: cells that can't be used, one line each.
         notes: how lists of tags are written, where not with `;` between them.
         doubts: as of a `TagTable`.
     """
 
-    tags: Mapping[Cell, tuple[str, ...]]
+    tags: Mapping[str, tuple[str, ...]]
     faults: tuple[str, ...]
     notes: tuple[str, ...]
     doubts: Mapping[tuple[str, ...], str]
 
 
-def read_cells(cells: Iterable[Cell], one_tag: bool = False) -> CellTags:
+def read_cells(cells: Collection[Cell], one_tag: bool = False) -> CellTags:
     """Split cells into tags.
 
     What separates the tags is the same in all cells: the first of `;`, `|`, `,` and a line break
@@ -49,35 +54,36 @@ def read_cells(cells: Iterable[Cell], one_tag: bool = False) -> CellTags:
     brackets, as programs write them, are read as such. A cell may be empty.
 
     Args:
-        cells: of one table.
+        cells: of one table, no two with one text.
         one_tag: whether white space belongs to a tag, as where each cell has one.
     """
-    tags: dict[Cell, tuple[str, ...]] = {}
+    tags: dict[str, tuple[str, ...]] = {}
     faults = []
     plain = []
     for cell in cells:
         if not is_printable(" ".join(cell.text.split())):
-            faults.append(
-                f"{cell.where} has control characters in {quoted(cell.text)}; remove them."
-            )
+            shown = quoted(cell.text)
+            faults.append(f"{cell.where} has control characters in {shown}; remove them.")
         elif cell.text.casefold() in _NOT_A_TAG:
             faults.append(
                 f"{cell.where} has {quoted(cell.text)} for tags. Leave the cell empty where the"
                 " photo shows none of the classes; remove the line where nobody looked."
             )
         elif _BRACKETS.get(cell.text[:1]) == cell.text[-1:] and len(cell.text) > 1:
-            tags[cell] = _listed(cell.text[1:-1])
+            tags[cell.text] = _listed(cell.text[1:-1])
         else:
             plain.append(cell)
     notes = ["tags as lists in brackets"] if tags else []
     separator = next((s for s in _SEPARATORS if any(s in cell.text for cell in plain)), None)
     if separator is None and not one_tag:
         separator = " "
-    split = {cell: _split(cell.text, separator) for cell in plain}
+    split = {cell.text: _split(cell.text, separator) for cell in plain}
     if separator and separator != ";" and any(len(of_cell) > 1 for of_cell in split.values()):
         notes.append(f"tags separated by {_SEPARATORS.get(separator, 'spaces')}")
     tags |= split
-    doubts = dict(_joined(tags)) | (dict(_side_by_side(split)) if separator == " " else {})
+    doubts = dict(_joined(cells, tags))
+    if separator == " ":
+        doubts |= _side_by_side(plain, tags)
     return CellTags(tags, tuple(faults), tuple(notes), doubts)
 
 
@@ -99,11 +105,13 @@ def _bare(part: str) -> str:
     return part[1:-1].strip() if len(part) > 1 and part[0] == part[-1] in "\"'" else part
 
 
-def _joined(tags: Mapping[Cell, Sequence[str]]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _joined(
+    cells: Iterable[Cell], tags: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     """Tags whose parts are tags as well: joined by what separates none, or by spaces."""
     first: dict[str, Cell] = {}
-    for cell, of_cell in tags.items():
-        for tag in of_cell:
+    for cell in cells:
+        for tag in tags.get(cell.text, ()):
             first.setdefault(tag, cell)
     known = {tag.casefold() for tag in first}
     for tag, cell in first.items():
@@ -119,23 +127,25 @@ def _joined(tags: Mapping[Cell, Sequence[str]]) -> Iterator[tuple[tuple[str, ...
 
 
 def _side_by_side(
-    cells: Mapping[Cell, Sequence[str]],
-) -> Iterator[tuple[tuple[str, ...], str]]:
+    cells: Iterable[Cell], tags: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, ...], str]:
     """Two words, again and again with a space between them, of which none is ever alone."""
     words: Counter[str] = Counter()
-    pairs: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for cell, of_cell in cells.items():
-        words.update(of_cell)
-        for pair in pairwise(of_cell):
-            pairs[pair].append(cell)
-    for pair, having in pairs.items():
-        if len(having) > 1 and {words[word] for word in pair} == {len(having)}:
-            yield (
-                pair,
-                f"{having[0].where} and {len(having) - 1} more have {quoted(' '.join(pair))}, one"
-                " tag or two? Write ; after each tag of every cell, or list the tags in"
-                " classes.txt.",
-            )
+    pairs: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        words.update(dict.fromkeys(tags[cell.text], cell.count))
+        for pair in pairwise(tags[cell.text]):
+            pairs[pair] += cell.count
+            first.setdefault(pair, cell)
+    return {
+        pair: (
+            f"{first[pair].first} and {count - 1} more have {quoted(' '.join(pair))}, one tag or"
+            " two? Write ; after each tag of every cell, or list the tags in classes.txt."
+        )
+        for pair, count in pairs.items()
+        if count > 1 and words[pair[0]] == words[pair[1]] == count
+    }
 
 
 def _parts(tag: str, separator: str) -> set[str]:

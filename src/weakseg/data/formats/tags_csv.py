@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from weakseg.data.formats.base import TagRow, TagTable, name_fault, normal, read_text
@@ -138,19 +139,22 @@ def read_tags_csv(path: Path, ids: Collection[str] = ()) -> TagTable:
 
 def _read_lists(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
     one_tag = len(columns) > 1 or _word(sheet.header[columns[0]]) in _ONE_TAG
-    cells = [
-        tuple(Cell(normal(record.cells[i]), sheet.where(record)) for i in columns)
-        for record in sheet.records
-    ]
-    read = read_cells((cell for of_row in cells for cell in of_row), one_tag)
+    texts = [[normal(record.cells[i]) for i in columns] for record in sheet.records]
+    counts = Counter(chain.from_iterable(texts))
+    first: dict[str, str] = {}
+    for record, of_row in zip(sheet.records, texts, strict=True):
+        for text in of_row:
+            if text not in first:
+                first[text] = sheet.where(record)
+    read = read_cells([Cell(text, first[text], n) for text, n in counts.items()], one_tag)
     rows = (
         TagRow(
             normal(record.cells[sheet.image]),
-            tuple(tag for cell in of_row for tag in read.tags[cell]),
+            tuple(tag for text in of_row for tag in read.tags[text]),
             sheet.where(record),
         )
-        for record, of_row in zip(sheet.records, cells, strict=True)
-        if all(cell in read.tags for cell in of_row)
+        for record, of_row in zip(sheet.records, texts, strict=True)
+        if all(text in read.tags for text in of_row)
     )
     understood = []
     if [sheet.header[i].casefold() for i in columns] != ["tags"]:
