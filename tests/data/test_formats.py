@@ -120,7 +120,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path, row: str, fault: str) -> None:
         ("image,ann,bob\n007,cat,dog\n", "has the columns 'image', 'ann', 'bob': which has the"),
         ("image,label,class\n007,cat,dog\n", "'image', 'label', 'class': which has the tags"),
         ("image,label\n007,1\n008,0\n", "has nothing but 0, 1 in 'label'. Name such a column"),
-        (b"PK\x03\x04\x14\0\x06\0", "is a workbook. Open it and save it as CSV UTF-8"),
+        (b"PK\x03\x04\x14\0\x06\0", "is a workbook and no text. Open it and save it as CSV UTF-8"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a workbook"),
         ('image,tags\n007,"cat\n', "line 2 is no CSV"),
         ("image,tags\n007,é\n".encode("cp1252"), r"is not UTF-8 \(line 2\). Save it as UTF-8"),

@@ -60,6 +60,7 @@ def read(folder: Path, content: str | bytes) -> tuple[dict[str, tuple[str, ...]]
         (table(lists("Photo")), "photos in 'Photo'"),
         (table(lists("FILE_NAME", "Labels")), "photos in 'FILE_NAME'; tags in 'Labels'"),
         (table(lists("Datei", "Inhalt"), ";"), "photos in 'Datei'; tags in 'Inhalt'"),
+        ("Bild,Inhalt,Notiz\n001,cat;dining table,\n002,,\n003,dog;cat,\n", "tags in 'Inhalt'"),
         (table(lists()[1:]), "no line with the columns' names"),
         (table(with_columns(lists())), "passed over: 'Date', 'Author'"),
         (
@@ -103,6 +104,9 @@ def test_of_two_columns_for_images_that_with_the_photos_is_taken(tmp_path: Path)
     path.write_text("id,file_name,tags\n7,a.jpg,cat\n8,b.jpg,dog\n")
     assert [row.image for row in read_tags_csv(path, ["a", "b"]).rows] == ["a.jpg", "b.jpg"]
     assert [row.image for row in read_tags_csv(path, ["7", "8"]).rows] == ["7", "8"]
+    path.write_text("id,stored as,tags\n7,a.jpg,cat\n8,b.jpg,dog\n")
+    assert [row.image for row in read_tags_csv(path, ["a", "b"]).rows] == ["a.jpg", "b.jpg"]
+    assert [row.image for row in read_tags_csv(path, ["c"]).rows] == ["7", "8"]
 
 
 def test_a_first_photo_is_no_name_of_a_column(tmp_path: Path) -> None:
@@ -125,6 +129,7 @@ def test_a_cell_that_is_no_mark(tmp_path: Path, cell: str) -> None:
     [
         table([["image", "cat", "dog"], ["001", "1", "-1"], ["002", "-1", "-1"]]),
         table([["image", "Ann", "Bob"], ["001", "cat", "dog"]]),
+        table([["image", "Objects", "checked"], ["001", "cat", "yes"], ["002", "dog", "no"]]),
         "001,cat,2024-05-01\n002,dog,2024-05-02\n",
         "Photos of the trip\n\nimage,tags\n001,cat\n",
     ],

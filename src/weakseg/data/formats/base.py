@@ -269,12 +269,14 @@ def read_text(path: Path) -> str:
     """Text of a UTF-8 file, or one of UTF-16 with a byte order mark; line ends are kept.
 
     Raises:
-        WeaksegError: if the file is missing, can't be read or is neither.
+        WeaksegError: if the file is missing, can't be read or is no such text.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise WeaksegError(f"Can't read {path}: {error.strerror or error}.") from error
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise WeaksegError(f"{path} is a workbook and no text. Open it and save it as CSV UTF-8.")
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")

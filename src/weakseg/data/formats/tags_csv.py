@@ -11,6 +11,7 @@ from pathlib import Path
 
 from weakseg.data.formats.base import TagRow, TagTable, name_fault, normal, read_text
 from weakseg.data.formats.tag_cells import Cell, read_cells
+from weakseg.data.images import PHOTO_SUFFIXES
 from weakseg.data.names import base_name, loose_key
 from weakseg.errors import WeaksegError, listed, quoted
 
@@ -19,7 +20,6 @@ TAGS_CSV = "tags.csv"
 _FILE_NAMES = (TAGS_CSV, "tags.tsv", "tags.txt")
 _TABLES = frozenset({".csv", ".tsv"})
 _WORKBOOKS = frozenset({".xlsx", ".xls", ".ods"})
-_WORKBOOK_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DELIMITER_LINE = re.compile('"?sep=(.)"?\r?\n')  # Excel's own way to say it
 
@@ -94,12 +94,12 @@ def find_tags_csv(root: Path) -> Path | None:
 
 def no_tags_csv(root: Path) -> WeaksegError:
     """The error for a folder without a table of tags, with what may be meant to be one."""
-    by_suffix = {path.suffix.lower(): path.name for path in _files(root)}
     hint = ""
-    for suffix in _TABLES & by_suffix.keys():
-        hint = f" If {quoted(by_suffix[suffix])} has the tags, give it that name."
-    for suffix in _WORKBOOKS & by_suffix.keys():
-        hint = f" Save {quoted(by_suffix[suffix])} under that name, as CSV UTF-8."
+    for path in _files(root):
+        if path.suffix.lower() in _WORKBOOKS:
+            hint = f" Save {quoted(path.name)} under that name, as CSV UTF-8."
+        elif path.suffix.lower() in _TABLES:
+            hint = f" If {quoted(path.name)} has the tags, give it that name."
     return WeaksegError(
         f"There is no {root / TAGS_CSV}. Write one, with a row image,tags for each photo.{hint}"
     )
@@ -112,9 +112,9 @@ def read_tags_csv(path: Path, ids: Collection[str] = ()) -> TagTable:
     - The photos' column is called `image`, `photo`, `file name` or the like; or it is the one that
       has the photos' names, and then the line with the columns' names may be missing.
     - The tags are in the column `tags`, or else in all called `label`, `class` or the like, split
-      as `read_cells` does it. Where there is none, columns that hold x, 1 or yes where a tag is in
-      the photo are called after their tags; and where there are none either, the only other
-      column has the tags. The rest is passed over.
+      as `read_cells` does it. Where there is none, the columns that hold x, 1 or yes are called
+      after the tags that they mark. Where there are none either, the only other column has the
+      tags. The rest is passed over.
     - A row without a tag says that none of the classes is in the photo.
 
     Args:
@@ -125,7 +125,7 @@ def read_tags_csv(path: Path, ids: Collection[str] = ()) -> TagTable:
             faults of the table instead.
     """
     sheet = _read_sheet(path, ids)
-    marks = [] if _named_for_tags(sheet) else [i for i in sheet.others if _holds_marks(sheet, i)]
+    marks = _marks(sheet)
     table = _read_marks(sheet, marks) if marks else _read_lists(sheet, _lists(sheet))
     rows = []
     faults = [*sheet.faults, *table.faults]
@@ -203,12 +203,13 @@ def _lists(sheet: _Sheet) -> list[int]:
     Raises:
         WeaksegError: if it isn't plain which they are, or they have marks in place of names.
     """
-    columns = _named_for_tags(sheet) or sheet.others
+    filled = [i for i in sheet.others if any(record.cells[i] for record in sheet.records)]
+    columns = _named_for_tags(sheet) or filled or sheet.others
     if not columns or len({_word(sheet.header[i]) for i in columns}) > 1:
         raise WeaksegError(
             f"{sheet.path} has the columns {sheet.names(range(len(sheet.header)))}: which has the"
-            " tags? Name that column tags, or have a column for each tag, with x or 1 where the"
-            " photo shows it and 0 or nothing where not."
+            " tags? Name that column tags; or have image and a column for each tag alone, with x or"
+            " 1 where the photo shows it and 0 or nothing where not."
         )
     values = {record.cells[i].casefold() for record in sheet.records for i in columns} - {""}
     if values <= _MARKS and values & _YES and values & _NO:
@@ -224,17 +225,24 @@ def _named_for_tags(sheet: _Sheet) -> list[int]:
     return exact or [i for i in sheet.others if _word(sheet.header[i]) in _TAGS]
 
 
-def _holds_marks(sheet: _Sheet, column: int) -> bool:
-    """Whether most of the cells that aren't empty are marks; the others are faults then."""
-    cells = Counter(record.cells[column].casefold() for record in sheet.records)
-    filled = cells.total() - cells[""]
-    return 2 * sum(count for cell, count in cells.items() if cell in _MARKS) > filled
+def _marks(sheet: _Sheet) -> list[int]:
+    """The columns that mark a tag: those in which most cells that aren't empty are marks.
+
+    A single one beside columns of texts may as well say that somebody has looked.
+    """
+    columns: list[int] = []
+    texts: list[int] = []
+    for i in sheet.others if not _named_for_tags(sheet) else ():
+        cells = Counter(record.cells[i].casefold() for record in sheet.records)
+        filled = cells.total() - cells[""]
+        if filled:
+            marks = sum(count for cell, count in cells.items() if cell in _MARKS)
+            (columns if 2 * marks > filled else texts).append(i)
+    return columns if len(columns) > 1 or not texts else []
 
 
 def _read_sheet(path: Path, ids: Collection[str]) -> _Sheet:
     """Find delimiter and photos' column by the columns' names, else by the photos' names."""
-    if path.open("rb").read(4) in _WORKBOOK_STARTS:
-        raise WeaksegError(f"{path} is a workbook. Open it and save it as CSV UTF-8.")
     text = read_text(path)
     delimiters = list(_DELIMITERS)
     if told := _DELIMITER_LINE.match(text):
@@ -244,18 +252,20 @@ def _read_sheet(path: Path, ids: Collection[str]) -> _Sheet:
         if any(map(_is_for_image, _first_record(path, text, delimiter))):
             records = list(_records(path, text, delimiter))
             named = [i for i, name in enumerate(records[0].cells) if _is_for_image(name)]
-            hits = _hits(records, named, keys) if named[1:] else {named[0]: 0}
-            return _sheet(path, delimiter, records, max(hits, key=hits.__getitem__), named=True)
+            image = _photos_column(records, keys, named)
+            if image is None:
+                image = _photos_column(records, keys)
+            return _sheet(path, delimiter, records, named[0] if image is None else image, True)
     for delimiter in delimiters:
         try:
             records = list(_records(path, text, delimiter))
         except WeaksegError:  # columns are separated otherwise
             continue
-        hits = _hits(records, range(max((len(r.cells) for r in records), default=0)), keys)
-        image = max(hits, key=hits.__getitem__, default=0)
-        if 0 < min(len(records), len(keys)) <= 2 * hits.get(image, 0):
-            has_names = loose_key(normal(records[0].cells[image])) not in keys
-            return _sheet(path, delimiter, records, image, has_names)
+        image = _photos_column(records, keys)
+        if image is not None:
+            first = normal(records[0].cells[image])
+            is_photo = loose_key(first) in keys or Path(first).suffix.lower() in PHOTO_SUFFIXES
+            return _sheet(path, delimiter, records, image, not is_photo)
     start = text.strip().partition("\n")[0].strip()
     raise WeaksegError(
         f"{path} starts with {quoted(start)}, where the columns image,tags are expected. Name them"
@@ -282,22 +292,30 @@ def _sheet(
         if record.filled <= len(header) <= len(record.cells):
             fitting.append(record)
         else:
-            count = max(record.filled, min(len(record.cells), len(header)))
+            more = record.filled > len(header)
             faults.append(
-                f"{path.name} line {record.line} has {count} cells, where the header has"
-                f" {len(header)}; separate tags by ; and not by what separates columns."
+                f"{path.name} line {record.line} has {record.filled if more else len(record.cells)}"
+                f" cells, where the header has {len(header)}; "
+                + ("separate tags by ;." if more else "an empty cell says that there is no tag.")
             )
     return _Sheet(path, delimiter, named, header, fitting, image, tuple(faults))
 
 
-def _hits(
-    records: Sequence[_Record], columns: Iterable[int], keys: Collection[str]
-) -> dict[int, int]:
-    """Column -> how many of its cells name one of the photos with these keys."""
-    return {
+def _photos_column(
+    records: Sequence[_Record], keys: Collection[str], columns: Sequence[int] = ()
+) -> int | None:
+    """The one of `columns` that names most photos, if any; or of all, if it names half of them.
+
+    Args:
+        keys: the photos' `loose_key`s.
+    """
+    enough = 1 if columns else max(1, min(len(records), len(keys)) / 2)
+    hits = {
         i: sum(loose_key(normal(r.cells[i])) in keys for r in records if i < len(r.cells))
-        for i in columns
+        for i in columns or range(max((len(record.cells) for record in records), default=0))
     }
+    best = max(hits, key=hits.__getitem__, default=None)
+    return best if best is not None and hits[best] >= enough else None
 
 
 def _first_record(path: Path, text: str, delimiter: str) -> Sequence[str]:
