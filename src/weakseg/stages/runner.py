@@ -52,6 +52,8 @@ def run(
     """
     dataset = load_dataset(data, recipe.data.split, data_format)
     held_out = _held_out(recipe, dataset, data, data_format)
+    for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
+        progress.say(note)
     _check_classes(recipe, dataset)
     check_networks(recipe)
     for precision in replaced_precisions(recipe, device):
