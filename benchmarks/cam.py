@@ -27,7 +27,6 @@ from torch.nn import functional as F
 from side_by_side import Row, added_mib, record
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.images import read_photo
-from weakseg.data.masks import read_mask
 from weakseg.localize.cam import localize
 from weakseg.localize.grid import grid_size, upsample
 from weakseg.localize.seeds import mask_from_cam
@@ -120,7 +119,7 @@ def agreement(
     for sample in samples:
         photo, classes = read_photo(sample.image), class_indices(sample, dataset)
         assert sample.mask is not None
-        truth = read_mask(sample.mask)
+        truth = sample.mask.read()
         ids = np.array([0, *(index + 1 for index in classes)], np.uint8)
         masks = [
             ids[mask_from_cam(upsample(maps(photo, classes), *truth.shape), threshold)]

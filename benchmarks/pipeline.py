@@ -118,7 +118,7 @@ def mious(folders: Sequence[Path], tasks: Sequence[PhotoTask], dataset: Dataset)
     matrices = [ConfusionMatrix(dataset.classes) for _ in folders]
     for task in tasks:
         assert task.sample.mask is not None
-        truth = read_mask(task.sample.mask)
+        truth = task.sample.mask.read()
         for folder, matrix in zip(folders, matrices, strict=True):
             matrix.update(truth, read_mask(folder / refine.SVM_CRF / f"{task.id}.png"))
     return [100 * matrix.summary()["miou"] for matrix in matrices]

@@ -13,6 +13,7 @@ from weakseg import __version__
 from weakseg.data.check import CheckReport, check_dataset
 from weakseg.data.dataset import load_dataset
 from weakseg.data.formats import FORMATS, find_format
+from weakseg.data.masks import IGNORE
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, write_json
 from weakseg.memory import use_huge_pages
@@ -190,6 +191,16 @@ def evaluate(
     data: DataFolder,
     split: Annotated[str, typer.Option(help="A split's name, or all.")],
     data_format: DataFormat = "auto",
+    missing: Annotated[
+        str, typer.Option(help="Photos without a prediction: refuse, or skip and count them.")
+    ] = "refuse",
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A class that counts as background; repeatable.")
+    ] = None,
+    foreground: Annotated[
+        int | None,
+        typer.Option(min=1, max=IGNORE, help="What true masks have for the only class: 255."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
     workers: Workers = None,
 ) -> None:
@@ -199,15 +210,22 @@ def evaluate(
     find_format(data, data_format)
 
     from weakseg.stages import evaluate as evaluation
-    from weakseg.stages.base import PhotoTask
     from weakseg.stages.executor import LocalExecutor
     from weakseg.tables import print_figures
 
+    if missing not in ("refuse", "skip"):
+        raise unknown_name("choice of --missing", missing, ("refuse", "skip"))
     dataset = load_dataset(data, split, data_format, untagged=True)
-    tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
         row = evaluation.evaluate_folder(
-            pred, tasks, dataset.classes, split, executor, progress_for()
+            pred,
+            dataset,
+            split,
+            executor,
+            progress_for(),
+            skip_missing=missing == "skip",
+            dropped=drop or (),
+            foreground=foreground,
         )
     if json:
         write_json(json, row)

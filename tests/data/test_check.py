@@ -135,6 +135,26 @@ def test_declared_classes_are_not_near_misses_of_each_other(tagged_folder: Folde
     assert dict(report.images_per_tag) == {"boat": 8, "goat": 2, "cow": 0}
 
 
+def test_masks_of_0_and_255_alone_are_told(tagged_folder: Folder) -> None:
+    root = tagged_folder(photos(2), "image,tags\n1,cat\n2,cat\n")
+    for name in ("1", "2"):
+        write_mask(root / "masks" / f"{name}.png", np.array([[0, 0, 255, 255]] * 3, np.uint8))
+    (note,) = check_dataset(root).notes
+    assert note.startswith("The masks have the ids 0 and 255 (ignored) alone") and "255" in note
+    write_mask(root / "masks" / "2.png", np.array([[0, 1, 1, 255]] * 3, np.uint8))
+    assert check_dataset(root).notes == ()
+
+
+def test_photos_whose_values_need_fewer_bits_than_they_have_are_told(
+    tagged_folder: Folder,
+) -> None:
+    root = tagged_folder(photos(2), "image,tags\n1,cat\n2,cat\n")
+    Image.fromarray(np.array([[0, 4000]], np.uint16)).save(root / "images" / "2.png")
+    assert check_dataset(root).notes == (
+        "1 photos in 16 bits have values of 12 alone, from which they are scaled, such as 2.",
+    )
+
+
 def test_long_lists_are_cut(tagged_folder: Folder) -> None:
     root = tagged_folder(photos(9), "image,tags\n1,cat\n")
     lines = list(check_dataset(root).lines())

@@ -8,7 +8,7 @@ import pytest
 from weakseg.data.check import check_dataset
 from weakseg.data.dataset import Dataset, load_dataset
 from weakseg.data.formats import find_format
-from weakseg.data.masks import write_mask
+from weakseg.data.masks import MaskFile, write_mask
 from weakseg.errors import WeaksegError
 
 
@@ -63,7 +63,9 @@ def test_what_lies_beside_the_classes(any_folder: Folder) -> None:
     write_mask(root / "masks" / "owl_1.png", np.ones((3, 4), np.uint8))
     dataset = load_dataset(root, "train")
     assert dataset.classes == ("owl", "emu", "cat")
-    assert [(s.id, s.mask) for s in dataset.samples] == [("owl_1", root / "masks" / "owl_1.png")]
+    assert [(s.id, s.mask) for s in dataset.samples] == [
+        ("owl_1", MaskFile(root / "masks" / "owl_1.png"))
+    ]
     assert check_dataset(root).usable
 
 

@@ -12,7 +12,6 @@ from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.stages import classify, evaluate, localize
-from weakseg.stages.base import PhotoTask
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
 
 STAGES = [
@@ -105,6 +104,27 @@ def test_without_masks_the_outputs_are_the_same_bytes(
     assert any("no masks" in line for line in said)
 
 
+def test_true_masks_of_0_and_255_alone_give_no_figures(
+    copy: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    for path in (data / "SegmentationClass").iterdir():
+        write_mask(path, np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0)))
+    said = start(data, copy).said
+    assert up_to_date(said) == STAGES[:-2]
+    assert json.loads((copy / "metrics.json").read_text()) == {"stages": []}
+    (line,) = [line for line in said if "no figures of svm:" in line]
+    assert "split 'all' have the ids 0 and 255 (ignored) alone" in line
+
+
+def test_what_ids_mean_lies_beside_the_masks_of_every_stage(finished: Path, photos: Path) -> None:
+    names = ("background", *load_dataset(photos).classes)
+    numbered = [*enumerate(names), (255, "ignored")]
+    for stage in ("cam", "seed", "svm", "svm+crf", "cam+crf"):
+        lines = (finished / stage / "classes.txt").read_text().splitlines()
+        assert lines == [f"{number}\t{name}" for number, name in numbered]
+
+
 def test_new_masks_rerun_only_what_reads_them(
     finished: Path, photos: Path, start: Start, tmp_path: Path
 ) -> None:
@@ -143,12 +163,9 @@ def test_bad_true_masks_are_left_out_of_a_folders_row(
     data = Path(shutil.copytree(photos, tmp_path / "data"))
     _spoil(data / "SegmentationClass")
     dataset, lines = load_dataset(data), Lines()
-    tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
 
     def row(predictions: Path) -> dict:
-        return evaluate.evaluate_folder(
-            predictions, tasks, dataset.classes, "all", InProcessExecutor(), lines
-        )
+        return evaluate.evaluate_folder(predictions, dataset, "all", InProcessExecutor(), lines)
 
     assert (row(finished / "svm")["images"], row(finished / "svm")["left_out"]) == (7, 3)
     predictions = Path(shutil.copytree(finished / "svm", tmp_path / "svm"))

@@ -40,7 +40,8 @@ def test_masks_of_the_photos_held_out_are_measured(finished: Path) -> None:
     assert rows["segment"]["protocol"] == {"masks": "cam", "crf": False, "ignore": 255}
     assert rows["segment+tta"]["protocol"]["tta"] == "flip x 0.5, 1"
     for stage in ("segment", "segment+tta"):
-        assert sorted(p.name for p in (finished / stage).iterdir()) == ["000002.png", "000007.png"]
+        written = sorted(p.name for p in (finished / stage).iterdir())
+        assert written == ["000002.png", "000007.png", "classes.txt"]
     scores = read_json(finished / "segmenter" / "scores.json")
     assert scores["miou_against"] == "held-out masks of cam"
     assert [row["epoch"] for row in scores["epochs"]] == [1, 2]
@@ -141,8 +142,8 @@ def test_predict_takes_files_and_folders_of_any_size(finished: Path, tmp_path: P
     sizes = {"a": (30, 50), "inner/b": (1, 1), "c": (1100, 20)}
     for name, size in sizes.items():
         assert read_mask(tmp_path / "out" / f"{name}.png").shape == size
-    kinds = (tmp_path / "out" / "classes.txt").read_text().split()
-    assert len(kinds) > 2
+    named = (tmp_path / "out" / "classes.txt").read_text()
+    assert named == (finished / "segment" / "classes.txt").read_text()
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
@@ -187,6 +188,19 @@ def test_what_predict_cant_do_is_one_clear_error(
         _photo(tmp_path / name / "a.png", 5, 5)
     with pytest.raises(WeaksegError, match=message):
         _predict(finished, [tmp_path / name for name in given], tmp_path / "out")
+
+
+def test_predict_leaves_a_folder_of_other_classes_alone(finished: Path, tmp_path: Path) -> None:
+    photo = _photo(tmp_path / "a.png", 5, 5)
+    named = tmp_path / "out" / "classes.txt"
+    named.parent.mkdir()
+    named.write_text("owl\n")
+    with pytest.raises(WeaksegError, match=r"classes\.txt names other classes than those of"):
+        _predict(finished, [photo], tmp_path / "out")
+    assert named.read_text() == "owl\n"
+    named.unlink()
+    for _ in range(2):
+        _predict(finished, [photo], tmp_path / "out")
 
 
 def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(

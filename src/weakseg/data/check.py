@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from weakseg.data.contents import ALL, Contents, read_contents, read_split
-from weakseg.data.images import UnreadablePhoto, read_photo
-from weakseg.data.masks import IGNORE, MAX_CLASSES, UnreadableMask, read_mask
+from weakseg.data.images import UnreadablePhoto, narrow_depth, read_photo
+from weakseg.data.masks import IGNORE, MAX_CLASSES, TrueMask, UnreadableMask
 from weakseg.data.spelling import NearMiss, near_misses
 from weakseg.data.tags import TagFaults, find_tag_faults
 from weakseg.errors import LONGEST_NAME
@@ -66,7 +66,7 @@ class CheckReport:
         bad_masks: id -> what is wrong with its mask.
         ignored: suffix -> number of files among the photos that aren't taken for photos.
         faults: what keeps the data from being used.
-        notes: how the folder was understood, where that is not plain, one line each.
+        notes: how the folder was understood, where that is not plain, and what was passed over.
     """
 
     root: Path
@@ -146,7 +146,7 @@ def check_dataset(
     contents = read_contents(root, ALL, format)
     photos = contents.photos.paths
     tags = {image: of_image for image in photos if (of_image := contents.tags(image)) is not None}
-    unreadable, bad_masks = _read_files(contents, on_progress)
+    unreadable, bad_masks, of_files = _read_files(contents, on_progress)
     trainable = sum(bool(of_image) and i not in unreadable for i, of_image in tags.items())
     reason = contents.untrainable()
     if not trainable and not reason:
@@ -180,7 +180,7 @@ def check_dataset(
         bad_masks=bad_masks,
         ignored=contents.photos.ignored,
         faults=faults,
-        notes=contents.notes,
+        notes=(*contents.notes, *of_files),
     )
 
 
@@ -194,46 +194,76 @@ def _splits(root: Path, contents: Contents) -> Iterator[SplitReport]:
 
 def _read_files(
     contents: Contents, on_progress: Callable[[int, int], None] | None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """What is wrong with photos and with masks, by id."""
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What is wrong with photos and with masks, by id, and what else there is to say of them."""
     ids = list(contents.photos.paths)
     unreadable, bad_masks = {}, {}
+    narrow: dict[int, list[str]] = {}
+    masked: set[int] = set()
 
-    def inspect(image: str) -> tuple[str, str | None, str | None]:
+    def inspect(image: str) -> tuple[str, str | None, str | None, list[int], int | None]:
         path, mask = contents.photos.paths[image], contents.masks.get(image)
         try:
             height, width, _ = read_photo(path).shape
+            depth = narrow_depth(path)
         except UnreadablePhoto as error:
-            return image, str(error), None
-        size = height, width
-        fault = mask_fault(mask, size, len(contents.classes)) if mask else None
-        return image, None, fault
+            return image, str(error), None, [], None
+        try:
+            found = _ids_in(mask, (height, width), len(contents.classes)) if mask else []
+        except UnreadableMask as error:
+            return image, None, str(error), [], depth
+        return image, None, None, found, depth
 
     # Threads do: Pillow decodes without the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(ids), _CHUNK):
-            for image, of_photo, of_mask in pool.map(inspect, ids[start : start + _CHUNK]):
+            chunk = ids[start : start + _CHUNK]
+            for image, of_photo, of_mask, found, depth in pool.map(inspect, chunk):
                 if of_photo:
                     unreadable[image] = of_photo
                 if of_mask:
                     bad_masks[image] = of_mask
+                masked.update(found)
+                if depth:
+                    narrow.setdefault(depth, []).append(image)
             if on_progress:
                 on_progress(min(start + _CHUNK, len(ids)), len(ids))
-    return unreadable, bad_masks
+    notes = [
+        f"{len(images)} photos in 16 bits have values of {depth} alone, from which they are scaled,"
+        f" such as {images[0]}."
+        for depth, images in sorted(narrow.items())
+    ]
+    if contents.masks and masked == {0}:
+        notes.append(
+            "The masks have the ids 0 and 255 (ignored) alone, so that there will be no figures:"
+            " write classes as their ids; `weakseg evaluate --foreground 255` takes 255 for the"
+            " only class."
+        )
+    return unreadable, bad_masks, notes
 
 
-def mask_fault(path: Path, size: tuple[int, int], classes: int) -> str | None:
+def mask_fault(mask: TrueMask, size: tuple[int, int], classes: int) -> str | None:
     """What is wrong with a mask of a photo of height and width `size`; None if nothing is."""
     try:
-        mask = read_mask(path)
+        _ids_in(mask, size, classes)
     except UnreadableMask as error:
         return str(error)
-    if mask.shape != size:
-        return f"{path} has height and width {mask.shape}, its photo {size}."
-    ids = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE])
-    if strange := ids[ids > classes].tolist():
-        return f"{path} has the ids {strange}, where there are {classes} classes."
     return None
+
+
+def _ids_in(mask: TrueMask, size: tuple[int, int], classes: int) -> list[int]:
+    """The ids, but 255, in a mask of a photo of height and width `size`.
+
+    Raises:
+        UnreadableMask: if it is not of that size, or has other ids.
+    """
+    found = mask.read()
+    if found.shape != size:
+        raise UnreadableMask(f"{mask} has height and width {found.shape}, its photo {size}.")
+    ids: list[int] = np.flatnonzero(np.bincount(found.ravel(), minlength=256)[:IGNORE]).tolist()
+    if strange := [number for number in ids if number > classes]:
+        raise UnreadableMask(f"{mask} has the ids {strange}, where there are {classes} classes.")
+    return ids
 
 
 def _listing(title: str, items: Iterable[str], examples: int | None = EXAMPLES) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from weakseg.data.formats import find_format
 from weakseg.data.formats.base import Format, Photos, Split, TagRow, is_printable
 from weakseg.data.images import PHOTO_SUFFIXES
-from weakseg.data.masks import MAX_CLASSES
+from weakseg.data.masks import MAX_CLASSES, TrueMask
 from weakseg.data.names import match_names
 from weakseg.data.spelling import fold
 from weakseg.errors import LONGEST_NAME, WeaksegError, listed, quoted, unknown_name
@@ -32,7 +32,7 @@ class Contents:
         masks: id -> mask.
         objects: id -> mask of objects.
         faults: what keeps the data from being loaded, one line each.
-        notes: how the folder was understood, where that is not plain, one line each.
+        notes: how the folder was understood, where that is not plain, and what was passed over.
     """
 
     format: Format
@@ -41,8 +41,8 @@ class Contents:
     rows: Mapping[str, Sequence[TagRow]]
     classes: tuple[str, ...]
     declared: bool
-    masks: Mapping[str, Path]
-    objects: Mapping[str, Path]
+    masks: Mapping[str, TrueMask]
+    objects: Mapping[str, TrueMask]
     faults: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -101,6 +101,7 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
         tags = tuple(spellings[tag] for tag in row.tags)
         rows.setdefault(named.ids[row.image], []).append(replace(row, tags=tags))
 
+    masks = layout.masks(root, photos)
     classes = declared or tuple(sorted(set(spellings.values())))
     doubts = (
         fault
@@ -114,8 +115,8 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
         rows=rows,
         classes=classes,
         declared=bool(declared),
-        masks=layout.masks(root),
-        objects=layout.objects(root),
+        masks=masks.of,
+        objects=layout.objects(root, photos),
         faults=(
             *photos.faults,
             *lists.faults,
@@ -124,7 +125,7 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
             *_class_faults(classes),
             *_unknown_tags([row for of_image in rows.values() for row in of_image], classes),
         ),
-        notes=(*photos.notes, *lists.notes, *table.notes, *named.notes, *folded),
+        notes=(*photos.notes, *lists.notes, *table.notes, *named.notes, *folded, *masks.notes),
     )
 
 

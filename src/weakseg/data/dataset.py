@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weakseg.data.contents import ALL, read_contents
+from weakseg.data.masks import TrueMask
 from weakseg.errors import WeaksegError
 
 
@@ -27,10 +28,10 @@ class Sample:
     id: str
     image: Path
     tags: tuple[str, ...]
-    mask: Path | None
+    mask: TrueMask | None
     doubtful: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    objects: Path | None = None
+    objects: TrueMask | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Dataset:
         samples: in the order of the split's list, or by id for the split "all".
         untagged: ids of the photos that were left out because nobody tagged them.
         missing: ids that are tagged or listed, but have no photo.
-        notes: how the folder was understood, where that is not plain, one line each.
+        notes: how the folder was understood, where that is not plain, and what was passed over.
     """
 
     root: Path

@@ -10,7 +10,7 @@ from PIL import Image
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
-from weakseg.data.masks import IGNORE, read_mask
+from weakseg.data.masks import IGNORE, MaskFile, TrueMask
 from weakseg.drawing import draw_panel, overlay_heat, overlay_mask
 from weakseg.files import write_atomically
 from weakseg.localize.grid import upsample
@@ -77,7 +77,7 @@ class _PanelDrawer:
                     heat = upsample(found.cam, *size).max(axis=0, initial=0)
                     columns.append(("CAM", overlay_heat(photo, heat)))
                 else:
-                    mask = _read_mask(self.run / stage / f"{task.id}.png", size)
+                    mask = _read_mask(MaskFile(self.run / stage / f"{task.id}.png"), size)
                     shown |= set(np.unique(mask).tolist()) - {0, IGNORE}
                     columns.append((stage, overlay_mask(photo, mask)))
             if task.sample.mask and not truth_fault(task.sample, len(self.classes)):
@@ -90,7 +90,6 @@ class _PanelDrawer:
         return work
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _read_mask(mask: TrueMask, size: tuple[int, int]) -> NDArray[np.uint8]:
     height, width = size
-    mask = Image.fromarray(read_mask(path))
-    return np.array(mask.resize((width, height), Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(mask.read()).resize((width, height), Image.Resampling.NEAREST))

@@ -11,6 +11,7 @@ import torch
 
 from weakseg import __version__
 from weakseg.data.dataset import Dataset, load_dataset
+from weakseg.data.masks import write_classes
 from weakseg.data.tags import find_tag_faults
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import remove, remove_partial_files, stamp, sync_files, write_text
@@ -21,7 +22,7 @@ from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks, replaced_precisions
 from weakseg.stages.outputs import TABLES, Fault, digest, find_faults
-from weakseg.stages.pipeline import stages
+from weakseg.stages.pipeline import measured, stages
 from weakseg.stages.record import Record, StageRecord, owned, write_record
 
 
@@ -80,6 +81,7 @@ def _run_stages(context: Context, record: Record) -> None:
     photos, truth = _photos_fingerprint(context.dataset), _masks_fingerprint(context.dataset)
     tried_on = _files_fingerprint(context.held_out)
     its_truth = _masks_fingerprint(context.held_out)
+    with_masks = {stage.name for stage in measured(context.recipe)}
     fingerprints: dict[str, str] = {}
     asked_for = stages(context.recipe)
     for stage in asked_for:
@@ -96,6 +98,8 @@ def _run_stages(context: Context, record: Record) -> None:
         )
         others = _independent(stage, asked_for)
         _bring_up_to_date(stage, fingerprints[stage.name], others, context, record)
+        if stage.name in with_masks:
+            write_classes(context.stage_folder(stage.name), context.dataset.classes)
         if stage.then:
             context = stage.then(context)
             if record.stages[stage.name].digests != (noted := _digests(stage, context)):
@@ -252,8 +256,8 @@ def _files_fingerprint(dataset: Dataset) -> str:
 
 
 def _masks_fingerprint(dataset: Dataset) -> str:
-    files = ((sample.mask, sample.objects) for sample in dataset.samples)
-    return _digest([[stamp(file) if file else None for file in both] for both in files])
+    masks = ((sample.mask, sample.objects) for sample in dataset.samples)
+    return _digest([[mask.stamp() if mask else None for mask in both] for both in masks])
 
 
 def _digest(*values: Any) -> str:

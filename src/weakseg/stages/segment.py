@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
-from weakseg.data.masks import write_mask
+from weakseg.data.masks import MaskFile, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json
 from weakseg.localize.grid import upsample, upsampled_bands
@@ -224,7 +224,7 @@ def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Pa
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in _pairs(held_out, folder) if mask.is_file()]
     for photo, mask in pairs:
-        if fault := mask_fault(mask, photo_size(photo), len(context.dataset.classes)):
+        if fault := mask_fault(MaskFile(mask), photo_size(photo), len(context.dataset.classes)):
             raise WeaksegError(f"segment.validation_masks: {fault}")
     if not pairs:
         raise WeaksegError(

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -10,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from weakseg.data.images import PHOTO_SUFFIXES
+from weakseg.data.masks import MaskFile, TrueMask, numbered_classes
 from weakseg.data.names import base_name
 from weakseg.errors import WeaksegError, quoted
 
 ANY_DEPTH = 1000
 _OF_THE_SYSTEM = "._@#$~"  # .git, __MACOSX, Synology's @eaDir, #recycle, $RECYCLE.BIN, ~trash
+
+_MASK_SUFFIXES = (".png", ".tif", ".tiff")  # the first goes before the others
+_NAMED_MASK = re.compile("(.+)[_-](?:mask|masks|label|labels|seg|gt)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class TagTable:
     Attributes:
         rows: what the list states.
         faults: lines that can't be used, one line each.
-        notes: how the list was understood, where that is not plain, one line each.
+        notes: how the list was understood, where that is not plain, and what was passed over.
         doubts: words that may be one tag rather than several -> a fault, which it is unless all
             of them are declared classes.
     """
@@ -74,6 +79,14 @@ class Split:
 
     names: tuple[str, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Id -> true mask, and a line for each kind of file or entry that was passed over."""
+
+    of: Mapping[str, TrueMask]
     notes: tuple[str, ...] = ()
 
 
@@ -114,12 +127,12 @@ class Format(ABC):
         """The classes that the folder declares, or None if its tags are its classes."""
         return read_classes(root / "classes.txt")
 
-    def masks(self, root: Path) -> Mapping[str, Path]:
-        """Id -> mask, for the images that have one."""
-        return list_by_stem(root / "masks", ".png")
+    def masks(self, root: Path, photos: Photos) -> Masks:
+        """The masks of the photos that have one."""
+        return list_masks(root / "masks", photos)
 
-    def objects(self, root: Path) -> Mapping[str, Path]:
-        """Id -> mask of objects, each with a number of its own, for the images that have one."""
+    def objects(self, root: Path, photos: Photos) -> Mapping[str, TrueMask]:
+        """Id -> mask of objects, each with a number of its own, for the photos that have one."""
         return {}
 
     def splits(self, root: Path) -> Mapping[str, Path]:
@@ -255,6 +268,39 @@ def list_by_stem(folder: Path, suffix: str, depth: int = 0) -> dict[str, Path]:
     return {normal(path.stem): path for path in files if _suffix(path.name) == suffix}
 
 
+def list_masks(folder: Path, photos: Photos) -> Masks:
+    """The masks in a folder: PNG or TIFF files with their photo's id, or that and `_mask`.
+
+    Files that seem to be masks and can't be read as such are in the notes, and those of no photo.
+    """
+    if not folder.is_dir():
+        return Masks({})
+    ranked: dict[str, tuple[tuple[bool, int], Path]] = {}
+    passed_over: Counter[str] = Counter()
+    strays = []
+    for path in _files(folder, 0):
+        suffix = _suffix(path.name)
+        stem = normal(path.stem)
+        named = _NAMED_MASK.fullmatch(stem)
+        image = named[1] if named and stem not in photos.paths else stem
+        if suffix not in _MASK_SUFFIXES:
+            passed_over[suffix] += image in photos.paths
+        elif image not in photos.paths:
+            strays.append(path.name)
+        else:
+            rank = (image != stem, _MASK_SUFFIXES.index(suffix))
+            ranked[image] = min(ranked.get(image, (rank, path)), (rank, path))
+    notes = [
+        f"{folder.name}/ has {count} files {suffix} that are not read: masks are PNG or TIFF, as"
+        " JPEG changes ids."
+        for suffix, count in sorted(passed_over.items())
+        if count
+    ]
+    if strays:
+        notes.append(f"{folder.name}/ has {len(strays)} masks of no photo, such as {strays[0]!r}.")
+    return Masks({image: MaskFile(path) for image, (_, path) in ranked.items()}, tuple(notes))
+
+
 def is_photo(path: Path) -> bool:
     """Whether the file's suffix is a photo's."""
     return _suffix(path.name) in PHOTO_SUFFIXES
@@ -295,10 +341,19 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def read_classes(path: Path) -> tuple[str, ...] | None:
-    """Read class names, one a line, or None if the file is missing or has none."""
+    """Read class names, one a line or as `write_classes` wrote them; None if there are none.
+
+    Raises:
+        WeaksegError: if the file can't be read.
+    """
     if not path.is_file():
         return None
-    return tuple(name for _, name in read_lines(path)) or None
+    lines = [line for _, line in read_lines(path)]
+    try:
+        numbered = numbered_classes(lines)
+    except ValueError as error:
+        raise WeaksegError(f"{path} can't be read: {error} Write the names alone.") from None
+    return (tuple(lines) if numbered is None else numbered) or None
 
 
 def _files(
