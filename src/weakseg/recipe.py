@@ -19,6 +19,7 @@ from pydantic import (
 
 from weakseg.data.balance import Balance
 from weakseg.errors import WeaksegError, nearest, unknown_name
+from weakseg.files import absolute
 from weakseg.names import AugmentationName, Head
 from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
@@ -31,6 +32,14 @@ def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
     if sides[0] > sides[1]:
         raise ValueError(f"{list(sides)} is no range; expected [smaller, larger]")
     return sides
+
+
+def _absolute(path: str) -> str:
+    return str(absolute(path))
+
+
+def _absolute_weights(source: str) -> str:
+    return source if source in ("imagenet", "none") else _absolute(source)
 
 
 LongSideRange = Annotated[
@@ -76,7 +85,7 @@ class BackboneSection(Section):
     """See `weakseg.networks.backbones.Backbone`."""
 
     name: str
-    weights: str = "imagenet"
+    weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
     output_stride: Literal[8, 16, 32] = 32
     dilated: bool = True
     head_convolution: bool = True
@@ -234,7 +243,7 @@ class Segment(Training):
     backbone: BackboneSection
     batch_size: Annotated[int, Field(ge=2)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    validation_masks: str | None = None
+    validation_masks: Annotated[str, AfterValidator(_absolute)] | None = None
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
 
