@@ -57,6 +57,8 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         learned_from = (balance.NAME,)
     if recipe.trains_on_pooled_features:
         pooling = classifier | long_side | {"precision": values["classify"]["precision"]}
+        if recipe.backbone.weights == "none":
+            pooling |= seed
         found.append(Stage(pool.NAME, pool.run, pool.outputs, learned_from, pooling))
         learned_from = (pool.NAME,)
     if missing := values["missing_tags"]:
