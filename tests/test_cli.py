@@ -262,6 +262,61 @@ def test_backbones_whose_weights_are_installed_are_listed_alone_or_marked(
     ]
 
 
+def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_gone_on_with(
+    data: Path, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = [str(COMMAND), "run", recipe, "--data", data, "--out", out, "classify.epochs=2"]
+    with subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as first:
+        assert first.stderr is not None
+        next(line for line in first.stderr if line.startswith("classify: epoch 1/2"))
+        os.kill(first.pid, signal.SIGSTOP)
+        second = weakseg(*command[1:])
+        assert second.returncode == 2
+        assert second.stderr.splitlines()[-1].startswith(f"Error: {out} is in use by another run")
+        assert f"process {first.pid} " in second.stderr
+        first.kill()
+    resumed = weakseg(*command[1:])
+    assert resumed.returncode == 0, resumed.stderr
+    assert masks(out) == masks(finished)
+
+
+def test_paths_are_read_by_no_library(data: Path, recipe: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(data, home / "photos")
+    segment = {**NETWORK, "masks": "cam", "epochs": 1, "batch_size": 2}
+    segment["validation_masks"] = "~/photos/SegmentationClass"
+    run = weakseg(
+        "run", recipe, "--data=~/photos", "--out=~/a::b", "classify.epochs=1",
+        f"segment={json.dumps(segment)}", HOME=str(home),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert (home / "a::b" / "segmenter" / "last.ckpt").is_file()
+    predicted = weakseg("predict", "~/a::b", "~/photos/JPEGImages", "--out=~/masks", HOME=str(home))
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout == f"8 masks in {home / 'masks'}\n"
+    assert sorted(path.name for path in home.iterdir()) == ["a::b", "masks", "photos"]
+
+
+def test_names_outside_the_consoles_encoding_are_escaped(data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data, tmp_path / "data"))
+    table = folder / "tags.csv"
+    rows = table.read_text().splitlines()
+    name = rows[1].split(",")[0]
+    table.write_text("\n".join([rows[0], *(f"{row.split(',')[0]},käse" for row in rows[1:])]))
+    (folder / "classes.txt").unlink(missing_ok=True)
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    checked = weakseg("data", "check", folder, **ascii_only)
+    assert checked.returncode == 0, checked.stderr
+    assert "k\\xe4se" in checked.stdout and name
+
+
 USER_ERRORS = [
     (["run", "demo", "--data", "/nowhere", "--out", "OUT"], "There is no folder /nowhere"),
     (["run", "domo", "--data", "DATA", "--out", "OUT"], "Did you mean 'demo'"),
