@@ -29,6 +29,9 @@ _THREADS = 2  # each holds what it works on in the GPU's memory
 class Executor(Protocol):
     """Maps a function over items, in any place and order of work, results in the items' order."""
 
+    workers: int
+    """How many items are worked on at a time."""
+
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
@@ -61,7 +64,7 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or available_cores()
+        self.workers = workers or available_cores()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "LocalExecutor":
@@ -87,7 +90,7 @@ class LocalExecutor:
             items = chain(first, items)
             use_huge_pages()
             self._pool = ProcessPoolExecutor(
-                self._workers,
+                self.workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_set_up_worker,
             )
@@ -98,7 +101,7 @@ class LocalExecutor:
                 return pool.submit(_work, make, item)
 
         try:
-            yield from _in_order(submit, items, _AHEAD * self._workers)
+            yield from _in_order(submit, items, _AHEAD * self.workers)
         except BrokenProcessPool as error:
             raise WeaksegError(
                 "A worker process was ended from outside, most likely for want of memory. Run the "
@@ -108,6 +111,8 @@ class LocalExecutor:
 
 class InProcessExecutor:
     """One item after the other in this process."""
+
+    workers = 1
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
@@ -120,6 +125,8 @@ class InProcessExecutor:
 
 class ThreadExecutor(InProcessExecutor):
     """Two threads of this process, for a GPU: one reads and writes while it works for the other."""
+
+    workers = _THREADS
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import read_json, remove_partial_files, stamp, write_json, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
+from weakseg.stages import preview
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks
@@ -67,7 +69,9 @@ def run(
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     context = Context(folder, recipe, dataset, held_out, executor, progress, device)
     fingerprints: dict[str, str] = {}
-    for stage in stages(recipe):
+    plan = stages(recipe)
+
+    def fingerprint(stage: Stage) -> str:
         fingerprints[stage.name] = _digest(
             __version__,
             stage.name,
@@ -79,7 +83,23 @@ def run(
             its_truth if stage.reads_held_out and stage.reads_masks else None,
             device.type,
         )
-        _bring_up_to_date(stage, fingerprints[stage.name], context, record)
+        return fingerprints[stage.name]
+
+    def is_known(stage: Stage, **finished: bool) -> bool:
+        known: dict[str, Any] = record["stages"].get(stage.name, {})
+        return {"fingerprint": fingerprint(stage), **finished}.items() <= known.items()
+
+    def begin(stage: Stage, some: Context) -> None:
+        _bring_up_to_date(stage, fingerprint(stage), some, record, whole=False)
+
+    for place, stage in enumerate(plan):
+        if stage.per_photo and not is_known(stage):
+            following = list(takewhile(lambda one: one.per_photo, plan[place:]))
+            ahead = [one for one in following if not is_known(one, finished=True)]
+            made = {one.name for one in plan[:place] + tuple(following)}
+            drawn = [name for name in recipe.mask_stages if name in made]
+            preview.run(context, ahead, drawn, begin)
+        _bring_up_to_date(stage, fingerprint(stage), context, record)
         if stage.then:
             context = stage.then(context)
             fingerprints[stage.name] = _digest(
@@ -91,8 +111,9 @@ def run(
 
 
 def _bring_up_to_date(
-    stage: Stage, fingerprint: str, context: Context, record: dict[str, Any]
+    stage: Stage, fingerprint: str, context: Context, record: dict[str, Any], whole: bool = True
 ) -> None:
+    """Run a stage unless it is finished; one that is not `whole` has other photos to come."""
     known = record["stages"].get(stage.name, {})
     output = context.folder / (stage.output or stage.name)
     same = known.get("fingerprint") == fingerprint and output.exists()
@@ -114,7 +135,7 @@ def _bring_up_to_date(
     start = time.monotonic()
     try:
         stage.run(context)
-        known["finished"] = True
+        known["finished"] = whole
     finally:
         known["seconds"] = round(known["seconds"] + time.monotonic() - start, 2)
         write_json(context.folder / RECORD, record)
