@@ -145,10 +145,8 @@ def list_names(
     ] = False,
 ) -> None:
     """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
-    from weakseg.recipe import shipped_recipes
-
     known: dict[str, Callable[[], Mapping[str, str]]] = {
-        "recipes": shipped_recipes,
+        "recipes": _recipes,
         "backbones": _backbones if everything or pattern else _installed_backbones,
         "seeds": lambda: SEEDS,
         "refiners": lambda: REFINERS,
@@ -263,6 +261,12 @@ def _device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def _recipes() -> dict[str, str]:
+    from weakseg.recipe import shipped_recipes
+
+    return shipped_recipes()
 
 
 def _installed_backbones() -> dict[str, str]:

@@ -144,7 +144,7 @@ class Localize(Section):
     """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
 
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 4 MB a photo: a
+    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 2 MB a photo: a
     photo goes to its mask in one step, and that mask is all that a run has of it.
     """
 

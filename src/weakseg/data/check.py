@@ -1,21 +1,25 @@
 """A look at a data folder before hours are spent on it."""
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from weakseg.data.contents import ALL, Contents, read_contents
-from weakseg.data.images import UnreadablePhoto, read_photo
+from weakseg.data.images import MAX_PIXELS, UnreadablePhoto, photo_size, read_photo
 from weakseg.data.masks import IGNORE, UnreadableMask, read_mask
 from weakseg.data.spelling import NearMiss, near_misses
+from weakseg.memory import give_back_freed_memory
 
 EXAMPLES = 5
 _CHUNK = 256
+_LARGE = 2**23  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +180,18 @@ def _read_files(
     """What is wrong with photos and with masks, by id."""
     ids = list(contents.photos.paths)
     unreadable, bad_masks = {}, {}
+    room = _Room(MAX_PIXELS)
 
     def inspect(image: str) -> tuple[str, str | None, str | None]:
         path, mask = contents.photos.paths[image], contents.masks.get(image)
-        try:
-            height, width, _ = read_photo(path).shape
-        except UnreadablePhoto as error:
-            return image, str(error), None
-        size = height, width
-        fault = mask_fault(mask, size, len(contents.classes)) if mask else None
-        return image, None, fault
+        with room.of(max(_pixels(path), _pixels(mask) if mask else 0)):
+            try:
+                height, width, _ = read_photo(path).shape
+            except UnreadablePhoto as error:
+                return image, str(error), None
+            size = height, width
+            fault = mask_fault(mask, size, len(contents.classes)) if mask else None
+            return image, None, fault
 
     # Threads do: Pillow decodes without the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -198,6 +204,39 @@ def _read_files(
             if on_progress:
                 on_progress(min(start + _CHUNK, len(ids)), len(ids))
     return unreadable, bad_masks
+
+
+class _Room:
+    """Room in memory for so many pixels, whatever the number of threads that decode some.
+
+    One photo has no more than `MAX_PIXELS`, so that with that much room none waits for ever.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            if pixels > _LARGE:
+                give_back_freed_memory()  # else each thread keeps that of its largest photo
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+def _pixels(path: Path) -> int:
+    try:
+        height, width = photo_size(path)
+    except UnreadablePhoto:
+        return 0  # whoever decodes it says why
+    return height * width
 
 
 def mask_fault(path: Path, size: tuple[int, int], classes: int) -> str | None:

@@ -11,7 +11,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_atomically
 
 IGNORE = 255
-MAX_CLASSES = IGNORE - 1
+MAX_CLASSES = MAX_OBJECTS = IGNORE - 1
 
 
 class UnreadableMask(WeaksegError):  # noqa: N818

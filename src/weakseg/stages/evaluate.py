@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size
-from weakseg.data.masks import IGNORE, read_mask
+from weakseg.data.masks import IGNORE, MAX_OBJECTS, read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.localize.grid import upsampled_bands
 from weakseg.metrics import ConfusionMatrix, best_overlaps
 from weakseg.names import INSTANCES, IRN
 from weakseg.progress import Progress
-from weakseg.refine.instances import MAX_OBJECTS
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import Executor

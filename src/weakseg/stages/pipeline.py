@@ -1,5 +1,6 @@
 """Which stages a recipe asks for, in order, and what each depends on."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,10 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     localizing = long_side | {"localize": values["localize"]}
     found.append(Stage(classify.NAME, classify.train, classify.outputs, learned_from, training))
     if keep:
-        found += _refining_stages(recipe, values, localizing)
+        masking = _refining_stages(recipe, values, localizing)
     else:
-        found.append(_one_step(recipe, values, localizing))
+        masking = [_one_step(recipe, values, localizing)]
+    found += [replace(stage, per_photo=True) for stage in masking]
     if recipe.irn:
         found += _irn_stages(values, recipe.irn)
     if recipe.irn_crf:
