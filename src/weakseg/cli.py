@@ -1,6 +1,7 @@
 """The command line: verbs, thin; errors the user can cause end with one line and exit code 2."""
 
 import fnmatch
+import io
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from weakseg.data.dataset import load_dataset
 from weakseg.data.formats import FORMATS, find_format
 from weakseg.data.masks import IGNORE
 from weakseg.errors import WeaksegError, unknown_name
-from weakseg.files import read_json, write_json
+from weakseg.files import absolute, read_json, write_json
 from weakseg.memory import use_huge_pages
 from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones
 from weakseg.progress import progress_for
@@ -40,7 +41,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DataFolder = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+DataFolder = Annotated[Path, typer.Option("--data", parser=absolute, help="The data set's folder.")]
 DataFormat = Annotated[
     str, typer.Option("--format", help="How the data set is laid out: auto, or see list formats.")
 ]
@@ -72,7 +73,9 @@ def _common(
 def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a YAML file.")],
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="The run's folder; the same one again resumes.")],
+    out: Annotated[
+        Path, typer.Option(parser=absolute, help="The run's folder; the same one again resumes.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)
     ] = None,
@@ -103,9 +106,15 @@ def run(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a segmentation network.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos, and folders of photos.")],
-    out: Annotated[Path, typer.Option(help="Where masks go, under the photos' names.")],
+    model: Annotated[
+        Path, typer.Argument(parser=absolute, help="A run's folder, or a segmentation network.")
+    ],
+    photos: Annotated[
+        list[Path], typer.Argument(parser=absolute, help="Photos, and folders of photos.")
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=absolute, help="Where masks go, under the photos' names.")
+    ],
     tta: Annotated[bool, typer.Option("--tta", help="Average over scales and mirror images.")] = (
         False
     ),
@@ -138,10 +147,8 @@ def list_names(
     ] = False,
 ) -> None:
     """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
-    from weakseg.recipe import shipped_recipes
-
     known: dict[str, Callable[[], Mapping[str, str]]] = {
-        "recipes": shipped_recipes,
+        "recipes": _recipes,
         "backbones": _backbones if everything or pattern else _installed_backbones,
         "seeds": lambda: SEEDS,
         "refiners": lambda: REFINERS,
@@ -161,7 +168,7 @@ def list_names(
 
 @data_app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    folder: Annotated[Path, typer.Argument(parser=absolute, help="The data set's folder.")],
     data_format: DataFormat = "auto",
 ) -> None:
     """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
@@ -174,7 +181,7 @@ def check(
 
 @data_app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where to make it.")],
+    folder: Annotated[Path, typer.Argument(parser=absolute, help="Where to make it.")],
     images: Annotated[int, typer.Option(min=1, help="Number of photos.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
@@ -187,7 +194,7 @@ def synth(
 
 @app.command()
 def evaluate(
-    pred: Annotated[Path, typer.Option(help="A folder of masks ID.png.")],
+    pred: Annotated[Path, typer.Option(parser=absolute, help="A folder of masks ID.png.")],
     data: DataFolder,
     split: Annotated[str, typer.Option(help="A split's name, or all.")],
     data_format: DataFormat = "auto",
@@ -201,7 +208,9 @@ def evaluate(
         int | None,
         typer.Option(min=1, max=IGNORE, help="What true masks have for the only class: 255."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(parser=absolute, help="Write the figures to this file.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Compare masks with the ground truth of a data set."""
@@ -236,6 +245,9 @@ def evaluate(
 
 def main() -> None:
     """Entry point of `weakseg`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names outside its encoding are escaped
+            stream.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -269,6 +281,12 @@ def _device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def _recipes() -> dict[str, str]:
+    from weakseg.recipe import shipped_recipes
+
+    return shipped_recipes()
 
 
 def _installed_backbones() -> dict[str, str]:

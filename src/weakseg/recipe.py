@@ -20,6 +20,7 @@ from pydantic import (
 from weakseg import safe_yaml
 from weakseg.data.balance import Balance
 from weakseg.errors import WeaksegError, nearest, shortened, unknown_name
+from weakseg.files import absolute
 from weakseg.names import AugmentationName, Head
 from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
@@ -37,6 +38,14 @@ def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
     if sides[0] > sides[1]:
         raise ValueError(f"{list(sides)} is no range; expected [smaller, larger]")
     return sides
+
+
+def _absolute(path: str) -> str:
+    return str(absolute(path))
+
+
+def _absolute_weights(source: str) -> str:
+    return source if source in ("imagenet", "none") else _absolute(source)
 
 
 LongSideRange = Annotated[
@@ -94,7 +103,7 @@ class BackboneSection(Section):
     """See `weakseg.networks.backbones.Backbone`."""
 
     name: str
-    weights: str = "imagenet"
+    weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
     output_stride: Literal[8, 16, 32] = 32
     dilated: bool = True
     head_convolution: bool = True
@@ -153,7 +162,7 @@ class Localize(Section):
     """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
 
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 4 MB a photo: a
+    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 2 MB a photo: a
     photo goes to its mask in one step, and that mask is all that a run has of it.
     """
 
@@ -252,7 +261,7 @@ class Segment(Training):
     backbone: BackboneSection
     batch_size: Annotated[int, Field(ge=2, le=_MOST_EXAMPLES)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    validation_masks: str | None = None
+    validation_masks: Annotated[str, AfterValidator(_absolute)] | None = None
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
 

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from weakseg.data import check
 from weakseg.data.check import check_dataset
 from weakseg.data.dataset import load_dataset
+from weakseg.data.images import read_photo
 from weakseg.data.masks import write_mask
 from weakseg.errors import WeaksegError
 
@@ -204,3 +207,31 @@ def test_progress_ends_at_all_photos(tagged_folder: Folder) -> None:
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(WeaksegError, match="There is no folder"):
         check_dataset(tmp_path / "nowhere")
+
+
+def test_photos_decoded_at_a_time_are_bounded_whatever_the_cores(
+    tagged_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, bound = 40, 2
+    root = tagged_folder(photos(count), "image,tags\n1,cat\n")
+    huge = 300, 400
+    for name in photos(count):
+        Image.new("RGB", huge).save(root / "images" / name)
+    monkeypatch.setattr(check.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(check, "MAX_PIXELS", bound * huge[0] * huge[1])
+    lock, now, most = threading.Lock(), 0, 0
+
+    def counted(path: Path) -> np.ndarray:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        try:
+            return read_photo(path)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(check, "read_photo", counted)
+    assert check_dataset(root).images == count
+    assert 1 <= most <= bound

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -175,6 +176,54 @@ def test_an_error_of_a_worker_is_the_callers() -> None:
 def test_a_killed_worker_is_one_clear_error() -> None:
     with LocalExecutor(1) as executor, pytest.raises(WeaksegError, match="--workers 1"):
         list(executor.map(Failing(kill=True), range(20)))
+
+
+NO_GUARD = """
+from weakseg.stages.executor import LocalExecutor
+from test_executor import Squares
+
+with LocalExecutor(1) as executor:
+    list(executor.map(Squares(), range(20)))
+"""
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_script_that_workers_cant_import_is_told_so(tmp_path: Path, from_file: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(NO_GUARD)
+    result = subprocess.run(
+        [sys.executable, str(script) if from_file else "-"],
+        input=None if from_file else NO_GUARD,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])},
+        check=False,
+    )
+    last = result.stderr.splitlines()[-1]
+    assert "WeaksegError" in last and 'if __name__ == "__main__"' in last
+    assert "standard input" in last and "memory" not in last
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Importable here, and in no worker."""
+
+    def __reduce__(self) -> tuple:
+        return _only_here, ()
+
+    def __call__(self) -> Callable[[int], int]:
+        return abs
+
+
+def _only_here() -> Unknown:
+    if multiprocessing.parent_process() is not None:
+        raise AttributeError("it is in no file")
+    return Unknown()
+
+
+def test_what_workers_cant_import_is_no_want_of_memory() -> None:
+    with LocalExecutor(1) as executor, pytest.raises(WeaksegError, match="importable file"):
+        list(executor.map(Unknown(), range(20)))
 
 
 INTERRUPTED = """

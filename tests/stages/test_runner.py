@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from tiny import Lines, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
-from weakseg.stages import classify, evaluate, localize
+from weakseg.recipe import Recipe
+from weakseg.stages import classify, evaluate, localize, runner
+from weakseg.stages.base import Stage
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
+from weakseg.stages.pipeline import stages
 
 STAGES = [
     "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "assess",
@@ -347,25 +351,40 @@ def test_a_photo_that_becomes_readable_is_taken_in(
     assert masks(out) == masks(finished)
 
 
-@pytest.mark.parametrize("name", ["last.ckpt"])
-def test_a_corrupt_checkpoint_is_one_clear_error(
-    copy: Path, photos: Path, start: Start, name: str
+def test_a_damaged_checkpoint_starts_a_training_anew(
+    finished: Path, copy: Path, photos: Path, start: Start
 ) -> None:
     (copy / "classify" / "classifier.safetensors").unlink()
-    (copy / "classify" / name).write_bytes(b"corrupt")
+    (copy / "classify" / "last.ckpt").write_bytes(b"corrupt")
     record = json.loads((copy / "run.json").read_text())
     record["stages"]["classify"]["finished"] = False
     (copy / "run.json").write_text(json.dumps(record))
-    with pytest.raises(WeaksegError, match=r"no whole checkpoint.*Remove the folder"):
-        start(photos, copy)
+    said = start(photos, copy).said
+    assert "classify: starts anew, for want of whole checkpoints" in said
+    assert "svm+crf: up to date" in said
+    assert masks(copy) == masks(finished)
 
 
-def test_a_corrupt_classifier_is_one_clear_error(copy: Path, photos: Path, start: Start) -> None:
-    path = copy / "classify" / "classifier.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    recipe = tiny_recipe(localize={"scales": [1.0, 0.5, 2.0]})
-    with pytest.raises(WeaksegError, match=r"no whole classifier.*Remove the folder"):
-        start(photos, copy, recipe)
+def test_a_raised_version_reruns_a_stage_and_what_needs_it(
+    copy: Path, photos: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raised(recipe: Recipe) -> list[Stage]:
+        return [
+            replace(stage, version=stage.version + 1) if stage.name == "svm" else stage
+            for stage in stages(recipe)
+        ]
+
+    monkeypatch.setattr(runner, "stages", raised)
+    rerun = ["svm", "svm+crf", "evaluate", "panels"]
+    assert up_to_date(start(photos, copy).said) == [name for name in STAGES if name not in rerun]
+
+
+def test_the_packages_version_alone_reruns_nothing(
+    copy: Path, photos: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "__version__", "99.0")
+    assert up_to_date(start(photos, copy).said) == STAGES
+    assert json.loads((copy / "run.json").read_text())["version"] == "99.0"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(photos: Path, start: Start, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -211,5 +212,17 @@ def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(
         _predict(finished / "cam", [photo], tmp_path / "out")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes((finished / "segmenter" / "segmenter.safetensors").read_bytes()[:-100])
-    with pytest.raises(WeaksegError, match="no whole segmentation network"):
+    with pytest.raises(WeaksegError, match="is no segmentation network that can be used") as cut:
         _predict(broken, [photo], tmp_path / "out")
+    tensors = safetensors.torch.load_file(finished / "segmenter" / "segmenter.safetensors")
+    with safetensors.safe_open(finished / "segmenter" / "segmenter.safetensors", "pt") as file:
+        metadata = file.metadata()
+    name = next(key for key in tensors if key.endswith("weight"))
+    tensors[name] = tensors[name][:1].clone()
+    safetensors.torch.save_file(tensors, broken, metadata)
+    with pytest.raises(WeaksegError, match=r"can be used: .*size mismatch") as misfit:
+        _predict(broken, [photo], tmp_path / "out")
+    for caught in (cut, misfit):
+        said = str(caught.value)
+        assert said.startswith(str(broken)) and "\n" not in said and len(said) < 600
+        assert "Remove" not in said and "folder " not in said.replace("run's folder", "")

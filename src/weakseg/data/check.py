@@ -1,9 +1,11 @@
 """A look at a data folder before hours are spent on it."""
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,15 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from weakseg.data.contents import ALL, Contents, read_contents, read_split
-from weakseg.data.images import UnreadablePhoto, narrow_depth, read_photo
-from weakseg.data.masks import IGNORE, MAX_CLASSES, TrueMask, UnreadableMask
+from weakseg.data.images import MAX_PIXELS, UnreadablePhoto, narrow_depth, photo_size, read_photo
+from weakseg.data.masks import IGNORE, MAX_CLASSES, MaskFile, TrueMask, UnreadableMask
 from weakseg.data.spelling import NearMiss, near_misses
 from weakseg.data.tags import TagFaults, find_tag_faults
 from weakseg.errors import LONGEST_NAME
+from weakseg.memory import give_back_freed_memory
 
 EXAMPLES = 5
 _CHUNK = 256
 _LONGEST_LINE = 1000
+_LARGE = 2**23  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +204,21 @@ def _read_files(
     unreadable, bad_masks = {}, {}
     narrow: dict[int, list[str]] = {}
     masked: set[int] = set()
+    room = _Room(MAX_PIXELS)
 
     def inspect(image: str) -> tuple[str, str | None, str | None, list[int], int | None]:
         path, mask = contents.photos.paths[image], contents.masks.get(image)
-        try:
-            height, width, _ = read_photo(path).shape
-            depth = narrow_depth(path)
-        except UnreadablePhoto as error:
-            return image, str(error), None, [], None
-        try:
-            found = _ids_in(mask, (height, width), len(contents.classes)) if mask else []
-        except UnreadableMask as error:
-            return image, None, str(error), [], depth
-        return image, None, None, found, depth
+        with room.of(max(_pixels(path), _pixels(mask.path) if isinstance(mask, MaskFile) else 0)):
+            try:
+                height, width, _ = read_photo(path).shape
+                depth = narrow_depth(path)
+            except UnreadablePhoto as error:
+                return image, str(error), None, [], None
+            try:
+                found = _ids_in(mask, (height, width), len(contents.classes)) if mask else []
+            except UnreadableMask as error:
+                return image, None, str(error), [], depth
+            return image, None, None, found, depth
 
     # Threads do: Pillow decodes without the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -240,6 +246,39 @@ def _read_files(
             " only class."
         )
     return unreadable, bad_masks, notes
+
+
+class _Room:
+    """Room in memory for so many pixels, whatever the number of threads that decode some.
+
+    One photo has no more than `MAX_PIXELS`, so that with that much room none waits for ever.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            if pixels > _LARGE:
+                give_back_freed_memory()  # else each thread keeps that of its largest photo
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+def _pixels(path: Path) -> int:
+    try:
+        height, width = photo_size(path)
+    except UnreadablePhoto:
+        return 0  # whoever decodes it says why
+    return height * width
 
 
 def mask_fault(mask: TrueMask, size: tuple[int, int], classes: int) -> str | None:

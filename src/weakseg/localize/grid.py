@@ -1,7 +1,7 @@
 """The grid on which CAMs and shallow features are kept, and the way back to a photo's size."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,36 @@ class Localization(NamedTuple):
 
     Attributes:
         cam: float32 (K, h, w) in [0, 1], a row for each given class.
-        features: float16 (D, h, w), the chosen stages, one after the other.
+        features: (D, h, w), the chosen stages, one after the other: float16, or levels; see
+            `as_levels`.
         confidence: float32 (K) in [0, 1], how sure the classifier is of each given class.
     """
 
     cam: NDArray[np.float32]
-    features: NDArray[np.float16]
+    features: NDArray[np.float16 | np.uint8]
     confidence: NDArray[np.float32]
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
     """The grid's size for a photo of `height` by `width` pixels."""
     return (height - 1) // GRID_STRIDE + 1, (width - 1) // GRID_STRIDE + 1
+
+
+def as_levels(features: NDArray[np.number[Any]]) -> NDArray[np.uint8]:
+    """Features (D, h, w) in a byte each: a channel's 256 levels, from its minimum to its maximum.
+
+    Where a channel's range lies is lost. A z-score (`weakseg.refine.svm.zscore`) doesn't know it.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    low = features.min(axis=(1, 2), keepdims=True).astype(np.float32)
+    span = features.max(axis=(1, 2), keepdims=True).astype(np.float32) - low
+    if not np.isfinite(span).all():
+        raise ValueError("features hold NaN or infinity; all values must be finite")
+    scaled = (features.astype(np.float32) - low) * (255 / np.where(span > 0, span, 1))
+    levels: NDArray[np.uint8] = np.rint(scaled, out=scaled).astype(np.uint8)
+    return levels
 
 
 def upsample(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

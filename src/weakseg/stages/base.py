@@ -65,6 +65,15 @@ class Context:
         """The samples that the segmentation network is tried on."""
         return self.held_out.samples if self.recipe.data.held_out else self.masked_samples()
 
+    def of(self, samples: Sequence[Sample]) -> "Context":
+        """The same for some of the photos, all of which get masks."""
+        localize = self.recipe.localize.model_copy(update={"every": 1})
+        return replace(
+            self,
+            recipe=self.recipe.model_copy(update={"localize": localize}),
+            dataset=replace(self.dataset, samples=tuple(samples)),
+        )
+
     def task(self, sample: Sample) -> "PhotoTask":
         """A photo's share of a stage."""
         ids = sorted(self.dataset.classes.index(tag) + 1 for tag in sample.tags)
@@ -86,6 +95,8 @@ class Stage:
         reads_masks: whether it reads the data set's masks.
         reads_held_out: whether it reads the photos held out.
         then: what later stages see of the data; by default what this one saw.
+        per_photo: whether photos that get masks go through it one by one, so that some of them can
+            be first.
         output: what it writes, relative to the run's folder; by default the folder of its name.
     """
 
@@ -98,6 +109,7 @@ class Stage:
     reads_masks: bool = False
     reads_held_out: bool = False
     then: Callable[[Context], Context] | None = None
+    per_photo: bool = False
     output: str | None = None
 
 

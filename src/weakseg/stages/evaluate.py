@@ -14,14 +14,13 @@ from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.formats.base import read_classes
 from weakseg.data.images import UnreadablePhoto, photo_size
-from weakseg.data.masks import CLASSES, IGNORE, OneClass, read_mask, read_prediction
+from weakseg.data.masks import CLASSES, IGNORE, MAX_OBJECTS, OneClass, read_mask, read_prediction
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import write_json
 from weakseg.localize.grid import upsampled_bands
 from weakseg.metrics import ConfusionMatrix, best_overlaps
 from weakseg.names import INSTANCES, IRN
 from weakseg.progress import Progress
-from weakseg.refine.instances import MAX_OBJECTS
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import Executor

@@ -30,6 +30,9 @@ _THREADS = 2  # each holds what it works on in the GPU's memory
 class Executor(Protocol):
     """Maps a function over items, in any place and order of work, results in the items' order."""
 
+    workers: int
+    """How many items are worked on at a time."""
+
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
@@ -62,7 +65,7 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or available_cores()
+        self.workers = workers or available_cores()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "LocalExecutor":
@@ -89,7 +92,7 @@ class LocalExecutor:
             use_huge_pages()
             self._started = _Starts()
             self._pool = ProcessPoolExecutor(
-                self._workers, mp_context=self._started, initializer=_set_up_worker
+                self.workers, mp_context=self._started, initializer=_set_up_worker
             )
         pool, started = self._pool, self._started
 
@@ -98,7 +101,7 @@ class LocalExecutor:
                 return pool.submit(_work, make, item)
 
         try:
-            yield from _in_order(submit, items, _AHEAD * self._workers)
+            yield from _in_order(submit, items, _AHEAD * self.workers)
         except BrokenProcessPool as error:
             self.rest()
             raise WeaksegError(started.why_ended()) from error
@@ -134,6 +137,8 @@ class _Starts(SpawnContext):
 class InProcessExecutor:
     """One item after the other in this process."""
 
+    workers = 1
+
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
@@ -145,6 +150,8 @@ class InProcessExecutor:
 
 class ThreadExecutor(InProcessExecutor):
     """Two threads of this process, for a GPU: one reads and writes while it works for the other."""
+
+    workers = _THREADS
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]

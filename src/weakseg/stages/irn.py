@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
-from weakseg.data.masks import read_mask, write_mask
+from weakseg.data.masks import MAX_OBJECTS, read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json, written_by_run
 from weakseg.localize.seeds import mask_from_cam
@@ -23,7 +23,7 @@ from weakseg.names import INSTANCES, IRN
 from weakseg.networks.fused import fuse
 from weakseg.networks.irnet import PhotoRelations, relate
 from weakseg.recipe import Irn, Precision
-from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
+from weakseg.refine.instances import instance_map, split_by_instance
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 from weakseg.stages import localize, refine
 from weakseg.stages.base import (

@@ -8,9 +8,10 @@ import safetensors.numpy
 import torch
 
 from weakseg.data.images import read_photo, shrink
+from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.localize.cam import localize
-from weakseg.localize.grid import Localization
+from weakseg.localize.grid import Localization, as_levels
 from weakseg.networks.fused import fuse
 from weakseg.recipe import Localize
 from weakseg.stages import classify
@@ -20,7 +21,10 @@ from weakseg.stages.networks import compute_type, read_classifier
 
 
 def run(context: Context) -> None:
-    """Write `localize/ID.safetensors`: `cam` (K, h, w), `features` (D, h, w), `confidence` (K)."""
+    """Write `localize/ID.safetensors`: `cam` (K, h, w), `features` (D, h, w), `confidence` (K).
+
+    Features are levels, a byte each; see `as_levels`.
+    """
     make = _LocalizationWriter(by_network(context), context.stage_folder(NAME))
     map_photos(context, NAME, make, (SUFFIX,), network_executor(context), by_size=True)
 
@@ -51,7 +55,7 @@ class _Localizer:
         def work(task: PhotoTask) -> Localization:
             photo = shrink(read_photo(task.sample.image), self.long_side)
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                return localize(
+                found = localize(
                     network,
                     photo,
                     [class_id - 1 for class_id in task.class_ids],
@@ -59,6 +63,10 @@ class _Localizer:
                     self.settings.feature_stages,
                     self.settings.feature_scales,
                 )
+            try:
+                return found._replace(features=as_levels(found.features))
+            except ValueError as error:
+                raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
         return work
 

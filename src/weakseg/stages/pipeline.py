@@ -1,5 +1,6 @@
 """Which stages a recipe asks for, in order, and what each depends on."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         learned_from = (balance.NAME,)
     if recipe.trains_on_pooled_features:
         pooling = classifier | long_side | {"precision": values["classify"]["precision"]}
+        if recipe.backbone.weights == "none":
+            pooling |= seed
         found.append(Stage(pool.NAME, pool.run, pool.outputs, learned_from, pooling))
         learned_from = (pool.NAME,)
     if missing := values["missing_tags"]:
@@ -82,9 +85,10 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     localizing = long_side | {"localize": values["localize"]}
     found.append(Stage(classify.NAME, classify.train, classify.outputs, learned_from, training))
     if keep:
-        found += _refining_stages(recipe, values, localizing)
+        masking = _refining_stages(recipe, values, localizing)
     else:
-        found.append(_one_step(recipe, values, localizing))
+        masking = [_one_step(recipe, values, localizing)]
+    found += [replace(stage, per_photo=True) for stage in masking]
     if recipe.irn:
         found += _irn_stages(values, recipe.irn)
     if recipe.irn_crf:

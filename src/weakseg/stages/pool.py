@@ -40,6 +40,7 @@ def run(context: Context) -> None:
         recipe.classify.precision,
         context.stage_folder(NAME),
         str(context.device),
+        recipe.seed,
     )
     map_photos(
         context,
@@ -59,9 +60,11 @@ class _Pooler:
     precision: Precision
     folder: Path
     device: str
+    seed: int
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         device = torch.device(self.device)
+        torch.manual_seed(self.seed)  # without weights: the backbone that the classifier will have
         network = build_classifier(self.backbone, classes=1).to(device).eval()
         dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)

@@ -4,6 +4,8 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import remove, remove_partial_files, stamp, sync_files, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
+from weakseg.stages import preview
 from weakseg.stages.balance import without_dropped
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
@@ -83,8 +86,9 @@ def _run_stages(context: Context, record: Record) -> None:
     its_truth = _masks_fingerprint(context.held_out)
     with_masks = {stage.name for stage in measured(context.recipe)}
     fingerprints: dict[str, str] = {}
-    asked_for = stages(context.recipe)
-    for stage in asked_for:
+    plan = stages(context.recipe)
+
+    def fingerprint(stage: Stage) -> str:
         fingerprints[stage.name] = _digest(
             stage.version,
             stage.name,
@@ -96,8 +100,24 @@ def _run_stages(context: Context, record: Record) -> None:
             its_truth if stage.reads_held_out and stage.reads_masks else None,
             context.device.type,
         )
-        others = _independent(stage, asked_for)
-        _bring_up_to_date(stage, fingerprints[stage.name], others, context, record)
+        return fingerprints[stage.name]
+
+    def is_known(stage: Stage) -> bool:
+        known = record.stages.get(stage.name)
+        return known is not None and known.fingerprint == fingerprint(stage)
+
+    def bring(stage: Stage, some: Context, whole: bool = True) -> None:
+        others = _independent(stage, plan)
+        _bring_up_to_date(stage, fingerprint(stage), others, some, record, whole)
+
+    for place, stage in enumerate(plan):
+        if stage.per_photo and not is_known(stage):
+            following = list(takewhile(lambda one: one.per_photo, plan[place:]))
+            ahead = [s for s in following if not (is_known(s) and record.stages[s.name].finished)]
+            made = {one.name for one in plan[:place] + tuple(following)}
+            drawn = [name for name in context.recipe.mask_stages if name in made]
+            preview.run(context, ahead, drawn, partial(bring, whole=False))
+        bring(stage, context)
         if stage.name in with_masks:
             write_classes(context.stage_folder(stage.name), context.dataset.classes)
         if stage.then:
@@ -118,13 +138,18 @@ def _run_stages(context: Context, record: Record) -> None:
 
 
 def _bring_up_to_date(
-    stage: Stage, fingerprint: str, others: Collection[str], context: Context, record: Record
+    stage: Stage,
+    fingerprint: str,
+    others: Collection[str],
+    context: Context,
+    record: Record,
+    whole: bool,
 ) -> None:
+    """Run a stage unless it is finished; one that is not `whole` has other photos to come."""
     known = record.stages.get(stage.name)
     output = context.folder / (stage.output or stage.name)
     if known and known.fingerprint == fingerprint:
-        whole = _put_right(stage, known, others, context, record)
-        if known.finished and whole:
+        if _put_right(stage, known, others, context, record) and known.finished:
             context.progress.say(f"{stage.name}: up to date")
             return
     else:
@@ -143,7 +168,7 @@ def _bring_up_to_date(
     try:
         stage.run(context)
         sync_files(path for path in _paths(stage, context) if path.is_file())
-        known.finished = True
+        known.finished = whole
     finally:
         known.seconds = round(known.seconds + time.monotonic() - start, 2)
         known.digests = _digests(stage, context)

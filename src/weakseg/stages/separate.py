@@ -14,7 +14,7 @@ import numpy as np
 from weakseg.data.dataset import Sample
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.files import remove_partial_files
-from weakseg.recipe import Recipe, Separate
+from weakseg.recipe import Separate
 from weakseg.stages import classify, localize, localizer, pool, refine
 from weakseg.stages.base import Context, Outputs, PhotoTask, map_photos, masks_of
 from weakseg.stages.outputs import Output
@@ -59,10 +59,7 @@ class _Step(NamedTuple):
 
 def _steps(context: Context) -> list[_Step]:
     own = _own_context(context)
-    carriers = tuple(sample for sample in own.masked_samples() if sample.tags)
-    masked = replace(
-        own, recipe=_every_photo(own.recipe), dataset=replace(own.dataset, samples=carriers)
-    )
+    masked = own.of([sample for sample in own.masked_samples() if sample.tags])
     steps = [
         _Step(classify.NAME, classify.train, classify.outputs, own),
         _Step(localize.NAME, localizer.run, localize.outputs, masked),
@@ -85,11 +82,6 @@ def _own_context(context: Context) -> Context:
     samples = tuple(map(alone, context.dataset.samples))
     dataset = replace(context.dataset, classes=(name,), samples=samples)
     return replace(context, folder=context.stage_folder(NAME), dataset=dataset)
-
-
-def _every_photo(recipe: Recipe) -> Recipe:
-    localize_all = recipe.localize.model_copy(update={"every": 1})
-    return recipe.model_copy(update={"localize": localize_all})
 
 
 def _settings(context: Context) -> Separate:
