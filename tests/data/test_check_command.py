@@ -102,7 +102,7 @@ def test_check_and_run_say_what_was_understood(
     )
     understood = [
         "photos in Photos/",
-        "photos in folders below Photos/: 1, such as in Photos/a/",
+        "photos in folders below Photos/: 1, such as in 'a'",
         "Tags.csv: columns separated by semicolons; photos in 'Photo'; tags in 'Labels';"
         " tags separated by commas",
         "photos named in another case than their files: 1, such as 'img_1.jpg' for 'IMG_1'",

@@ -32,15 +32,15 @@ def tags(dataset: Dataset) -> dict[str, tuple[str, ...]]:
         (["1.jpg", "2.jpg", "masks/1.png", ".trash/3.jpg"], ("photos beside tags.csv",)),
         (
             ["images/default/seq1/1.jpg", "images/2.jpg"],
-            ("photos in folders below images/: 1, such as in images/default/seq1/",),
+            ("photos in folders below images/: 1, such as in 'default/seq1'",),
         ),
         (
             ["images/1.jpg", "images/2.jpg", "images/@eaDir/1.jpg", "images/_old/9.jpg"],
-            ("folders of a system or a tool: 2, such as images/@eaDir/",),
+            ("folders of a system or a tool: 2, such as '@eaDir'",),
         ),
         (
             ["trip/1.jpg", "2.jpg"],
-            ("photos beside tags.csv", "photos in folders below set/: 1, such as in set/trip/"),
+            ("photos beside tags.csv", "photos in folders below set/: 1, such as in 'trip'"),
         ),
     ],
 )
@@ -64,6 +64,14 @@ def test_photos_of_one_name_in_several_folders(any_folder: Folder) -> None:
     assert tags(load_dataset(root)) == {"a_1": ("cat",), "b_1": ("dog",), "2": ("owl",)}
 
 
+@pytest.mark.parametrize("folder", ["\x1b[31m", "a\\b"])
+def test_folders_whose_names_make_no_id(any_folder: Folder, folder: str) -> None:
+    root = any_folder([f"images/{folder}/1.jpg", "images/a/1.jpg"], {"tags.csv": TAGS})
+    (fault,) = check_dataset(root).faults
+    assert fault.startswith("A folder in images/ names ")
+    assert fault.isprintable()
+
+
 def test_links_that_lead_back_are_not_followed_for_ever(any_folder: Folder) -> None:
     root = any_folder(["images/1.jpg", "images/a/2.jpg"], {"tags.csv": TAGS})
     (root / "images" / "a" / "back").symlink_to(root / "images")
@@ -77,11 +85,19 @@ def test_links_that_lead_back_are_not_followed_for_ever(any_folder: Folder) -> N
         (
             ["train/1.jpg", "valid/1.jpg"],
             {"train/_annotations.coco.json": json.dumps({"images": []})},
-            "photos in train/, valid/ with 'train/_annotations.coco.json'",
+            "photos in 'train', 'valid' with 'train/_annotations.coco.json'",
         ),
-        (["train/1.jpg", "test/1.jpg"], {}, "photos in test/, train/, which sounds like no class"),
-        (["stuff/1.jpg"], {}, "photos in stuff/ alone, and none without that class in background/"),
-        (["cat/1.jpg", "dog/1.jpg"], {"dog/1.xml": "<a/>"}, "cat/, dog/ with 'dog/1.xml'"),
+        (
+            ["train/1.jpg", "test/1.jpg"],
+            {},
+            "photos in 'test', 'train', which sounds like no class",
+        ),
+        (
+            ["stuff/1.jpg"],
+            {},
+            "photos in 'stuff' alone, and none without that class in background/",
+        ),
+        (["cat/1.jpg", "dog/1.jpg"], {"dog/1.xml": "<a/>"}, "'cat', 'dog' with 'dog/1.xml'"),
     ],
 )
 def test_folders_that_hardly_are_classes(
@@ -102,9 +118,9 @@ def test_folders_of_systems_and_tools_are_no_classes(any_folder: Folder) -> None
     dataset = load_dataset(root)
     assert tags(dataset) == {"cat_1": ("cat",), "cat_2": ("cat",), "dog_1": ("dog",)}
     assert dataset.notes == (
-        "photos in folders below their class's: 1, such as in cat/b/",
-        "folders of a system or a tool, and no classes: #recycle/, $RECYCLE.BIN/, @eaDir/,"
-        " __MACOSX/, _x/",
+        "photos in folders below their class's: 1, such as in 'cat/b'",
+        "folders of a system or a tool, and no classes: '#recycle', '$RECYCLE.BIN', '@eaDir',"
+        " '__MACOSX', '_x'",
     )
 
 

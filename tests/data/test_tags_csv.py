@@ -198,3 +198,26 @@ def test_all_ways_to_write_a_table_say_the_same(
     read_table = read_tags_csv(path)
     assert read_table.faults == ()
     assert {row.image: set(row.tags) for row in read_table.rows} == tags
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    content=st.one_of(
+        st.binary(max_size=60),
+        st.text("image,tagsx10;|\t\n\r\"'[]_ /\\é\x00", max_size=60).map(str.encode),
+        st.text('imge,;\t\n"10x', max_size=60).map(lambda text: f"image,{text}".encode()),
+    )
+)
+def test_any_file_is_read_or_refused_in_a_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(content)
+    try:
+        read_table = read_tags_csv(path, ["1", "e", "image"])
+        lines = [*read_table.faults, *read_table.notes, *read_table.doubts.values()]
+    except WeaksegError as error:
+        lines = [str(error)]
+    for line in lines:
+        assert line.isprintable()
+        assert len(line) < 2_000

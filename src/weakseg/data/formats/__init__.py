@@ -53,4 +53,9 @@ def find_format(root: Path, name: str) -> Format:
 
 
 def _holds_one(folder: Path, candidates: Iterable[Format]) -> bool:
-    return folder.is_dir() and any(c.matches(folder) and not c.doubt(folder) for c in candidates)
+    try:
+        return folder.is_dir() and any(
+            c.matches(folder) and not c.doubt(folder) for c in candidates
+        )
+    except (OSError, WeaksegError):  # another user's
+        return False

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from weakseg.data.masks import MaskFile, TrueMask, numbered_classes
 from weakseg.data.names import base_name
 from weakseg.errors import WeaksegError, quoted
 
-ANY_DEPTH = 1000
+ANY_DEPTH = 100
 _OF_THE_SYSTEM = "._@#$~"  # .git, __MACOSX, Synology's @eaDir, #recycle, $RECYCLE.BIN, ~trash
 
 _MASK_SUFFIXES = (".png", ".tif", ".tiff")  # the first goes before the others
@@ -181,16 +181,25 @@ def name_fault(name: str) -> str | None:
     return None
 
 
+def alike(root: Path, names: Sequence[str]) -> list[Path]:
+    """What a folder holds under one of `names`, in whatever case.
+
+    In the order of `names`; of one name, what is written just so comes first.
+    """
+    order = {name.casefold(): (place, name) for place, name in enumerate(names)}
+
+    def rank(found: str) -> tuple[int, bool, str]:
+        place, name = order[found.casefold()]
+        return place, found != name, found
+
+    with os.scandir(root) as entries:
+        found = [entry.name for entry in entries if entry.name.casefold() in order]
+    return [root / name for name in sorted(found, key=rank)]
+
+
 def find_folder(root: Path, *names: str) -> Path | None:
-    """The folder of `root` with the first of `names` that one has, in whatever case."""
-    if not root.is_dir():
-        return None
-    children = [path for path in sorted(root.iterdir()) if path.is_dir()]
-    for name in names:
-        alike = [path for path in children if path.name.casefold() == name.casefold()]
-        if alike:
-            return next((path for path in alike if path.name == name), alike[0])
-    return None
+    """The folder of `root` that has one of `names`, as `alike` has it."""
+    return next((path for path in alike(root, names) if path.is_dir()), None)
 
 
 def list_photos(root: Path, folders: Iterable[str] = (".",), depth: int = 0) -> Photos:
@@ -216,18 +225,17 @@ def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
     passed_over: list[Path] = []
     photos = _photos(root, _files(root, ANY_DEPTH, passed_over, without), joined=True)
     notes = []
-    deeper = [path for path in photos.paths.values() if path.parent != root]
-    if deeper:
-        inner = deeper[0].parent.relative_to(root.parent)
-        notes.append(f"photos in folders below {root.name}/: {len(deeper)}, such as in {inner}/")
+    if deeper := [path for path in photos.paths.values() if path.parent != root]:
+        inner = quoted(str(deeper[0].parent.relative_to(root)))
+        notes.append(f"photos in folders below {root.name}/: {len(deeper)}, such as in {inner}")
     if joined := [i for i, path in photos.paths.items() if i != normal(path.stem)]:
         notes.append(
             "photos of one name in several folders, which are called after both:"
-            f" {len(joined)}, such as {joined[0]}"
+            f" {len(joined)}, such as {quoted(joined[0])}"
         )
     if passed_over:
-        first = passed_over[0].relative_to(root.parent)
-        notes.append(f"folders of a system or a tool: {len(passed_over)}, such as {first}/")
+        first = quoted(str(passed_over[0].relative_to(root)))
+        notes.append(f"folders of a system or a tool: {len(passed_over)}, such as {first}")
     return Photos(photos.paths, photos.ignored, photos.faults, tuple(notes))
 
 
@@ -239,7 +247,7 @@ def _photos(root: Path, files: Iterable[Path], joined: bool) -> Photos:
         if not is_photo(path):
             ignored[_suffix(path.name)] += 1
         elif fault := name_fault(path.name):
-            faults.append(f"A file in {path.parent.name}/ {fault}.")
+            faults.append(f"A file in {quoted(path.parent.name)} {fault}.")
         else:
             usable.append(path)
     folders = defaultdict(set)
@@ -250,6 +258,9 @@ def _photos(root: Path, files: Iterable[Path], joined: bool) -> Photos:
         image = normal(path.stem)
         if joined and len(folders[image]) > 1:
             image = normal("_".join((*path.parent.relative_to(root).parts, path.stem)))
+        if fault := name_fault(image):
+            faults.append(f"A folder in {root.name}/ {fault}.")
+            continue
         other = paths.setdefault(image, path)
         if other != path:
             both = (str(p.relative_to(root)) for p in (other, path))

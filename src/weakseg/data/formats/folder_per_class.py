@@ -43,7 +43,7 @@ class FolderPerClass(Format):
     def doubt(self, root: Path) -> str | None:
         """Nearly any folder of folders looks like this: what hardly is one is not guessed to be."""
         folders = _with_photos(root)
-        found = f"photos in {listed([f'{folder.name}/' for folder in folders], 5)}"
+        found = f"photos in {listed([quoted(folder.name) for folder in folders], 5)}"
         if lists := [path for folder in folders for path in _files(folder) if _is_list(path)]:
             return f"{found} with {quoted(str(lists[0].relative_to(root)))}"
         if all(_PARTS.fullmatch(folder.name.casefold()) for folder in folders):
@@ -107,10 +107,10 @@ def _read(root: Path) -> tuple[Photos, dict[str, tuple[str, ...]]]:
 
 def _notes(root: Path, photos: Iterable[Path]) -> Iterator[str]:
     if deeper := [path for path in photos if path.parent.parent != root]:
-        inner = deeper[0].parent.relative_to(root)
-        yield f"photos in folders below their class's: {len(deeper)}, such as in {inner}/"
-    tools = sorted(f.name for f in root.iterdir() if f.is_dir() and is_of_the_system(f.name))
-    if visible := [f"{name}/" for name in tools if not name.startswith(".")]:
+        inner = quoted(str(deeper[0].parent.relative_to(root)))
+        yield f"photos in folders below their class's: {len(deeper)}, such as in {inner}"
+    tools = (f.name for f in _entries(root) if f.is_dir() and is_of_the_system(f.name))
+    if visible := [quoted(name) for name in tools if not name.startswith(".")]:
         yield f"folders of a system or a tool, and no classes: {listed(visible, 5)}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from weakseg.data.formats.base import TagRow, TagTable, name_fault, normal, read_text
+from weakseg.data.formats.base import TagRow, TagTable, alike, name_fault, normal, read_text
 from weakseg.data.formats.tag_cells import Cell, read_cells
 from weakseg.data.images import PHOTO_SUFFIXES
 from weakseg.data.names import base_name, loose_key
@@ -88,14 +88,13 @@ class _Sheet:
 
 def find_tags_csv(root: Path) -> Path | None:
     """`tags.csv` of a folder, which may be called `tags.tsv` or `tags.txt`, in whatever case."""
-    files = {path.name.casefold(): path for path in _files(root)}
-    return next((files[name] for name in _FILE_NAMES if name in files), None)
+    return next((path for path in alike(root, _FILE_NAMES) if path.is_file()), None)
 
 
 def no_tags_csv(root: Path) -> WeaksegError:
     """The error for a folder without a table of tags, with what may be meant to be one."""
     hint = ""
-    for path in _files(root):
+    for path in sorted(root.iterdir()):
         if path.suffix.lower() in _WORKBOOKS:
             hint = f" Save {quoted(path.name)} under that name, as CSV UTF-8."
         elif path.suffix.lower() in _TABLES:
@@ -312,7 +311,7 @@ def _photos_column(
     enough = 1 if columns else max(1, min(len(records), len(keys)) / 2)
     hits = {
         i: sum(loose_key(normal(r.cells[i])) in keys for r in records if i < len(r.cells))
-        for i in columns or range(max((len(record.cells) for record in records), default=0))
+        for i in columns or range(records[0].filled if records else 0)
     }
     best = max(hits, key=hits.__getitem__, default=None)
     return best if best is not None and hits[best] >= enough else None
@@ -350,7 +349,3 @@ def _is_for_image(name: str) -> bool:
 def _word(name: str) -> str:
     """A column's name without spaces, `_` and `-`, and a number at its end: `Tag 1` is `tag`."""
     return re.sub(r"[\s_-]+|\d+$", "", name.casefold())
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_file())
