@@ -1,6 +1,7 @@
 """What a stage is, and what it is given."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, photo_size
+from weakseg.errors import WeaksegError
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
 from weakseg.stages.executor import Executor, Item, ThreadExecutor
@@ -131,6 +133,19 @@ def map_photos(
             if said:
                 context.progress.say(said)
             advance(1)
+
+
+@contextmanager
+def naming(task: PhotoTask) -> Iterator[None]:
+    """Name the photo of which an algorithm refuses the numbers.
+
+    Raises:
+        WeaksegError: for a ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
 
 def same_size(

@@ -25,7 +25,7 @@ from weakseg.recipe import AUTOCAST, Irn, Precision
 from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 from weakseg.stages import localize, refine
-from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.base import Context, PhotoTask, map_photos, naming, network_executor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import build_irnet, read_irnet, write_irnet
 from weakseg.training.irnet import IRNetTraining, set_mean_displacement
@@ -268,7 +268,8 @@ class _Walker:
             boundary = relations(task).boundary
             height, width = boundary.shape
             start = self.start(task, (height, width))
-            maps = scale_to_peak(random_walk(start, boundary, self.walk, gpu))
+            with naming(task):
+                maps = scale_to_peak(random_walk(start, boundary, self.walk, gpu))
             content = safetensors.numpy.save({"maps": maps})
             write_bytes(self.folder / f"{task.id}{MAPS}", content)
             localize.write_labels(
@@ -291,7 +292,8 @@ class _Splitter:
         relations = self.relater()
 
         def work(task: PhotoTask) -> str | None:
-            instances = instance_map(relations(task).displacement)
+            with naming(task):
+                instances = instance_map(relations(task).displacement)
             mask = read_mask(self.masks / f"{task.id}.png")
             objects, left_out = split_by_instance(mask, instances)
             write_mask(self.folder / f"{task.id}.png", objects)

@@ -17,7 +17,7 @@ from weakseg.localize.seeds import mask_from_cam, seed_from_cam
 from weakseg.networks.fused import fuse
 from weakseg.recipe import AUTOCAST, Localize
 from weakseg.stages import classify
-from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.base import Context, PhotoTask, map_photos, naming, network_executor
 from weakseg.stages.networks import read_classifier
 
 NAME = "localize"
@@ -97,8 +97,9 @@ def write_labels(
     """
     height, width = photo_size(task.sample.image)
     mask = np.empty((height, width), np.uint8)
-    for rows, band in upsampled_bands(maps, height, width):
-        mask[rows] = class_mask(label(band), task.class_ids)
+    with naming(task):
+        for rows, band in upsampled_bands(maps, height, width):
+            mask[rows] = class_mask(label(band), task.class_ids)
     write_mask(path, mask)
 
 
@@ -117,7 +118,8 @@ class _Localizer:
 
         def work(task: PhotoTask) -> Localization:
             photo = shrink(read_photo(task.sample.image), self.long_side)
-            with torch.autocast(device.type, precision, enabled=precision is not None):
+            autocast = torch.autocast(device.type, precision, enabled=precision is not None)
+            with naming(task), autocast:
                 return localize(
                     network,
                     photo,

@@ -9,7 +9,6 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from weakseg.data.images import read_photo, shrink
-from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.localize.cam import upsample
 from weakseg.recipe import Crf
@@ -17,7 +16,7 @@ from weakseg.refine.crf import dense_crf, unary_from_labels, unary_from_probabil
 from weakseg.refine.samples import image_rng
 from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
 from weakseg.stages import localize
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.base import Context, PhotoTask, map_photos, naming
 
 SVM = "svm"
 SVM_CRF = "svm+crf"
@@ -111,9 +110,10 @@ class _SvmScores:
 
         def work(task: PhotoTask) -> NDArray[np.float32]:
             cam, features, _ = localization(task)
-            normalized = zscore(features.astype(np.float32))
             rng = image_rng(self.seed, task.id)
-            return refine_with_svm(normalized, cam, self.settings, rng).scores
+            with naming(task):
+                normalized = zscore(features.astype(np.float32))
+                return refine_with_svm(normalized, cam, self.settings, rng).scores
 
         return work
 
@@ -190,11 +190,9 @@ def crf_probabilities(
     photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, task: PhotoTask
 ) -> NDArray[np.float32]:
     """What the dense CRF makes of scores (K+1, h, w) on a photo (H, W, 3), float32 (K+1, H, W)."""
-    unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
-    try:
+    with naming(task):
+        unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
         return dense_crf(photo, unary, settings.kernels)
-    except ValueError as error:
-        raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
 
 def crf_unary(scores: NDArray[np.float32], settings: Crf) -> NDArray[np.float32]:

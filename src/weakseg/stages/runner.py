@@ -51,7 +51,8 @@ def run(
     dataset = load_dataset(data, recipe.data.split, data_format)
     held_out = _held_out(recipe, dataset, data, data_format)
     _check_classes(recipe, dataset)
-    check_networks(recipe)
+    _check_counts(recipe, len(dataset.samples))
+    check_networks(recipe, len(dataset.samples), device)
     _say_left_out(progress, "photos without tags", dataset.untagged)
     _say_left_out(progress, "tags without a photo", dataset.missing)
     photos, truth = _photos_fingerprint(dataset), _masks_fingerprint(dataset)
@@ -144,6 +145,13 @@ def _check_classes(recipe: Recipe, dataset: Dataset) -> None:
     for name in (*recipe.data.drop_classes, *own):
         if name not in dataset.classes:
             raise unknown_name("class", name, dataset.classes)
+
+
+def _check_counts(recipe: Recipe, photos: int) -> None:
+    folds = recipe.missing_tags.folds if recipe.missing_tags else 0
+    for key, value in (("localize.every", recipe.localize.every), ("missing_tags.folds", folds)):
+        if value > photos:
+            raise WeaksegError(f"{key} is {value}, and there are {photos} photos. Lower it.")
 
 
 def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
