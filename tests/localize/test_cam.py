@@ -224,3 +224,25 @@ def test_levels_of_what_is_not_finite_are_refused(value) -> None:
     features[1, 0, 2] = value
     with pytest.raises(ValueError, match="finite"):
         as_levels(features)
+
+
+def test_maps_that_are_no_numbers_are_refused(network: CamClassifier, photo: np.ndarray) -> None:
+    broken = copy.deepcopy(network)
+    broken.head.weight.data[0] = torch.inf
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        localize(broken, photo, [0], [1.0])
+    assert np.isfinite(localize(broken, photo, [1], [1.0]).cam).all()
+
+
+def test_features_too_large_for_16_bits_are_the_largest_there(
+    network: CamClassifier, photo: np.ndarray
+) -> None:
+    def features(factor: float) -> np.ndarray:
+        larger = copy.deepcopy(network)
+        larger.backbone.model.blocks[0].register_forward_hook(lambda *given: given[-1] * factor)
+        return localize(larger, photo, [0], [1.0], [0]).features
+
+    plain, large = features(1), features(1e6)
+    assert np.isfinite(large).all()
+    assert abs(large).max() == np.finfo(np.float16).max
+    assert (np.sign(large) == np.sign(plain)).all()

@@ -6,6 +6,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from weakseg.errors import WeaksegError
 from weakseg.networks import fused as fused_module
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.fused import fuse
@@ -25,6 +26,13 @@ def trained(name: str, **arguments) -> Backbone:
             nn.init.uniform_(module.weight, 0.8, 1.2)
             nn.init.normal_(module.bias, std=0.1)
     return backbone
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    backbone = trained("test_resnet")
+    backbone.model.layer1[0].conv1.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(WeaksegError, match="are NaN or infinite"):
+        fuse(backbone)
 
 
 @torch.no_grad()

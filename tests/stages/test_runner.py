@@ -392,3 +392,18 @@ def test_a_folder_that_is_no_run_is_left_alone(photos: Path, start: Start, tmp_p
     with pytest.raises(WeaksegError, match="no run's folder"):
         start(photos, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"localize": {"every": 100}}, "localize.every is 100, and there are 10 photos"),
+        ({"missing_tags": {"folds": 50}}, "missing_tags.folds is 50, and there are 10 photos"),
+    ],
+)
+def test_more_than_there_are_photos_is_refused(
+    photos: Path, start: Start, tmp_path: Path, section: dict, message: str
+) -> None:
+    with pytest.raises(WeaksegError, match=message):
+        start(photos, tmp_path / "out", tiny_recipe(**section))
+    assert not (tmp_path / "out").exists()

@@ -13,8 +13,9 @@ from weakseg.data.masks import read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 from weakseg.recipe import Recipe
-from weakseg.stages import predict, runner
+from weakseg.stages import predict, runner, segment
 from weakseg.stages.executor import InProcessExecutor
+from weakseg.stages.networks import read_segmenter
 
 CPU = torch.device("cpu")
 
@@ -71,11 +72,21 @@ def test_a_cut_off_training_goes_on_to_the_same_network(
                 raise CutOff
 
     out = tmp_path / "out"
+    lines = Cutting()
     with pytest.raises(CutOff):
-        runner.run(_recipe(), photos, out, InProcessExecutor(), Cutting(), CPU)
+        runner.run(_recipe(), photos, out, InProcessExecutor(), lines, CPU)
     assert not (out / "segmenter" / "segmenter.safetensors").exists()
+    assert f"weakseg predict {out} uses its best epoch so far" in lines.said[-1]
+    photo = _photo(tmp_path / "a.png", 30, 50)
+    written, lines = _predict(out, [photo], tmp_path / "so far")
+    assert written == 1 and "has not ended: this is its best epoch so far" in lines.said[0]
+    best = torch.load(out / "segmenter" / "best.ckpt")["state_dict"]
+    so_far, _ = read_segmenter(out / "segmenter" / "best-so-far.safetensors", CPU)
+    for name, weights in so_far.state_dict().items():
+        assert torch.equal(weights, best[f"network.{name}"]), name
     start(photos, out, _recipe())
     assert masks(out) == masks(finished)
+    assert not (out / "segmenter" / "best-so-far.safetensors").exists()
     ends = [torch.load(run / "segmenter" / "last.ckpt") for run in (out, finished)]
     for name, weights in ends[0]["state_dict"].items():
         assert torch.equal(weights, ends[1]["state_dict"][name]), name
@@ -168,6 +179,25 @@ def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: 
     mask = read_mask(out / "a.png")
     highest = np.take_along_axis(scores, mask[None].astype(np.int64), axis=0)[0]
     assert (highest == scores.max(axis=0)).all()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel\nat all"), MemoryError("too large")])
+def test_a_photo_that_the_network_fails_at_leaves_the_others(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    right = segment.SegmentationModel.probabilities
+
+    def fails_at_wide_photos(self: object, photos: list, scales: tuple, flip: bool) -> object:
+        if photos[0].shape[1] == 50:
+            raise error
+        return right(self, photos, scales, flip)
+
+    monkeypatch.setattr(segment.SegmentationModel, "probabilities", fails_at_wide_photos)
+    paths = [_photo(tmp_path / "a.png", 30, 50), _photo(tmp_path / "b.png", 30, 40)]
+    written, lines = _predict(finished, paths, tmp_path / "out")
+    assert written == 1
+    said = " ".join(str(error).split())
+    assert f"left out: {tmp_path / 'a.png'}: {said}" in lines.said
 
 
 @pytest.mark.parametrize(

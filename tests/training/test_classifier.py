@@ -165,6 +165,9 @@ def test_optimizers_have_a_rate_for_each_part_and_leave_out_what_is_frozen(
     ("values", "message"),
     [
         ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr": 1e38}, r"lr is 1e\+38; expected 0 < lr <= 1000"),
+        ({"head_lr": float("inf")}, "head_lr is inf"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
         ({"head_lr": -1.0}, "head_lr is -1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 <= momentum < 1"),

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from weakseg.localize.grid import Localization, grid_size
 from weakseg.networks.cam_classifier import CamClassifier, confidences
 
+_MOST = torch.finfo(torch.float16).max
+"""What features are kept up to."""
+
 
 @torch.inference_mode()
 def localize(
@@ -35,6 +38,9 @@ def localize(
         scales: factors on the photo's size at which maps are made.
         feature_stages: indices of the backbone's stages to give as features.
         feature_scales: the scales of which features are averaged; a subset of `scales`.
+
+    Raises:
+        ValueError: the network's maps are not finite.
     """
     device = network.head.weight.device
     image = torch.from_numpy(photo).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
@@ -54,6 +60,11 @@ def localize(
         if wanted:
             levels = [_resize(_add_mirror_image(stage.float()), size) for stage in stages]
             features += torch.cat(levels) / (2 * len(feature_scales))
+    if not (total.isfinite().all() and features.isfinite().all()):
+        raise ValueError(
+            "the classifier's maps hold NaN or infinity, as they can in 16 bits; compute them in 32"
+        )
+    features.clamp_(-_MOST, _MOST)
     cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
     return Localization(cam.cpu().numpy(), features.half().cpu().numpy(), confidence.cpu().numpy())
 

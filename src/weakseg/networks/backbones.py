@@ -253,7 +253,10 @@ def _remove_dilation(model: nn.Module) -> None:
 
 
 def _measure(model: Any, name: str) -> tuple[tuple[Stage, ...], Stage]:
-    """Stages and the final map, by those of an image whose sides any stride divides."""
+    """Stages and the final map, by those of an image whose sides any stride divides.
+
+    A stride of 0 is that of a map whose last axes are not those of the image.
+    """
     side = 64
     try:
         with torch.no_grad():
@@ -265,5 +268,8 @@ def _measure(model: Any, name: str) -> tuple[tuple[Stage, ...], Stage]:
         ) from error
     if not all(isinstance(found, Tensor) and found.ndim == 4 for found in (*stages, final)):
         raise WeaksegError(f"{name} gives tokens, not feature maps. Choose a convolutional one.")
-    measured = [Stage(side // m.shape[-1], m.shape[1]) for m in (*stages, final)]
+    measured = [
+        Stage(side // m.shape[-1] if m.shape[-1] == m.shape[-2] else 0, m.shape[1])
+        for m in (*stages, final)
+    ]
     return tuple(measured[:-1]), measured[-1]

@@ -10,12 +10,14 @@ times the square root of the number of steps are next to nothing (Sachdeva and V
 Algorithms via Approximation Theory", 2014, section 3): for 256 steps some 90 products do.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from weakseg.memory import memory_here
 from weakseg.refine.affinity import pair_directions
 from weakseg.refine.compiled import compiled
 from weakseg.refine.settings import RandomWalkSettings
@@ -56,7 +58,7 @@ def random_walk(
         float32 (K, h, w), at least 0, and to rounding at most the start's maximum.
 
     Raises:
-        ValueError: an array is not as said.
+        ValueError: an array is not as said, or there is not enough memory.
     """
     if cam.ndim != 3 or cam.shape[1:] != boundary.shape:
         raise ValueError(
@@ -70,6 +72,7 @@ def random_walk(
     if device is not None:
         return _on_device(cam * (1 - boundary), boundary, settings, device)
     reach = settings.radius - 1
+    _check_memory(boundary.shape, settings.radius)
     inside = np.s_[..., reach : reach + boundary.shape[0], reach : reach + boundary.shape[1]]
     padded = np.ones([side + 2 * reach for side in boundary.shape], np.float32)
     padded[inside] = boundary
@@ -199,6 +202,16 @@ def _pull(planes: Any, offsets: Any, values: Any, start: Any, stop: Any, pulls: 
         for cell in range(stop - start):
             pulls[cell] += to[cell] * (ahead[cell] - here[cell])
             pulls[cell] += back[cell] * (behind[cell] - here[cell])
+
+
+def _check_memory(grid: tuple[int, ...], radius: int) -> None:
+    cells = math.prod(side + 2 * (radius - 1) for side in grid)
+    wanted, most = 4 * len(pair_directions(radius)) * cells, memory_here()
+    if wanted > most:
+        raise ValueError(
+            f"a walk of radius {radius} on {grid[0]}x{grid[1]} cells takes "
+            f"{wanted / 2**30:.0f} GiB, of {most / 2**30:.0f}; expected a smaller radius"
+        )
 
 
 def _check_range(name: str, values: NDArray[np.float32], top: float) -> None:

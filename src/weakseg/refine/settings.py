@@ -72,12 +72,11 @@ class CRFSettings:
     """Kernels of the CRF and the number of mean field iterations.
 
     Attributes:
-        gaussian_sxy: Standard deviation of the position kernel, in pixels, 0.01 to 1e6: under that
-            it couples no two pixels.
+        gaussian_sxy: Standard deviation of the position kernel, in pixels, 1e-6 to 1e6.
         gaussian_compat: Weight of the position kernel, 0 to 1e4; 0 leaves the kernel out.
         bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, likewise.
         bilateral_srgb: Standard deviation of the bilateral kernel in colour, in grey levels
-            (0..255), 0.01 to 1e6.
+            (0..255), 1e-6 to 1e6.
         bilateral_compat: Weight of the bilateral kernel, 0 to 1e4; 0 leaves the kernel out.
         iterations: Number of mean field updates, 0 to 1000; some ten converge.
 
@@ -101,7 +100,7 @@ class CRFSettings:
             elif field.name.endswith("compat"):
                 valid, accepted = 0 <= value <= 1e4, "a number in [0, 1e4]"
             else:
-                valid, accepted = 0.01 <= value <= 1e6, "a number in [0.01, 1e6]"
+                valid, accepted = 1e-6 <= value <= 1e6, "a number in [1e-6, 1e6]"
             if not valid:
                 raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
 

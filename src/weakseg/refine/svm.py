@@ -319,7 +319,7 @@ def _count(labels: NDArray[np.integer[Any]], rows: int) -> tuple[int, ...]:
 
 
 def _check_features(features: NDArray[np.floating[Any]]) -> None:
-    if features.ndim != 3:
-        raise ValueError(f"features have shape {features.shape}; it must be (D, h, w)")
+    if features.ndim != 3 or not len(features):
+        raise ValueError(f"features have shape {features.shape}; it must be (D, h, w), D >= 1")
     if not np.isfinite(features).all():
         raise ValueError("features hold NaN or infinity; all values must be finite")

@@ -1,12 +1,14 @@
 """What a stage is, and what it is given."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, shrunk_size
+from weakseg.errors import WeaksegError
 from weakseg.localize.grid import grid_size
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe
@@ -214,6 +216,19 @@ def map_photos(
             if said:
                 context.progress.say(said)
             advance(1)
+
+
+@contextmanager
+def naming(task: PhotoTask) -> Iterator[None]:
+    """Name the photo of which an algorithm refuses the numbers.
+
+    Raises:
+        WeaksegError: for a ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
 
 def same_size(

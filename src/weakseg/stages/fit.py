@@ -199,8 +199,9 @@ class Loop:
     def _lower_rates(self, trainer: L.Trainer) -> str:
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         rates = (
-            f"{self.section}.optimizer.{group.get('name', 'lr')} (now {group['initial_lr']:g})"
+            f"{self.section}.optimizer.{group.get('name', 'lr')} (now {rate:g})"
             for group in groups
+            for rate in [group.get("initial_lr", group["lr"])]
         )
         return f"Lower {' or '.join(rates) or f'{self.section}.optimizer.lr'}."
 

@@ -33,6 +33,7 @@ from weakseg.stages.base import (
     map_photos,
     maps_of,
     masks_of,
+    naming,
     network_executor,
     together,
 )
@@ -278,7 +279,8 @@ class _Walker:
             boundary = relations(task).boundary
             height, width = boundary.shape
             start = self.start(task, (height, width))
-            maps = scale_to_peak(random_walk(start, boundary, self.walk, gpu))
+            with naming(task):
+                maps = scale_to_peak(random_walk(start, boundary, self.walk, gpu))
             content = safetensors.numpy.save({"maps": maps})
             write_bytes(self.folder / f"{task.id}{MAPS}", content)
             localize.write_labels(
@@ -301,7 +303,8 @@ class _Splitter:
         relations = self.relater()
 
         def work(task: PhotoTask) -> str | None:
-            instances = instance_map(relations(task).displacement)
+            with naming(task):
+                instances = instance_map(relations(task).displacement)
             mask = read_mask(self.masks / f"{task.id}.png")
             objects, left_out = split_by_instance(mask, instances)
             write_mask(self.folder / f"{task.id}.png", objects)

@@ -13,7 +13,7 @@ from weakseg.data.masks import IGNORE, write_mask
 from weakseg.files import written_by_run
 from weakseg.localize.grid import Localization, upsampled_bands
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
-from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, naming
 
 NAME = "localize"
 CAM = "cam"
@@ -83,8 +83,9 @@ def write_labels(
     """
     height, width = photo_size(task.sample.image)
     mask = np.empty((height, width), np.uint8)
-    for rows, band in upsampled_bands(maps, height, width):
-        mask[rows] = class_mask(label(band), task.class_ids)
+    with naming(task):
+        for rows, band in upsampled_bands(maps, height, width):
+            mask[rows] = class_mask(label(band), task.class_ids)
     write_mask(path, mask)
 
 

@@ -8,14 +8,13 @@ import safetensors.numpy
 import torch
 
 from weakseg.data.images import read_photo, shrink
-from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.localize.cam import localize
 from weakseg.localize.grid import Localization, as_levels
 from weakseg.networks.fused import fuse
 from weakseg.recipe import Localize
 from weakseg.stages import classify
-from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.base import Context, PhotoTask, map_photos, naming, network_executor
 from weakseg.stages.localize import NAME, SUFFIX, Localizations
 from weakseg.stages.networks import compute_type, read_classifier
 
@@ -54,7 +53,8 @@ class _Localizer:
 
         def work(task: PhotoTask) -> Localization:
             photo = shrink(read_photo(task.sample.image), self.long_side)
-            with torch.autocast(device.type, precision, enabled=precision is not None):
+            autocast = torch.autocast(device.type, precision, enabled=precision is not None)
+            with naming(task), autocast:
                 found = localize(
                     network,
                     photo,
@@ -63,10 +63,7 @@ class _Localizer:
                     self.settings.feature_stages,
                     self.settings.feature_scales,
                 )
-            try:
                 return found._replace(features=as_levels(found.features))
-            except ValueError as error:
-                raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
         return work
 

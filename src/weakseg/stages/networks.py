@@ -11,17 +11,19 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
+from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError
 from weakseg.files import describe, write_bytes
+from weakseg.memory import memory_here
 from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.footprint import training_bytes
 from weakseg.networks.irnet import IRNet
 from weakseg.networks.segmenter import Segmenter
 from weakseg.networks.weights import check_finite
-from weakseg.recipe import BackboneSection, Precision, Recipe
+from weakseg.recipe import BackboneSection, Precision, Recipe, Training
 
 _TYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _ONEDNN_HAS = {
@@ -31,6 +33,9 @@ _ONEDNN_HAS = {
 """Operators of torch that are not public; where one is absent, so are the instructions."""
 
 _MADE_OF = "made_of"
+
+_MAPS_PER_IMAGE = 400
+"""How many times an image's memory its maps take at most; ResNet-50 is at 190."""
 
 
 def usable_precision(precision: Precision, device: torch.device) -> Precision:
@@ -56,24 +61,55 @@ def replaced_precisions(recipe: Recipe, device: torch.device) -> list[Precision]
     return sorted(name for name in wanted if usable_precision(name, device) != name)
 
 
-def check_networks(recipe: Recipe) -> None:
-    """Find out, before anything runs, whether the networks of a recipe can be had.
+def check_networks(recipe: Recipe, photos: int, device: torch.device) -> None:
+    """Find out, before anything runs, whether the networks of a recipe can be had and trained.
+
+    Args:
+        photos: how many there are.
+        device: where networks are trained.
 
     Raises:
         WeaksegError: if not, or if a backbone lacks a stage that is wanted as a feature.
     """
     section = recipe.backbone
-    stages = build_classifier(section, classes=1).backbone.stages
+    classifier = build_classifier(section, 1, recipe.classify.head)
+    stages = classifier.backbone.stages
     missing = [i for i in recipe.localize.feature_stages if i >= len(stages)]
     if missing:
         raise WeaksegError(
             f"localize.feature_stages has {missing}; {section.name} has the stages 0 to "
             f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
         )
+    if not recipe.trains_on_pooled_features:
+        _check_memory("classify", classifier, recipe.classify, photos, device)
     if recipe.irn:
-        build_irnet(recipe.irn.backbone)
+        _check_memory("irn", build_irnet(recipe.irn.backbone), recipe.irn, photos, device)
     if recipe.segment:
-        build_segmenter(recipe.segment.backbone, classes=1)
+        segmenter = build_segmenter(recipe.segment.backbone, classes=1)
+        _check_memory("segment", segmenter, recipe.segment, photos, device)
+
+
+def _check_memory(
+    name: str, network: nn.Module, training: Training, photos: int, device: torch.device
+) -> None:
+    """Refuse batches of which the maps alone exceed the memory of the machine."""
+    count, side = min(training.batch_size, photos), training.crop
+    most = memory_here()
+    if device.type == "cuda":
+        most = sum(
+            torch.cuda.get_device_properties(i).total_memory
+            for i in range(torch.cuda.device_count())
+        )
+    if _MAPS_PER_IMAGE * 4 * 3 * count * side**2 < most:
+        return  # which the pass, a second long, need not find out
+    wanted = training_bytes(network, count, side)
+    if training.precision != "32-true":
+        wanted //= 2
+    if wanted > most:
+        raise WeaksegError(
+            f"{name}: a step with {count} crops of {side} pixels takes over {wanted / 2**30:.0f} "
+            f"GiB of memory, of {most / 2**30:.0f}. Lower {name}.batch_size or {name}.crop."
+        )
 
 
 def build_classifier(

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 
 from weakseg.data.images import read_photo, shrink
+from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.networks.cam_classifier import with_mirror_image
 from weakseg.networks.fused import fuse
@@ -74,6 +75,11 @@ class _Pooler:
             photo = shrink(read_photo(task.sample.image), self.long_side)
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 pooled = network.pool(with_mirror_image(photo, device)).float().cpu()
+            if not pooled.isfinite().all():
+                raise WeaksegError(
+                    f"{task.sample.image}: its features hold NaN or infinity, as they can in 16 "
+                    "bits. Set classify.precision to 32-true."
+                )
             content = safetensors.torch.save({POOLED: pooled})
             write_bytes(self.folder / f"{task.id}{SUFFIX}", content)
 

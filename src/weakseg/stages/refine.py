@@ -9,7 +9,6 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from weakseg.data.images import read_photo, shrink
-from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, written_by_run
 from weakseg.localize.grid import upsample
 from weakseg.recipe import Crf
@@ -18,7 +17,7 @@ from weakseg.refine.samples import image_rng
 from weakseg.refine.settings import SVMSettings
 from weakseg.refine.svm import refine_with_svm, zscore
 from weakseg.stages import localize
-from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, masks_of, together
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, masks_of, naming, together
 
 SVM = "svm"
 SVM_CRF = "svm+crf"
@@ -116,9 +115,10 @@ class _SvmScores:
 
         def work(task: PhotoTask) -> NDArray[np.float32]:
             cam, features, _ = localization(task)
-            normalized = zscore(features.astype(np.float32))
             rng = image_rng(self.seed, task.id)
-            return refine_with_svm(normalized, cam, self.settings, rng).scores
+            with naming(task):
+                normalized = zscore(features.astype(np.float32))
+                return refine_with_svm(normalized, cam, self.settings, rng).scores
 
         return work
 
@@ -196,11 +196,9 @@ def crf_probabilities(
     photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, task: PhotoTask
 ) -> NDArray[np.float32]:
     """What the dense CRF makes of scores (K+1, h, w) on a photo (H, W, 3), float32 (K+1, H, W)."""
-    unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
-    try:
+    with naming(task):
+        unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
         return dense_crf(photo, unary, settings.kernels)
-    except ValueError as error:
-        raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
 
 def crf_unary(scores: NDArray[np.float32], settings: Crf) -> NDArray[np.float32]:

@@ -59,7 +59,8 @@ def run(
     for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
         progress.say(note)
     _check_classes(recipe, dataset)
-    check_networks(recipe)
+    _check_counts(recipe, len(dataset.samples))
+    check_networks(recipe, len(dataset.samples), device)
     for precision in replaced_precisions(recipe, device):
         progress.say(f"This CPU has no instructions for {precision}: float32 is used in its place")
     _say_left_out(progress, "photos without tags", dataset.untagged)
@@ -264,6 +265,13 @@ def _describe_photos(context: Context) -> str:
     masked = len(context.masked_samples())
     reasons = ", ".join(f"{number} {why}" for why, number in context.left_out.items())
     return f"{masked} photos have a mask; left out: {reasons or 'none'}"
+
+
+def _check_counts(recipe: Recipe, photos: int) -> None:
+    folds = recipe.missing_tags.folds if recipe.missing_tags else 0
+    for key, value in (("localize.every", recipe.localize.every), ("missing_tags.folds", folds)):
+        if value > photos:
+            raise WeaksegError(f"{key} is {value}, and there are {photos} photos. Lower it.")
 
 
 def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:

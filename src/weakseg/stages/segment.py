@@ -16,7 +16,7 @@ from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
 from weakseg.data.masks import MaskFile, write_mask
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, shortened
 from weakseg.files import write_bytes, write_json
 from weakseg.localize.grid import upsample, upsampled_bands
 from weakseg.networks.fused import fuse
@@ -152,7 +152,8 @@ def segment_photos(
         name: shown with the progress.
 
     Returns:
-        Why photos were left out: one line for each that could not be read.
+        Why photos were left out: one line for each that could not be read, or that the network or
+        the memory fails at.
     """
     make = _Segmenter(model, folder, tta, scores, str(device))
     groups = same_size(photos, lambda photo: photo[1])
@@ -193,11 +194,16 @@ class SegmentationModel:
         Args:
             photos: uint8 (H, W, 3), N of them.
             scales, flip: as `weakseg.segment.tta.segment` has them.
+
+        Raises:
+            ValueError: what the network gives is not finite.
         """
         small = np.stack([shrink(photo, self.card.long_side) for photo in photos])
         images = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float() / 255
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             found: NDArray[np.float32] = segment(self._network, images, scales, flip).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ValueError("the network gives NaN or infinity")
         return found
 
 
@@ -311,7 +317,12 @@ class _Segmenter:
                     reasons.append(str(error))
             if not read:
                 return len(batch), reasons
-            found = model.probabilities([photo for _, photo in read], scales, flip=self.tta)
+            try:
+                found = model.probabilities([photo for _, photo in read], scales, flip=self.tta)
+            except (ValueError, RuntimeError, MemoryError) as error:
+                if len(batch) > 1:
+                    return len(batch), [line for photo in batch for line in work((photo,))[1]]
+                return 1, [f"{batch[0][1]}: {shortened(str(error), 200)}"]
             for (name, photo), scored in zip(read, found, strict=True):
                 self._write(name, photo.shape[:2], scored)
             return len(batch), reasons
