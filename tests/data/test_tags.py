@@ -77,6 +77,13 @@ def test_rare_tags_share_a_line_that_is_cut() -> None:
     assert "and 75 more" in line
     assert len(line) < 400
     assert faults.of("t00") == "on 1 photo"
+    assert "drop_classes" not in line  # nothing would be left
+
+
+def test_a_few_rare_tags_can_be_left_out() -> None:
+    (line,) = find_tag_faults(photos(cat=40, dog=40, emu=3)).lines()
+    assert line.startswith("On fewer than 10 photos: emu (3).")
+    assert """'data.drop_classes=["emu"]'""" in line
 
 
 def test_no_photos_have_no_faults() -> None:

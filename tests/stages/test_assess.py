@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tiny import Lines, Start, tiny_recipe
+from weakseg.cli import main
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import read_mask, write_mask
+from weakseg.data.synth import generate
 from weakseg.files import write_json
 from weakseg.stages import assess
 from weakseg.stages.base import Context
@@ -161,3 +163,42 @@ def test_a_run_that_keeps_no_cams_is_assessed_by_its_masks(
         assert entry["without_seeds"] is None
         assert entry["cam_agreement"] is None
         assert 0 <= entry["coverage"] <= 1
+
+
+@pytest.fixture(scope="module")
+def badly_tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of which all but one have one tag, and two other tags always come together."""
+    folder = tmp_path_factory.mktemp("tagged") / "data"
+    generate(folder, images=24, seed=5)
+    tags = [f"{n:06},skin{';left;right' if n % 2 else ''}" for n in range(1, 24)]
+    (folder / "tags.csv").write_text("\n".join(["image,tags", "000000,", *tags]) + "\n")
+    (folder / "classes.txt").write_text("skin\nleft\nright\n")
+    return folder
+
+
+def test_data_check_says_what_tags_cant_teach(
+    badly_tagged: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["weakseg", "data", "check", str(badly_tagged)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    (skin,) = [line for line in lines if line.startswith("'skin' is on 23 of 24 photos")]
+    assert "Add photos without it" in skin
+    (pair,) = [line for line in lines if line.startswith("'left' and 'right' come together")]
+    assert "no photo with one of them alone" in pair
+    assert "left: 12 of its 12 photos have right; no photo with one of them alone" in lines
+
+
+def test_a_run_says_it_at_its_start_and_of_its_masks(
+    badly_tagged: Path, start: Start, tmp_path: Path
+) -> None:
+    said = start(badly_tagged, tmp_path / "out").said
+    warned = [place for place, line in enumerate(said) if line.startswith("tags: ")]
+    assert [said[place].split("'")[1] for place in warned] == ["skin", "left"]
+    assert max(warned) < said.index("inspect: 0 of 24 done before")
+    found = entries(tmp_path / "out")
+    assert found["skin"]["remarks"][0] == "on 23 of 24 photos"
+    assert found["left"]["remarks"][0] == "with right"
+    assert found["right"]["remarks"][0] == "with left"

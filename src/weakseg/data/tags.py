@@ -95,10 +95,11 @@ class TagFaults:
         if self.rare:
             names = ", ".join(f"{tag} ({self.counts[tag]})" for tag in self.rare[:most])
             more = f" and {len(self.rare) - most} more" if len(self.rare) > most else ""
+            few = 2 * len(self.rare) <= len(self.counts)
+            leave_out = f", or leave them out ({_leave_out(*self.rare[:most])})" if few else ""
             yield (
                 f"On fewer than {FEW} photos: {names}{more}. Their masks will be poor and change "
-                "from run to run. Add photos of them, or leave them out "
-                f"({_leave_out(*self.rare[:most])})."
+                f"from run to run. Add photos of them{leave_out}."
             )
         for name, listed in (("everywhere", self.everywhere), ("together", self.together)):
             if len(listed) > most:
