@@ -191,6 +191,16 @@ def test_evaluate_needs_no_tags(data: Path, tmp_path: Path) -> None:
     (predictions / f"{first.split(',')[0]}.png").unlink()
     result = weakseg(*call, predictions)
     assert result.returncode == 2 and "no mask for 1 of 8" in result.stderr
+    skipping = ("--missing", "skip", "--drop", "car", "--json", figures)
+    result = weakseg(*call, predictions, *skipping)
+    assert result.returncode == 0, result.stderr
+    row = json.loads(figures.read_text())
+    assert (row["images"], row["protocol"]["skipped"], row["protocol"]["dropped"]) == (
+        7,
+        1,
+        ["car"],
+    )
+    assert "car" not in row["per_class"] and "1 photos without a prediction" in result.stdout
 
 
 def test_check_reports_and_judges(data: Path, tmp_path: Path) -> None:
@@ -327,6 +337,14 @@ USER_ERRORS = [
     (["list", "networks"], "backbones"),
     (["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"], "no folder /nowhere"),
     (["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all"], "no mask for 8 of 8"),
+    (
+        ["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all", "--missing", "skp"],
+        "Did you mean 'skip'",
+    ),
+    (
+        ["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all", "--drop", "cra"],
+        "Did you mean 'car'",
+    ),
     (["data", "synth", "DATA", "--images", "3"], "DATA"),
 ]
 

@@ -154,7 +154,7 @@ def test_photos_whose_values_need_fewer_bits_than_they_have_are_told(
     root = tagged_folder(photos(2), "image,tags\n1,cat\n2,cat\n")
     Image.fromarray(np.array([[0, 4000]], np.uint16)).save(root / "images" / "2.png")
     assert check_dataset(root).notes == (
-        "1 photos in 16 bits have values of 12 alone, from which they are scaled, such as 2.",
+        "1 photos in 16 bits have values of 12 bits, from which they are scaled, such as 2.",
     )
 
 

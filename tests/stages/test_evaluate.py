@@ -132,7 +132,7 @@ def test_a_number_stands_for_the_only_class_where_it_is_asked_for(
     if number == 255:
         with pytest.raises(
             WeaksegError,
-            match=r"the 2 true masks of split 'all' have the ids 0 and 255 \(ignored\) alone, .* "
+            match=r"The 2 true masks of split 'all' have the ids 0 and 255 \(ignored\) alone, .* "
             r"If 255 stands for 'cat': weakseg evaluate --foreground 255\.",
         ):
             row(data)

@@ -117,8 +117,8 @@ def test_true_masks_of_0_and_255_alone_give_no_figures(
     said = start(data, copy).said
     assert up_to_date(said) == STAGES[:-2]
     assert json.loads((copy / "metrics.json").read_text()) == {"stages": []}
-    (line,) = [line for line in said if "no figures of svm:" in line]
-    assert "split 'all' have the ids 0 and 255 (ignored) alone" in line
+    (line,) = [line for line in said if line.startswith("evaluate: no figures.")]
+    assert "The 10 true masks of split 'all' have the ids 0 and 255 (ignored) alone" in line
 
 
 def test_what_ids_mean_lies_beside_the_masks_of_every_stage(finished: Path, photos: Path) -> None:

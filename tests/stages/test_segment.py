@@ -159,6 +159,16 @@ def test_predict_takes_files_and_folders_of_any_size(finished: Path, tmp_path: P
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
+def test_photos_are_found_through_links_and_each_folder_once(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for path in (folder / "a.png", elsewhere / "b.png", elsewhere / ".c.png"):
+        _photo(path, 5, 5)
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    named = predict.name_photos([folder])
+    assert named == {"a": folder / "a.png", "linked/b": folder / "linked" / "b.png"}
+
+
 def test_predict_gives_what_the_stages_gave(finished: Path, photos: Path, tmp_path: Path) -> None:
     held_out = [photos / "JPEGImages" / f"{name}.jpg" for name in ("000002", "000007")]
     for stage, tta in (("segment", False), ("segment+tta", True)):

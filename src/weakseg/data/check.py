@@ -235,7 +235,7 @@ def _read_files(
             if on_progress:
                 on_progress(min(start + _CHUNK, len(ids)), len(ids))
     notes = [
-        f"{len(images)} photos in 16 bits have values of {depth} alone, from which they are scaled,"
+        f"{len(images)} photos in 16 bits have values of {depth} bits, from which they are scaled,"
         f" such as {images[0]}."
         for depth, images in sorted(narrow.items())
     ]

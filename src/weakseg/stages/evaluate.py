@@ -54,15 +54,11 @@ def run(context: Context, stages: Sequence[MaskStage]) -> None:
     rows = evaluate_run(context, stages)
     if context.recipe.irn and context.recipe.irn.instances:
         rows += _instance_rows(context)
-    if not rows:
-        context.progress.say(
-            "evaluate: there are no masks to compare with, so there are no figures."
-        )
     write_json(context.folder / METRICS, {"stages": rows})
 
 
 def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str, Any]]:
-    """A row for every stage, and one for the CAM's oracle; none where there are no masks.
+    """A row for every stage, and one for the CAM's oracle; none, which is said, without masks.
 
     All rows of one split are over the same photos: those whose ground truth can be used.
     """
@@ -70,6 +66,7 @@ def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str
     own = context.recipe.separate.class_name if context.recipe.separate else None
     dropped = [name for name in data.drop_classes if name != own]
     rows = []
+    faults: dict[str, None] = {}
     found = {held_out: _usable_of(context, held_out) for held_out in {s.held_out for s in stages}}
     for stage in stages:
         tasks, left_out = found[stage.held_out]
@@ -80,11 +77,15 @@ def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str
         matrix = _confusion(pairs, classes, context.executor, context.progress, label)
         split = data.held_out or data.split if stage.held_out else data.split
         if fault := _nothing_to_measure(matrix, split):
-            context.progress.say(f"evaluate: no figures of {stage.name}: {fault}")
+            faults[fault] = None
             continue
         rows.append(_row(stage.name, split, matrix, stage.protocol, left_out, dropped))
         if stage.name == localize.CAM:
             rows.append(_oracle_row(context, tasks, left_out, dropped))
+    if not rows and not faults:
+        faults["There are no masks to compare with."] = None
+    for fault in faults:
+        context.progress.say(f"evaluate: no figures. {fault}")
     return rows
 
 
@@ -197,7 +198,7 @@ def _nothing_to_measure(matrix: ConfusionMatrix, split: str) -> str | None:
     if len(matrix.classes) == 1:
         remedy = f"If 255 stands for {matrix.classes[0]!r}: weakseg evaluate --foreground 255."
     return (
-        f"the {matrix.images} true masks of split {split!r} have the ids 0 and 255 (ignored) alone,"
+        f"The {matrix.images} true masks of split {split!r} have the ids 0 and 255 (ignored) alone,"
         f" against which empty masks would be perfect. {remedy}"
     )
 

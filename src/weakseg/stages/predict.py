@@ -1,5 +1,6 @@
 """Segment any photos with the network of a finished run."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -120,8 +121,16 @@ def _check_targets(named: dict[str, Path], folder: Path) -> None:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file() and path.name[0] != "."
-    )
+    """All photos below a folder, through links as well, each folder once."""
+    found = []
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        paths = (Path(place) / name for name in files if name[0] != ".")
+        found += [p for p in paths if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()]
+    return sorted(found)

@@ -1,5 +1,6 @@
 """One of COCO's files: images, categories, and annotations with their outlines."""
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -304,7 +305,7 @@ class _Scanner:
     def __init__(self, content: bytes) -> None:
         self._text = content.decode("utf-8-sig")
         self._at = 0
-        self._counted = 0, len(content) - len(self._text.encode())  # the byte order mark's
+        self._counted = 0, 3 if content.startswith(codecs.BOM_UTF8) else 0
         self._decode = json.JSONDecoder().raw_decode
 
     def keys(self) -> Iterator[str]:
