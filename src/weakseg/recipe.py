@@ -56,14 +56,13 @@ Scales = Annotated[
     tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1, max_length=16)
 ]
 
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, Balance, SGD, Adam, AdamW):
-    with_config(ConfigDict(extra="forbid", allow_inf_nan=False))(
-        _settings
-    )  # an unknown key is an error here as well
+    with_config(_STRICT)(_settings)  # an unknown key is an error here as well
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, **_STRICT)
 
 
 class Data(Section):

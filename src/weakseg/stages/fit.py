@@ -192,7 +192,7 @@ class Loop:
                 "want of memory. The same command goes on from the last whole epoch; if it happens "
                 f"again, lower {numbers}."
             )
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in said:
+        if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or _NO_MEMORY in said:
             return f"{self.name} runs out of memory. Lower {numbers}."
         return None
 
