@@ -140,18 +140,23 @@ def refine_many_with_svm(
     from weakseg.refine import torch_svm
 
     prepared = [_prepare(features, cam, settings, rng) for features, cam, rng in images]
-    fitting = [
-        one for one in prepared if isinstance(one, _Prepared) and torch_svm.fits(len(one.samples))
-    ]
     problems = [
-        torch_svm.Problem(one.pixels, one.samples, one.labels, one.gamma) for one in fitting
-    ]
-    found = torch_svm.self_enhance(problems, settings.kernel, settings.C, settings.cycles, device)
-    together = {id(one): one.refined(*scores) for one, scores in zip(fitting, found, strict=True)}
-    return [
-        one if isinstance(one, SVMRefinement) else together.get(id(one)) or _trained(one, settings)
+        torch_svm.Problem(one.pixels, one.samples, one.labels, one.gamma)
         for one in prepared
+        if isinstance(one, _Prepared) and torch_svm.fits(len(one.samples))
     ]
+    found = iter(
+        torch_svm.self_enhance(problems, settings.kernel, settings.C, settings.cycles, device)
+    )
+    refined = []
+    for one in prepared:
+        if isinstance(one, SVMRefinement):
+            refined.append(one)
+        elif torch_svm.fits(len(one.samples)):
+            refined.append(one.refined(*next(found)))
+        else:
+            refined.append(_trained(one, settings))
+    return refined
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def run_from_photos(
 
     A photo goes from the classifier to its mask in one worker. The masks are those that the stages
     make one after the other, byte for byte, since files hold what is passed on here.
+
+    Args:
+        by_network: `localizer.by_network`, from a module that needs torch.
     """
     found = by_network(context)
     if name == SVM:
