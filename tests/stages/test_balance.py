@@ -49,6 +49,8 @@ def test_only_some_classes_are_all_but_the_others_dropped(
     said = start(photos, tmp_path / "only", _recipe(only_classes=[kept])).said
     start(photos, tmp_path / "drop", _recipe(drop_classes=others))
     assert masks(tmp_path / "only") == masks(tmp_path / "drop")
+    only, drop = ((tmp_path / name / "metrics.json").read_bytes() for name in ("only", "drop"))
+    assert only == drop
     left_out = sum(kept not in s.tags and bool(s.tags) for s in samples)
     assert left_out
     assert f"left out: {left_out} photos of dropped classes alone" in said

@@ -64,7 +64,7 @@ def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str
     """
     data, classes = context.recipe.data, context.dataset.classes
     own = context.recipe.separate.class_name if context.recipe.separate else None
-    dropped = [name for name in data.drop_classes if name != own]
+    dropped = [name for name in data.dropped(classes) if name != own]
     rows = []
     faults: dict[str, None] = {}
     found = {held_out: _usable_of(context, held_out) for held_out in {s.held_out for s in stages}}
