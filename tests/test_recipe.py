@@ -1,10 +1,14 @@
+import copy
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from weakseg.errors import WeaksegError
-from weakseg.recipe import dump_recipe, load_recipe, shipped_recipes
+from weakseg.recipe import check_recipe, dump_recipe, load_recipe, shipped_recipes
 from weakseg.stages.pipeline import stages
 from weakseg.training.optimizers import Adam
 
@@ -77,6 +81,18 @@ def test_an_override_changes_no_alias() -> None:
         (["svm.cycles=-1"], ["svm", "cycles"]),
         (["svm.background_threshold=0.9"], ["svm", "0.9"]),
         (["clasify.epochs=2"], ["clasify", "did you mean classify"]),
+        (["svm.lr=1"], ["unknown key svm.lr; svm has foreground_threshold", "gamma"]),
+        (["epochs=3"], ["unknown key epochs; a recipe has seed, data", "report"]),
+        (["classify.optimizer.momentun=0"], ["did you mean momentum", "classify.optimizer has"]),
+        (["crf.kernels.sxy=1"], ["crf.kernels has gaussian_sxy", "iterations"]),
+        (["data.balance.moost=1"], ["did you mean most", "data.balance has most, least"]),
+        (["data.drop_classes=[no]"], ["given False", "needs quotes"]),
+        (["data.split=2012"], ["given 2012", "needs quotes"]),
+        (["seed=2001-99-99"], ["no YAML: '2001-99-99' is no timestamp"]),
+        (["localize.feature_stages=[]"], ["svm needs features"]),
+        (["svm.gamma=1e308"], ["gamma is 1e+308"]),
+        (["crf.temperature=1e-300"], ["crf.temperature"]),
+        (["classify.crop=100000"], ["classify.crop", "4096"]),
         (["classify.epochs=many"], ["classify.epochs", "'many'"]),
         (["classify.optimizer.name=rmsprop"], ["classify.optimizer", "sgd", "adam", "adamw"]),
         (["classify.head=mlp"], ["classify.head", "linear", "extra_convolutions"]),
@@ -104,6 +120,59 @@ def test_one_line_names_every_problem(overrides: list[str], parts: list[str]) ->
         assert part in message
 
 
+def test_no_number_is_taken_at_the_ends_of_its_type() -> None:
+    """Whatever key holds numbers: neither NaN, nor infinity, nor what float32 has no room for."""
+    values = yaml.safe_load(dump_recipe(load_recipe("three_step_cpu")))
+    whole = values["cam_crf"]
+    values["svm"], values["crf"], values["relabel"] = {"cycles": 1}, whole, whole
+    values["missing_tags"], values["data"]["balance"] = {"folds": 2}, {"most": 9, "least": 2}
+    values["localize"]["feature_stages"] = [0]
+    check_recipe(values, "base")
+    places = list(_numbers(values))
+    assert len(places) > 60
+    for place, number in places:
+        for extreme in (math.nan, math.inf, -math.inf, 1e308):
+            with pytest.raises(WeaksegError) as caught:
+                check_recipe(_with(values, place, extreme), "extreme")
+            assert "\n" not in str(caught.value), (place, number)
+
+
+def _numbers(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in pairs:
+            yield from _numbers(inner, (*place, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place, value
+
+
+def _with(values: Any, place: tuple[Any, ...], number: float) -> Any:
+    changed = copy.deepcopy(values)
+    node = changed
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = number
+    return changed
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"{'a' * 100_000}=1",
+        f"svm.{'a' * 100_000}=1",
+        f"seed.{'a' * 100_000}=1",
+        "a" * 100_000,
+        f"seed={'a' * 50_000}",
+        f"localize.scales=[{', '.join(['9'] * 4000)}]",
+        f"crf.kernels={{{', '.join(f'k{i}: 1' for i in range(2000))}}}",
+    ],
+)
+def test_a_message_is_short_whatever_was_given(override: str) -> None:
+    with pytest.raises(WeaksegError) as caught:
+        load_recipe("demo", [override])
+    assert len(str(caught.value)) < 3000
+
+
 def test_unknown_and_broken_recipes(tmp_path: Path) -> None:
     with pytest.raises(WeaksegError, match="Did you mean 'demo'"):
         load_recipe("demos")
@@ -116,3 +185,9 @@ def test_unknown_and_broken_recipes(tmp_path: Path) -> None:
     broken.write_text(yaml.safe_dump([1, 2]))
     with pytest.raises(WeaksegError, match="is no recipe"):
         load_recipe(str(broken))
+    broken.write_text("data: {split: train}\ndata: {split: val}")
+    with pytest.raises(WeaksegError, match="the key 'data' is there 2 times"):
+        load_recipe(str(broken))
+    with pytest.raises(WeaksegError) as caught:
+        load_recipe("x" * 100_000)
+    assert len(str(caught.value)) < 500

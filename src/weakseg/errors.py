@@ -1,7 +1,9 @@
 """Errors that a user can cause, and how they read."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LONGEST_NAME = 100
 
 
 class WeaksegError(Exception):
@@ -10,6 +12,23 @@ class WeaksegError(Exception):
     The message is one line: what was given, what was expected, the remedy. The command line
     prints it and exits with code 2; everything else that is raised is a defect of the program.
     """
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text on one line, cut to `most` characters: what was given may be a whole file."""
+    line = " ".join(text[: 2 * most].split())
+    return line if len(text) <= most else f"{line[:most]}..."
+
+
+def quoted(text: str, most: int = 80) -> str:
+    """What was given, as a message shows it: escaped, in quotes, cut to `most` characters."""
+    return repr(text if len(text) <= most else f"{text[:most]}...")
+
+
+def listed(names: Sequence[str], most: int = 100) -> str:
+    """Names as a message lists them, cut to the first `most`, and each to a name's length."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shortened(name, LONGEST_NAME) for name in names[:most]) + more
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -21,6 +40,6 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> WeaksegError:
     """Error for a name that no registry holds; lists the known names and the nearest one."""
     names = sorted(known)
-    hint = nearest(name, names)
+    hint = nearest(name, names) if len(name) <= LONGEST_NAME else None
     suggestion = f" Did you mean {hint!r}?" if hint else ""
-    return WeaksegError(f"Unknown {kind} {name!r}.{suggestion} Known: {', '.join(names)}.")
+    return WeaksegError(f"Unknown {kind} {quoted(name)}.{suggestion} Known: {listed(names)}.")

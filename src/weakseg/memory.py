@@ -3,9 +3,16 @@
 import ctypes
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
+_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where Linux says what a container may use, by the version of its control groups."""
 _CONVOLUTIONS = 256
 """Some four scales of a photo's maps, of a network with 60 convolutions."""
 
@@ -41,6 +48,17 @@ def give_back_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def memory_here() -> int:
+    """Bytes that this process may use: the machine's, or less where a container says so."""
+    found = [sys.maxsize]
+    if hasattr(os, "sysconf"):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in _LIMITS:
+        with suppress(OSError, ValueError):  # no container, another system, or "max"
+            found.append(int(limit.read_text(encoding="ascii")))
+    return min(found)
 
 
 def keep_few_convolutions() -> None:

@@ -5,7 +5,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import yaml
 from pydantic import (
     AfterValidator,
@@ -18,19 +17,21 @@ from pydantic import (
     with_config,
 )
 
+from weakseg import safe_yaml
 from weakseg.data.balance import Balance
-from weakseg.errors import WeaksegError, nearest, unknown_name
-from weakseg.networks.cam_classifier import Head
-from weakseg.refine.crf import CRFSettings
-from weakseg.refine.random_walk import RandomWalkSettings
-from weakseg.refine.svm import SVMSettings
-from weakseg.training.augment import AugmentationName
+from weakseg.errors import WeaksegError, nearest, shortened, unknown_name
+from weakseg.files import absolute
+from weakseg.names import AugmentationName, Head
+from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
+
+_LARGEST_SIDE = 4096
+"""Pixels: what a network holds of one photo of this side takes gigabytes."""
+_MOST_EXAMPLES = 1_000_000
+_MOST_PROBLEMS = 10
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""The type that a network computes in, where it is not float32."""
 
 
 def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
@@ -39,17 +40,29 @@ def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
     return sides
 
 
-LongSideRange = Annotated[
-    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=4096)]], AfterValidator(_ordered)
-]
-Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(min_length=1)]
+def _absolute(path: str) -> str:
+    return str(absolute(path))
 
+
+def _absolute_weights(source: str) -> str:
+    return source if source in ("imagenet", "none") else _absolute(source)
+
+
+LongSideRange = Annotated[
+    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=_LARGEST_SIDE)]],
+    AfterValidator(_ordered),
+]
+Scales = Annotated[
+    tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1, max_length=16)
+]
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, Balance, SGD, Adam, AdamW):
-    with_config(ConfigDict(extra="forbid"))(_settings)  # an unknown key is an error here as well
+    with_config(_STRICT)(_settings)  # an unknown key is an error here as well
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True, **_STRICT)
 
 
 class Data(Section):
@@ -58,9 +71,10 @@ class Data(Section):
     `held_out` is the split whose photos the trained segmentation network is tried on; by default
     the same as `split`. Nothing is learned from it, and its photos need no tags.
 
-    `drop_classes` are classes whose tags are not used, nor photos of nothing else. `balance` says
-    how many photos a class has at most (others are left out of the run) and at least (photos are
-    repeated in training); see `weakseg.data.balance`.
+    `drop_classes` are classes whose tags are not used, nor photos of nothing else; with
+    `only_classes` these are all classes but the named ones. `balance` says how many photos a class
+    has at most (others are left out of the run) and at least (photos are repeated in training); see
+    `weakseg.data.balance`.
 
     Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
     the photo's own.
@@ -69,20 +83,26 @@ class Data(Section):
     split: str = "train"
     held_out: str | None = None
     drop_classes: tuple[str, ...] = ()
+    only_classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     balance: Balance | None = None
-    long_side: Annotated[int, Field(ge=32)] = 1024
+    long_side: Annotated[int, Field(ge=32, le=2 * _LARGEST_SIDE)] = 1024
 
     @property
     def balanced(self) -> bool:
         """Whether anything is left out or repeated."""
-        return bool(self.drop_classes or self.balance)
+        return bool(self.drop_classes or self.only_classes or self.balance)
+
+    def dropped(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The classes, of those of the data set, that are left out."""
+        only = classes if self.only_classes is None else self.only_classes
+        return tuple(c for c in classes if c in self.drop_classes or c not in only)
 
 
 class BackboneSection(Section):
     """See `weakseg.networks.backbones.Backbone`."""
 
     name: str
-    weights: str = "imagenet"
+    weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
     output_stride: Literal[8, 16, 32] = 32
     dilated: bool = True
     head_convolution: bool = True
@@ -102,13 +122,13 @@ class Training(Section):
     decays as `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
     """
 
-    epochs: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=1, le=_MOST_EXAMPLES)]
     long_side: LongSideRange = (320, 640)
-    crop: Annotated[int, Field(ge=32)] = 512
+    crop: Annotated[int, Field(ge=32, le=_LARGEST_SIDE)] = 512
     augmentation: AugmentationName = "flip"
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
-    decay_power: Annotated[float, Field(ge=0)] = 0.9
+    decay_power: Annotated[float, Field(ge=0, le=100)] = 0.9
     precision: Precision = "32-true"
 
 
@@ -134,14 +154,14 @@ class MissingTags(Section):
 
     action: Literal["list", "add", "mask"] = "list"
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    folds: Annotated[int, Field(ge=2)] = 3
+    folds: Annotated[int, Field(ge=2, le=100)] = 3
 
 
 class Localize(Section):
     """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
 
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 4 MB a photo: a
+    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 2 MB a photo: a
     photo goes to its mask in one step, and that mask is all that a run has of it.
     """
 
@@ -149,7 +169,7 @@ class Localize(Section):
     feature_stages: tuple[Annotated[int, Field(ge=0)], ...]
     feature_scales: Scales
     precision: Precision = "32-true"
-    every: Annotated[int, Field(ge=1)] = 1
+    every: Annotated[int, Field(ge=1, le=_MOST_EXAMPLES)] = 1
     keep: bool = True
 
     @model_validator(mode="after")
@@ -166,12 +186,12 @@ class Crf(Section):
     """The dense CRF, and the unary it starts from.
 
     `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores over
-    `temperature`.
+    `temperature`; beyond its limits that is the hard labels, or the same for all.
     """
 
     unary: Literal["labels", "scores"]
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     kernels: CRFSettings
 
 
@@ -238,9 +258,9 @@ class Segment(Training):
 
     masks: str
     backbone: BackboneSection
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=_MOST_EXAMPLES)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    validation_masks: str | None = None
+    validation_masks: Annotated[str, AfterValidator(_absolute)] | None = None
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
 
@@ -253,7 +273,7 @@ class Evaluate(Section):
 class Report(Section):
     """`panels`: how many photos get a panel picture."""
 
-    panels: Annotated[int, Field(ge=0)] = 12
+    panels: Annotated[int, Field(ge=0, le=_MOST_EXAMPLES)] = 12
 
 
 class Recipe(Section):
@@ -282,6 +302,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
+        if self.svm and not self.localize.feature_stages:
+            raise ValueError("svm needs features: name a stage in localize.feature_stages, from 0")
         if self.crf and not self.svm:
             raise ValueError("crf refines what svm makes; add svm, or use cam_crf")
         if self.irn_crf and not self.irn:
@@ -326,6 +348,14 @@ class Recipe(Section):
         return tuple(name for name, section in made.items() if section)
 
     @property
+    def final_masks(self) -> str:
+        """Name of the stage that makes the most refined masks of the split's photos."""
+        if self.relabel:
+            return "relabel"
+        ranked = ("merged", "irn+crf", "irn", "svm+crf", "svm", "cam+crf", "cam")
+        return next(name for name in ranked if name in self.mask_stages)
+
+    @property
     def trains_on_pooled_features(self) -> bool:
         """Whether the classifier needs no more of a photo than its pooled features, made once."""
         return self.backbone.frozen and self.classify.head == "linear"
@@ -351,7 +381,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         WeaksegError: an unknown name, a file that is no YAML, or keys and values that the recipe
-            can't have; one message lists every problem.
+            can't have; one message lists every problem, up to ten.
     """
     values = _parse(_read(name_or_path), name_or_path)
     for override in overrides:
@@ -363,13 +393,16 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
     """Check a recipe's values; `origin` names them in the error.
 
     Raises:
-        WeaksegError: lists every problem.
+        WeaksegError: lists every problem, up to ten.
     """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise WeaksegError(f"Recipe {origin}: {problems}.") from error
+        problems = error.errors()
+        shown = [_describe(problem) for problem in problems[:_MOST_PROBLEMS]]
+        if more := len(problems) - len(shown):
+            shown.append(f"and {more} more")
+        raise WeaksegError(f"Recipe {origin}: {'; '.join(shown)}.") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -392,25 +425,19 @@ def _read(name_or_path: str) -> str:
 
 def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise WeaksegError(f"{origin} is no YAML: {' '.join(str(error).split())}.") from error
+        values = safe_yaml.parse(text)
+    except ValueError as error:
+        raise WeaksegError(f"{origin} is no YAML: {error}.") from error
     if not isinstance(values, dict):
         raise WeaksegError(f"{origin} is no recipe: expected sections such as 'classify:'.")
-    return {key: _unshared(value) for key, value in values.items()}
-
-
-def _unshared(value: Any) -> Any:
-    """A copy in which what YAML's aliases share stands for itself, to be overridden alone."""
-    if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+    return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    given = shortened(override)
     if not equals:
-        raise WeaksegError(f"Override {override!r} has no '='. Expected section.key=value.")
+        raise WeaksegError(f"Override {given!r} has no '='. Expected section.key=value.")
     *sections, last = key.split(".")
     node = values
     for section in sections:
@@ -418,26 +445,55 @@ def _apply(values: dict[str, Any], override: str) -> None:
             node[section] = {}
         node = node[section]
         if not isinstance(node, dict):
-            raise WeaksegError(f"Override {override!r}: {section!r} is a value, not a section.")
+            raise WeaksegError(
+                f"Override {given!r}: {shortened(section)!r} is a value, no section."
+            )
     try:
-        node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise WeaksegError(f"Override {override!r}: the value is no YAML.") from error
+        node[last] = safe_yaml.parse(text)
+    except ValueError as error:
+        raise WeaksegError(f"Override {given!r}: the value is no YAML: {error}.") from error
 
 
 def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = shortened(".".join(str(part) for part in problem["loc"] if part not in _OPTIMIZERS))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        hint = nearest(str(problem["loc"][-1]), _known_keys())
-        return f"unknown key {where}" + (f" (did you mean {hint}?)" if hint else "")
+        known = _keys_beside(problem["loc"])
+        hint = nearest(str(problem["loc"][-1]), known)
+        meant = f" (did you mean {hint}?)" if hint else ""
+        section = where.rpartition(".")[0] if len(problem["loc"]) > 1 else "a recipe"
+        return f"unknown key {where}{meant}; {section} has {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] == "missing" else f", given {problem['input']!r:.60}"
+    said = problem["type"] in ("missing", "value_error")
+    given = "" if said else f", given {shortened(repr(problem['input']))}"
+    if problem["type"] == "string_type" and not isinstance(problem["input"], dict | list):
+        given += "; what YAML reads as yes or no, a number or a date needs quotes to be a name"
     return f"{where}: {message}{given}" if where else message
 
 
-def _known_keys() -> set[str]:
+_OPTIMIZERS = ("sgd", "adam", "adamw")
+"""Parts of a problem's place that tell which of several kinds a section was taken for."""
+
+
+def _keys_beside(place: Sequence[str | int]) -> list[str]:
+    """The keys of the section that a key, known or not, stands in."""
     schema = Recipe.model_json_schema()
-    keys = set(schema["properties"])
-    for definition in schema["$defs"].values():
-        keys |= set(definition["properties"])
-    return keys
+    sections = [schema]
+    for part in place[:-1]:
+        sections = [inner for section in sections for inner in _inside(section, part, schema)]
+    return list(dict.fromkeys(key for section in sections for key in section["properties"]))
+
+
+def _inside(
+    section: dict[str, Any], part: str | int, schema: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What `part` of a section may be, of a JSON schema; only what has keys."""
+    if part in _OPTIMIZERS:
+        return [section] if section["properties"]["name"]["const"] == part else []
+    found, places = [], [section["properties"][part]]
+    for place in places:
+        places += [*place.get("anyOf", ()), *place.get("oneOf", ())]
+        if "$ref" in place:
+            places.append(schema["$defs"][place["$ref"].rpartition("/")[2]])
+        if "properties" in place:
+            found.append(place)
+    return found

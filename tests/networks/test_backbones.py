@@ -5,11 +5,18 @@ from torch import nn
 from weakseg.errors import WeaksegError
 from weakseg.networks.backbones import Backbone, Stage
 
-SIZES = [(64, 64), (65, 97), (33, 40)]
+SIZES = [(64, 64), (65, 97), (33, 40), (1, 97), (250, 10)]
 
 
 @pytest.mark.parametrize(
-    "name", ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv3_small_050"]
+    "name",
+    [
+        "test_resnet",
+        "test_efficientnet",
+        "test_convnext",  # rounds sides down
+        "hrnet_w18_small",  # adds maps that must have sides of whole cells
+        "mobilenetv3_small_050",
+    ],
 )
 @pytest.mark.parametrize("size", SIZES)
 def test_maps_have_the_announced_channels_and_strides(name: str, size: tuple[int, int]) -> None:
@@ -19,7 +26,29 @@ def test_maps_have_the_announced_channels_and_strides(name: str, size: tuple[int
     for features, stage in zip((*stages, final), (*backbone.stages, backbone.final), strict=True):
         assert features.shape[:2] == (2, stage.channels)
         for side, cells in zip(size, features.shape[2:], strict=True):
-            assert side // stage.stride <= cells <= -(-side // stage.stride)
+            assert cells == -(-side // stage.stride)
+
+
+@pytest.mark.parametrize(
+    ("name", "filled"),
+    [
+        ("test_resnet", (65, 97)),
+        ("efficientnet_lite1", (65, 97)),
+        ("vgg11", (65, 97)),
+        ("test_convnext", (96, 128)),
+    ],
+)
+def test_only_where_a_network_needs_it_images_are_filled_up(
+    name: str, filled: tuple[int, int]
+) -> None:
+    backbone = Backbone(name, weights="none").eval()
+    seen = []
+    first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    backbone(torch.rand(1, 3, 65, 97))
+    (image,) = seen
+    assert image.shape[2:] == filled
+    assert not image[..., 65:, :].any() and not image[..., 97:].any()
 
 
 def test_stages_come_from_fine_to_coarse_and_only_those_asked_for() -> None:
@@ -85,6 +114,9 @@ def test_batchnorm_statistics_never_change_in_training() -> None:
         ({"name": "resnet5"}, "Did you mean 'resnet50'"),
         ({"name": "efficient_net_lite1"}, "efficientnet_lite1"),
         ({"name": "test_vit"}, "tokens, not feature maps"),
+        ({"name": "levit_128s"}, "can't be used: an image of 64x64 ends in"),
+        ({"name": "test_mambaout"}, "Set head_convolution to false"),
+        ({"name": "x" * 100_000}, "Unknown backbone 'x{60}...'"),
         ({"name": "test_resnet", "frozen_stages": 9}, "expected -1"),
         ({"name": "test_mambaout", "output_stride": 8}, "output_stride 8"),
     ],

@@ -6,6 +6,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from weakseg.errors import WeaksegError
 from weakseg.networks import fused as fused_module
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.fused import fuse
@@ -136,3 +137,17 @@ def test_what_can_not_be_folded_is_left_as_it_is(twice: bool) -> None:
     assert (fused is backbone) is not twice
     images = torch.rand(1, 3, 8, 8)
     assert_close(maps(fused, images), maps(backbone, images), 1e-5)
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    backbone = trained("test_resnet")
+    backbone.model.layer1[0].conv1.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(WeaksegError, match="are NaN or infinite"):
+        fuse(backbone)
+
+
+def test_a_model_that_asks_its_convolutions_for_more_is_left_as_it_is() -> None:
+    backbone = trained("test_resnet")
+    block = backbone.model.layer1[0]
+    block.register_forward_pre_hook(lambda module, _: module.conv1.kernel_size and None)
+    assert fuse(backbone) is backbone

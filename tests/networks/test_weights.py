@@ -1,4 +1,6 @@
 import pickle
+import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,84 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(WeaksegError, match="can't be read as weights"):
         read_tensors(path)
     assert not marker.exists()
+
+
+def test_a_refused_pickle_comes_with_no_advice_to_let_it_run(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"a": Fraction(1, 2)}, path)
+    with pytest.raises(WeaksegError, match="it holds other things") as caught:
+        read_tensors(path)
+    assert not any(word in str(caught.value) for word in ("weights_only", "trust", "options"))
+
+
+def test_a_file_that_would_inflate_is_not_read(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, deflated = tmp_path / "whole.pth", tmp_path / "deflated.pth"
+    torch.save({**tensors, "more": torch.zeros(2**20)}, whole)
+    packed = zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(whole) as source, packed as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert read_tensors(whole).keys() == {*tensors, "more"}
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(WeaksegError, match=r"would inflate to \d,\d{3},\d{3}"):
+        read_tensors(deflated)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    ["module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.backbone.model."],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_what_wrappers_put_before_names_is_taken_off(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], suffix: str, wrapper: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    wrapped = {f"{wrapper}{key}": value for key, value in tensors.items()}
+    wrapped["decode_head.weight"] = torch.zeros(1)  # of a larger network
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(wrapped, path)
+    else:
+        torch.save(wrapped, path)
+    loaded = Backbone("test_resnet", weights=str(path)).model.state_dict()
+    assert loaded.keys() < tensors.keys()
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, tensors[key], rtol=0, atol=0)
+
+
+def test_a_larger_network_of_the_kind_is_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / "weights.pth"
+    more = {**tensors, "layer4.9.conv1.weight": torch.zeros(1)}
+    torch.save({f"module.{key}": value for key, value in more.items()}, path)
+    with pytest.raises(WeaksegError, match=r"they have layer4\.9\.conv1\.weight and it has none"):
+        Backbone("test_resnet", weights=str(path))
+
+
+def test_a_misfit_shows_both_sides(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({f"net.{key}": value for key, value in tensors.items()}, path)
+    with pytest.raises(
+        WeaksegError, match=r"it wants conv1\.0\.weight, .*; they have net\.conv1\.0\.weight, "
+    ) as caught:
+        Backbone("test_resnet", weights=str(path))
+    assert len(str(caught.value)) < 500
+    torch.save({**tensors, "conv1.0.weight": torch.zeros(2, 5)}, path)
+    with pytest.raises(WeaksegError, match=r"conv1\.0\.weight is \(2, 5\), not \(16, 3, 3, 3\)"):
+        Backbone("test_resnet", weights=str(path))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], number: float
+) -> None:
+    path = tmp_path / "weights.pth"
+    tensors["layer1.0.conv1.weight"].view(-1)[-1] = number
+    torch.save(tensors, path)
+    with pytest.raises(WeaksegError, match=r"layer1\.0\.conv1\.weight of .* holds NaN or infinity"):
+        Backbone("test_resnet", weights=str(path))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from weakseg.refine import random_walk as random_walk_module
 from weakseg.refine.affinity import pair_directions, path_cells
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 
@@ -151,13 +152,44 @@ def test_refuses_what_is_no_map(cam: NDArray, boundary: NDArray, message: str) -
         random_walk(cam.astype(np.float32), boundary.astype(np.float32), DEFAULT)
 
 
+def test_memory_is_counted_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_walk_module, "memory_here", lambda: 4 * 34 * 28 * 38)
+    cam, boundary = np.ones((1, 20, 30), np.float32), np.zeros((20, 30), np.float32)
+    random_walk(cam, boundary, DEFAULT)  # 34 directions, a margin of 4 cells
+    with pytest.raises(ValueError, match="a walk of radius 5 on 21x30 cells takes 0 GiB, of 0"):
+        random_walk(np.ones((1, 21, 30), np.float32), np.zeros((21, 30), np.float32), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"radius": 32, "steps": 1},
+        {"beta": 1e6},
+        {"beta": 1e-300},
+        {"steps": 2**16},
+        {"steps": 0},
+        {"steps": 1, "tolerance": 0.5},
+        {"steps": 2, "tolerance": 0.5},
+        {"steps": 2**16 - 1, "tolerance": 0.5},
+    ],
+)
+def test_the_ends_of_the_settings_ranges_give_numbers(values: dict) -> None:
+    rng = np.random.default_rng(0)
+    cam, boundary = rng.random((2, 9, 12), np.float32), rng.random((9, 12), np.float32)
+    walked = random_walk(cam, boundary, RandomWalkSettings(**values))
+    assert np.isfinite(walked).all() and 0 < walked.max() <= cam.max()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"radius": 1}, "radius is 1"),
+        ({"radius": 10**6}, "radius is 1000000"),
         ({"beta": 0.0}, "beta is 0.0"),
         ({"beta": float("nan")}, "beta is nan"),
+        ({"beta": float("inf")}, "beta is inf"),
         ({"steps": -1}, "steps is -1"),
+        ({"steps": 10**9}, "steps is 1000000000"),
         ({"tolerance": 1.0}, "tolerance is 1.0"),
     ],
 )

@@ -141,7 +141,7 @@ def test_many_images_at_once_end_as_each_alone(settings, together, torch_device,
 
 def test_an_image_too_large_for_the_device_is_done_alone(torch_device, monkeypatch):
     images = [(*photo(2, seed)[1:], image_rng(0, str(seed))) for seed in range(2)]
-    monkeypatch.setattr(svm, "GRAM_BYTES", 1000)
+    monkeypatch.setattr(torch_svm, "GRAM_BYTES", 1000)
     refined = refine_many_with_svm(images, DEFAULTS, torch_device)
     for seed, found in enumerate(refined):
         alone = refine_with_svm(*photo(2, seed)[1:], DEFAULTS, image_rng(0, str(seed)))
@@ -393,6 +393,17 @@ class TestErrors:
         _, features, cam = photo(1)
         with pytest.raises(ValueError, match=r"\(32, 32\); it must be \(D, h, w\)"):
             refine_with_svm(features[0], cam, DEFAULTS, image_rng(0, "a"))
+        with pytest.raises(ValueError, match=r"\(0, 32, 32\); it must be \(D, h, w\)"):
+            refine_with_svm(features[:0], cam, DEFAULTS, image_rng(0, "a"))
+
+    @pytest.mark.parametrize("kernel", ["rbf", "linear"])
+    @pytest.mark.parametrize("C", [1e-6, 1e6])
+    @pytest.mark.parametrize("gamma", [1e-9, 1e3])
+    def test_the_ends_of_the_settings_ranges_give_numbers(self, kernel, C, gamma):
+        _, features, cam = photo(2)
+        settings = SVMSettings(kernel=kernel, C=C, gamma=gamma, samples_per_class=100)
+        refined = refine_with_svm(features, cam, settings, image_rng(0, "a"))
+        assert refined.outcome == "svm" and np.isfinite(refined.scores).all()
 
     @pytest.mark.parametrize(
         ("values", "message"),
@@ -402,12 +413,15 @@ class TestErrors:
             ({"samples_per_class": 0}, "samples_per_class is 0; it must be at least 1"),
             ({"sampling": "all"}, "sampling is 'all'; it must be one of .*'uniform'"),
             ({"exclusion_threshold": 2.0}, r"exclusion_threshold is 2.0; .*\[-1, 1\]"),
-            ({"cycles": -1}, "cycles is -1; it must be at least 0"),
+            ({"cycles": -1}, r"cycles is -1; it must be in \[0, 1000\]"),
             ({"kernel": "poly"}, "kernel is 'poly'; it must be one of .*'rbf'"),
-            ({"C": 0.0}, "C is 0.0; it must be over 0"),
+            ({"C": 0.0}, r"C is 0.0; it must be in \[1e-6, 1e6\]"),
             ({"C": float("nan")}, "C is nan"),
             ({"gamma": "auto"}, "gamma is 'auto'; it must be 'scale'"),
             ({"gamma": 0.0}, "gamma is 0.0"),
+            ({"gamma": 1e308}, r"gamma is 1e\+308"),
+            ({"C": 1e308}, r"C is 1e\+308"),
+            ({"cycles": 10**9}, "cycles is 1000000000"),
         ],
     )
     def test_settings_out_of_range(self, values, message):

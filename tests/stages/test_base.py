@@ -10,8 +10,9 @@ from PIL import Image
 
 from tiny import Lines, tiny_recipe
 from weakseg.data.dataset import Dataset, Sample
+from weakseg.errors import WeaksegError
 from weakseg.stages import base
-from weakseg.stages.base import Context, PhotoTask, map_photos, same_size
+from weakseg.stages.base import Context, PhotoTask, map_photos, naming, same_size
 from weakseg.stages.executor import InProcessExecutor
 
 SIZES = ((40, 30), (20, 30), (40, 30), (30, 20), (20, 30), (40, 30))
@@ -73,3 +74,9 @@ def test_a_photo_without_a_size_is_kept(tmp_path: Path) -> None:
     paths[1].write_bytes(b"no photo")
     groups = dict(same_size(paths, lambda path: path))
     assert groups == {(30, 20): [paths[0], paths[2]], (0, 0): [paths[1], paths[3]]}
+
+
+def test_what_an_algorithm_refuses_names_the_photo(context: Context) -> None:
+    task = context.task(context.dataset.samples[0])
+    with pytest.raises(WeaksegError, match=r"0\.jpg: features hold NaN\.$"), naming(task):
+        raise ValueError("features hold NaN")

@@ -13,7 +13,7 @@ from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import VOC_PALETTE, read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
-from weakseg.localize.cam import grid_size
+from weakseg.localize.grid import grid_size
 from weakseg.metrics import best_overlaps
 from weakseg.networks.irnet import PhotoRelations
 from weakseg.recipe import Recipe, check_recipe

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -12,8 +13,9 @@ from weakseg.data.masks import read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 from weakseg.recipe import Recipe
-from weakseg.stages import predict, runner
+from weakseg.stages import predict, runner, segment
 from weakseg.stages.executor import InProcessExecutor
+from weakseg.stages.networks import read_segmenter
 
 CPU = torch.device("cpu")
 
@@ -70,11 +72,21 @@ def test_a_cut_off_training_goes_on_to_the_same_network(
                 raise CutOff
 
     out = tmp_path / "out"
+    lines = Cutting()
     with pytest.raises(CutOff):
-        runner.run(_recipe(), photos, out, InProcessExecutor(), Cutting(), CPU)
+        runner.run(_recipe(), photos, out, InProcessExecutor(), lines, CPU)
     assert not (out / "segmenter" / "segmenter.safetensors").exists()
+    assert f"weakseg predict {out} uses its best epoch so far" in lines.said[-1]
+    photo = _photo(tmp_path / "a.png", 30, 50)
+    written, lines = _predict(out, [photo], tmp_path / "so far")
+    assert written == 1 and "has not ended: this is its best epoch so far" in lines.said[0]
+    best = torch.load(out / "segmenter" / "best.ckpt")["state_dict"]
+    so_far, _ = read_segmenter(out / "segmenter" / "best-so-far.safetensors", CPU)
+    for name, weights in so_far.state_dict().items():
+        assert torch.equal(weights, best[f"network.{name}"]), name
     start(photos, out, _recipe())
     assert masks(out) == masks(finished)
+    assert not (out / "segmenter" / "best-so-far.safetensors").exists()
     ends = [torch.load(run / "segmenter" / "last.ckpt") for run in (out, finished)]
     for name, weights in ends[0]["state_dict"].items():
         assert torch.equal(weights, ends[1]["state_dict"][name]), name
@@ -138,7 +150,7 @@ def test_predict_takes_files_and_folders_of_any_size(finished: Path, tmp_path: P
     single = _photo(tmp_path / "c.webp", 1100, 20)
     written, lines = _predict(finished, [folder, single], tmp_path / "out", tta=True)
     assert written == 3
-    assert any("broken.jpg" in line and "left out" in line for line in lines.said)
+    assert any("broken.jpg" in line and "can't be read" in line for line in lines.said)
     sizes = {"a": (30, 50), "inner/b": (1, 1), "c": (1100, 20)}
     for name, size in sizes.items():
         assert read_mask(tmp_path / "out" / f"{name}.png").shape == size
@@ -177,6 +189,25 @@ def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: 
     mask = read_mask(out / "a.png")
     highest = np.take_along_axis(scores, mask[None].astype(np.int64), axis=0)[0]
     assert (highest == scores.max(axis=0)).all()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel\nat all"), MemoryError("too large")])
+def test_a_photo_that_the_network_fails_at_leaves_the_others(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    right = segment.SegmentationModel.probabilities
+
+    def fails_at_wide_photos(self: object, photos: list, scales: tuple, flip: bool) -> object:
+        if photos[0].shape[1] == 50:
+            raise error
+        return right(self, photos, scales, flip)
+
+    monkeypatch.setattr(segment.SegmentationModel, "probabilities", fails_at_wide_photos)
+    paths = [_photo(tmp_path / "a.png", 30, 50), _photo(tmp_path / "b.png", 30, 40)]
+    written, lines = _predict(finished, paths, tmp_path / "out")
+    assert written == 1
+    said = " ".join(str(error).split())
+    assert f"left out: {tmp_path / 'a.png'}: {said}" in lines.said
 
 
 @pytest.mark.parametrize(
@@ -221,5 +252,17 @@ def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(
         _predict(finished / "cam", [photo], tmp_path / "out")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes((finished / "segmenter" / "segmenter.safetensors").read_bytes()[:-100])
-    with pytest.raises(WeaksegError, match="no whole segmentation network"):
+    with pytest.raises(WeaksegError, match="is no segmentation network that can be used") as cut:
         _predict(broken, [photo], tmp_path / "out")
+    tensors = safetensors.torch.load_file(finished / "segmenter" / "segmenter.safetensors")
+    with safetensors.safe_open(finished / "segmenter" / "segmenter.safetensors", "pt") as file:
+        metadata = file.metadata()
+    name = next(key for key in tensors if key.endswith("weight"))
+    tensors[name] = tensors[name][:1].clone()
+    safetensors.torch.save_file(tensors, broken, metadata)
+    with pytest.raises(WeaksegError, match=r"can be used: .*size mismatch") as misfit:
+        _predict(broken, [photo], tmp_path / "out")
+    for caught in (cut, misfit):
+        said = str(caught.value)
+        assert said.startswith(str(broken)) and "\n" not in said and len(said) < 600
+        assert "Remove" not in said and "folder " not in said.replace("run's folder", "")

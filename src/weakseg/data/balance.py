@@ -14,6 +14,8 @@ from weakseg.data.dataset import Dataset, Sample, count_tags
 from weakseg.data.split import split_by_tags
 from weakseg.errors import unknown_name
 
+_MOST_REPEATS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -21,7 +23,8 @@ class Balance:
 
     Attributes:
         most: down-sampling to this number, at least 1; None: no photo is dropped.
-        least: up-sampling to this number, at least 1 and at most `most`; None: none is repeated.
+        least: up-sampling to this number, at least 1 and at most `most` and 100,000, for an epoch
+            must end; None: none is repeated.
     """
 
     most: int | None = None
@@ -31,6 +34,8 @@ class Balance:
         for name, value in (("most", self.most), ("least", self.least)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1, or None")
+        if self.least is not None and self.least > _MOST_REPEATS:
+            raise ValueError(f"least is {self.least}; it must not exceed {_MOST_REPEATS}")
         if self.most is not None and self.least is not None and self.least > self.most:
             raise ValueError(f"least is {self.least}; it must not exceed most, {self.most}")
 

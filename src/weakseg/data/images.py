@@ -78,14 +78,24 @@ def narrow_depth(path: Path) -> int | None:
 
 def resize(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """Bring a photo, uint8 (H, W, 3), to a longer side of `long_side` pixels, antialiased."""
-    factor = long_side / max(photo.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in photo.shape[:2])
+    height, width = _resized(photo.shape[0], photo.shape[1], long_side)
     return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def shrink(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """The photo itself, or, where its longer side exceeds `long_side`, resized to that."""
     return photo if max(photo.shape[:2]) <= long_side else resize(photo, long_side)
+
+
+def shrunk_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Height and width of what `shrink` makes of a photo of this size."""
+    fits = max(height, width) <= long_side
+    return (height, width) if fits else _resized(height, width, long_side)
+
+
+def _resized(height: int, width: int, long_side: int) -> tuple[int, int]:
+    factor = long_side / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import stamp, write_atomically, write_text
 
 IGNORE = 255
-MAX_CLASSES = IGNORE - 1
+MAX_CLASSES = MAX_OBJECTS = IGNORE - 1
 CLASSES = "classes.txt"
 
 

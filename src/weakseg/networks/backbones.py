@@ -3,8 +3,9 @@
 A backbone gives its *stages*, feature maps from fine to coarse, and a *final* map, the deepest
 one. Stage `i`
 has `stages[i].stride` image pixels a cell and `stages[i].channels` channels; a map's side is
-the image's side over the stride, rounded up. Mean and standard deviation come with the weights:
-callers pass images in [0, 1], and the backbone normalises.
+the image's side over the stride, rounded up: images are filled up for networks that round down or
+want sides that their stride divides. Mean and standard deviation come with the weights: callers
+pass images in [0, 1], and the backbone normalises.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,14 @@ import timm
 import torch
 from timm.models import is_model_in_modules
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from weakseg.errors import WeaksegError, nearest
-from weakseg.networks.weights import ALIASES, load_weights
+from weakseg.errors import WeaksegError, nearest, shortened
+from weakseg.names import ALIASES
+from weakseg.networks.weights import load_weights
+
+_PROBES = ((65, 97), (1, 97))
+"""Sizes of images: odd at every level of a network, and as thin as can be."""
 
 
 class Stage(NamedTuple):
@@ -75,7 +81,7 @@ class Backbone(nn.Module):
         if not timm.is_model(name):
             hint = nearest(name, [*ALIASES, *timm.list_models()])
             raise WeaksegError(
-                f"Unknown backbone {name!r}."
+                f"Unknown backbone {shortened(name)!r}."
                 + (f" Did you mean {hint!r}?" if hint else "")
                 + f" Known: {', '.join(sorted(ALIASES))}, and timm's models (resnet50, ...)."
             )
@@ -84,17 +90,29 @@ class Backbone(nn.Module):
             _remove_dilation(self.model)
         load_weights(self.model, name, weights)
         self.model.to(memory_format=torch.channels_last)  # 1.6 times as fast on a CPU
+        config = self.model.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
         self.stages, self.final = _measure(self.model, name)
         self._head_convolution = head_convolution
         if not head_convolution:
             self.final = self.stages[-1]
+        if self.final.stride == 0:
+            raise WeaksegError(
+                f"{name} gives its final map in another order than the stages before it. Set "
+                "head_convolution to false."
+            )
         if self.final.stride != output_stride:
             raise WeaksegError(
                 f"{name} has an output stride of {self.final.stride}, not {output_stride}."
             )
-        config = self.model.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
+        self._multiple = 1
+        if self._misfit():
+            self._multiple = max(stage.stride for stage in (*self.stages, self.final))
+            if reason := self._misfit():
+                raise WeaksegError(
+                    f"{name} can't be used: {reason}. Choose another backbone, such as resnet50."
+                )
         self._freeze(frozen_stages)
 
     def forward(self, images: Tensor, stages: Sequence[int] = ()) -> Features:
@@ -105,7 +123,9 @@ class Backbone(nn.Module):
             stages: indices into `self.stages` of the stages wanted, which are given from fine
                 to coarse.
         """
-        normalised = (images - self.mean) / self.std
+        height, width = images.shape[2:]
+        filled = fill_up(images, self._multiple, self.mean) if self._multiple > 1 else images
+        normalised = (filled - self.mean) / self.std
         normalised = normalised.contiguous(memory_format=torch.channels_last)
         last = len(self.stages) - 1
         indices = sorted({*stages, last})
@@ -116,7 +136,29 @@ class Backbone(nn.Module):
                 normalised, indices=indices, intermediates_only=True
             )
             final = maps[-1]
+        if self._multiple > 1:  # what lies beyond the image, of the fill alone, is cut off
+            final = _cut(final, height, width, self.final.stride)
+            maps = [
+                _cut(level, height, width, self.stages[i].stride)
+                for i, level in zip(indices, maps, strict=True)
+            ]
         return Features(final, maps if last in stages else maps[:-1])
+
+    @torch.no_grad()  # not inference mode: some models keep tensors of their first pass
+    def _misfit(self) -> str | None:
+        """Why the maps of an odd or of a thin image are not as announced, if they aren't."""
+        expected = (*self.stages, self.final)
+        for height, width in _PROBES:
+            try:
+                image = self.mean.expand(1, 3, height, width)
+                final, maps = self(image, range(len(self.stages)))
+            except Exception as error:  # each of a thousand models has its own ways to fail
+                return f"an image of {height}x{width} ends in {_in_short(error)}"
+            for features, stage in zip((*maps, final), expected, strict=True):
+                sides = -(-height // stage.stride), -(-width // stage.stride)
+                if features.shape != (1, stage.channels, *sides):
+                    return f"an image of {height}x{width} gives a map of {tuple(features.shape)}"
+        return None
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -147,14 +189,31 @@ class Backbone(nn.Module):
         return modules.index([*stage.modules()][-1]) + 1
 
 
+def fill_up(images: Tensor, multiple: int, mean: Tensor) -> Tensor:
+    """Images (N, 3, H, W), filled with `mean` at the right and below to multiples of a number."""
+    height, width = images.shape[2:]
+    return F.pad(images - mean, (0, -width % multiple, 0, -height % multiple)) + mean
+
+
+def _cut(features: Tensor, height: int, width: int, stride: int) -> Tensor:
+    return features[..., : -(-height // stride), : -(-width // stride)]
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {shortened(str(error), 150)}"
+
+
 def _create(name: str, output_stride: int) -> Any:
     arguments: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     if is_vgg := is_model_in_modules(name, ["vgg"]):
         arguments = {"mlp_ratio": 1 / 4096}  # or 120 million parameters are drawn and thrown away
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-    except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
-        raise WeaksegError(f"{name} can't be made with output_stride {output_stride}.") from error
+    except Exception as error:
+        raise WeaksegError(
+            f"{name} can't be made with output_stride {output_stride} ({_in_short(error)}). Choose "
+            "another backbone, or the stride 32."
+        ) from error
     if not hasattr(model, "forward_intermediates"):
         raise WeaksegError(
             f"{name} gives no intermediate feature maps in timm {timm.__version__}. Choose another "
@@ -194,10 +253,23 @@ def _remove_dilation(model: nn.Module) -> None:
 
 
 def _measure(model: Any, name: str) -> tuple[tuple[Stage, ...], Stage]:
+    """Stages and the final map, by those of an image whose sides any stride divides.
+
+    A stride of 0 is that of a map whose last axes are not those of the image.
+    """
     side = 64
-    with torch.inference_mode():
-        final, stages = model.forward_intermediates(torch.zeros(1, 3, side, side))
-    if final.ndim != 4:
+    try:
+        with torch.no_grad():
+            final, stages = model.forward_intermediates(torch.zeros(1, 3, side, side))
+    except Exception as error:
+        raise WeaksegError(
+            f"{name} can't be used: an image of {side}x{side} ends in {_in_short(error)}. Choose "
+            "another backbone, such as resnet50."
+        ) from error
+    if not all(isinstance(found, Tensor) and found.ndim == 4 for found in (*stages, final)):
         raise WeaksegError(f"{name} gives tokens, not feature maps. Choose a convolutional one.")
-    measured = [Stage(side // m.shape[-1], m.shape[1]) for m in (*stages, final)]
+    measured = [
+        Stage(side // m.shape[-1] if m.shape[-1] == m.shape[-2] else 0, m.shape[1])
+        for m in (*stages, final)
+    ]
     return tuple(measured[:-1]), measured[-1]

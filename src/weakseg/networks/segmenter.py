@@ -9,7 +9,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from weakseg.errors import WeaksegError
-from weakseg.networks.backbones import Backbone
+from weakseg.networks.backbones import Backbone, fill_up
 
 _FINE_STRIDE = 4
 _RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # Chen et al. 2018, section 4
@@ -62,9 +62,7 @@ class Segmenter(nn.Module):
         """
         height, width = images.shape[2:]
         stride = self.backbone.final.stride
-        fill = (0, -width % stride, 0, -height % stride)
-        mean = self.backbone.mean
-        padded = F.pad(images - mean, fill) + mean
+        padded = fill_up(images, stride, self.backbone.mean)
         final, (fine,) = self.backbone(padded, (self._fine,))
         decoded = self.decoder([final, final, fine, final])
         logits = F.interpolate(

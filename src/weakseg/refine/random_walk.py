@@ -11,18 +11,21 @@ Algorithms via Approximation Theory", 2014, section 3): for 256 steps some 90 pr
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from weakseg.refine import torch_walk
-from weakseg.refine.affinity import affinities, pair_directions
+from weakseg.memory import memory_here
+from weakseg.refine.affinity import pair_directions
 from weakseg.refine.compiled import compiled
-from weakseg.refine.devices import to_device
+from weakseg.refine.settings import RandomWalkSettings
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["RandomWalkSettings", "random_walk", "scale_to_peak"]
 
 _NEGLIGIBLE = 1e-8
 """Sum of the Chebyshev coefficients that are left out at the least."""
@@ -34,43 +37,11 @@ _BLOCK = 2048
 """Cells whose sums and weights fit the processor's cache."""
 
 
-@dataclass(frozen=True)
-class RandomWalkSettings:
-    """Which cells a walk goes to, and how far.
-
-    Attributes:
-        radius: a step leads to cells nearer than this, in cells; an integer >= 2.
-        beta: power of the affinities, a finite number > 0; the higher, the fewer boundaries are
-            crossed.
-        steps: number of steps, an integer >= 0.
-        tolerance: the walk stops early, once the weights of all polynomials still to come add up
-            to no more than this, in [0, 1). Cells then differ by a few times as much, in shares of
-            the start's maximum. 0: by no more than float32's rounding.
-
-    Raises:
-        ValueError: a value is outside its range.
-    """
-
-    radius: int = 5
-    beta: float = 10.0
-    steps: int = 256
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        pair_directions(self.radius)
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is {self.beta}; expected a finite number > 0")
-        if self.steps < 0:
-            raise ValueError(f"steps is {self.steps}; expected an integer >= 0")
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 1)")
-
-
 def random_walk(
     cam: NDArray[np.float32],
     boundary: NDArray[np.float32],
     settings: RandomWalkSettings,
-    device: torch.device | None = None,
+    device: "torch.device | None" = None,
 ) -> NDArray[np.float32]:
     """Spread class activation maps over the cells that no boundary parts from them.
 
@@ -87,7 +58,7 @@ def random_walk(
         float32 (K, h, w), at least 0, and to rounding at most the start's maximum.
 
     Raises:
-        ValueError: an array is not as said.
+        ValueError: an array is not as said, or there is not enough memory.
     """
     if cam.ndim != 3 or cam.shape[1:] != boundary.shape:
         raise ValueError(
@@ -101,6 +72,7 @@ def random_walk(
     if device is not None:
         return _on_device(cam * (1 - boundary), boundary, settings, device)
     reach = settings.radius - 1
+    _check_memory(boundary.shape, settings.radius)
     inside = np.s_[..., reach : reach + boundary.shape[0], reach : reach + boundary.shape[1]]
     padded = np.ones([side + 2 * reach for side in boundary.shape], np.float32)
     padded[inside] = boundary
@@ -124,8 +96,11 @@ def _on_device(
     start: NDArray[np.float32],
     boundary: NDArray[np.float32],
     settings: RandomWalkSettings,
-    device: torch.device,
+    device: "torch.device",
 ) -> NDArray[np.float32]:
+    from weakseg.refine import torch_walk
+    from weakseg.refine.devices import to_device
+
     coefficients = _chebyshev_coefficients(settings.steps, settings.tolerance)
     walked = torch_walk.walk(
         to_device(start, device),
@@ -141,6 +116,10 @@ def _walk(
     values: NDArray[np.float32], boundary: NDArray[np.float32], settings: RandomWalkSettings
 ) -> NDArray[np.float32]:
     """The walk on a grid with a margin, as wide as a step, that is all boundary."""
+    import torch
+
+    from weakseg.refine.torch_affinity import affinities
+
     directions = pair_directions(settings.radius)
     offsets = np.array([dy * boundary.shape[1] + dx for dy, dx in directions])
     weights = affinities(torch.from_numpy(boundary), settings.radius).pow_(settings.beta)
@@ -223,6 +202,16 @@ def _pull(planes: Any, offsets: Any, values: Any, start: Any, stop: Any, pulls: 
         for cell in range(stop - start):
             pulls[cell] += to[cell] * (ahead[cell] - here[cell])
             pulls[cell] += back[cell] * (behind[cell] - here[cell])
+
+
+def _check_memory(grid: tuple[int, ...], radius: int) -> None:
+    cells = math.prod(side + 2 * (radius - 1) for side in grid)
+    wanted, most = 4 * len(pair_directions(radius)) * cells, memory_here()
+    if wanted > most:
+        raise ValueError(
+            f"a walk of radius {radius} on {grid[0]}x{grid[1]} cells takes "
+            f"{wanted / 2**30:.0f} GiB, of {most / 2**30:.0f}; expected a smaller radius"
+        )
 
 
 def _check_range(name: str, values: NDArray[np.float32], top: float) -> None:

@@ -14,14 +14,14 @@ from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.formats.base import read_classes
 from weakseg.data.images import UnreadablePhoto, photo_size
-from weakseg.data.masks import CLASSES, IGNORE, OneClass, read_mask, read_prediction
+from weakseg.data.masks import CLASSES, IGNORE, MAX_OBJECTS, OneClass, read_mask, read_prediction
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import write_json
-from weakseg.localize.cam import upsampled_bands
+from weakseg.localize.grid import upsampled_bands
 from weakseg.metrics import ConfusionMatrix, best_overlaps
+from weakseg.names import INSTANCES, IRN
 from weakseg.progress import Progress
-from weakseg.refine.instances import MAX_OBJECTS
-from weakseg.stages import irn, localize
+from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import Executor
 
@@ -64,7 +64,7 @@ def evaluate_run(context: Context, stages: Sequence[MaskStage]) -> list[dict[str
     """
     data, classes = context.recipe.data, context.dataset.classes
     own = context.recipe.separate.class_name if context.recipe.separate else None
-    dropped = [name for name in data.drop_classes if name != own]
+    dropped = [name for name in data.dropped(classes) if name != own]
     rows = []
     faults: dict[str, None] = {}
     found = {held_out: _usable_of(context, held_out) for held_out in {s.held_out for s in stages}}
@@ -309,21 +309,21 @@ def _instance_rows(context: Context) -> list[dict[str, Any]]:
     if not tasks:
         return []
     best = []
-    with context.progress.track(f"evaluate {irn.INSTANCES}", len(tasks)) as advance:
-        make = _BestOverlaps(context.stage_folder(irn.INSTANCES))
+    with context.progress.track(f"evaluate {INSTANCES}", len(tasks)) as advance:
+        make = _BestOverlaps(context.stage_folder(INSTANCES))
         for overlaps in context.executor.map(make, tasks):
             best += overlaps.tolist()
             advance(1)
     return [
         {
-            "name": irn.INSTANCES,
+            "name": INSTANCES,
             "split": context.recipe.data.split,
             "images": len(tasks),
             **dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy")),
             "per_class": {},
             "abo": float(np.mean(best)) if best else None,
             "objects": len(best),
-            "protocol": {"masks": irn.IRN, "crf": False, "ignore": IGNORE},
+            "protocol": {"masks": IRN, "crf": False, "ignore": IGNORE},
             "left_out": len(of_objects) - len(tasks),
         }
     ]

@@ -1,6 +1,8 @@
 """Lightning's training loop, bound to a stage's folder: checkpoints, resume, progress."""
 
 import logging
+import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,22 +13,43 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+from torch.multiprocessing.spawn import ProcessExitedException
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.errors import WeaksegError
-from weakseg.files import write_atomically
+from weakseg.files import write_atomically, written_by_run
 from weakseg.memory import give_back_freed_memory, keep_freed_memory
 from weakseg.networks.depthwise import use_fast_gradients
 from weakseg.progress import Progress
 from weakseg.stages.executor import Executor, available_cores
+from weakseg.stages.networks import usable_precision
 
 Examples = Callable[[int | None], "TorchDataset[Any]"]
 """What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
 
+OnBest = Callable[[dict[str, Tensor]], None]
+"""Given the state of a module after an epoch that is the best so far. Picklable."""
+
 _MAX_LOADERS = 8
+
+_LOOK_EVERY = 16
+"""Steps between two looks at the loss: a GPU would wait for each."""
+
+_BEST = "best"
+
+_OF_PROCESS = re.compile(r"\n(weakseg\.[\w.]+|FloatingPointError): (.+)\s*$")
+"""How the text ends that an error of another process comes as, its traceback included."""
+
+_LOADER_ENDED, _NO_MEMORY = "DataLoader worker (pid", "can't allocate memory"
+_NO_SHARED_MEMORY = ("Bus error", "shared memory", "No space left on device")
+"""torch's words, which it has no classes for."""
+
+_EXPLODED = 100
+"""How many times the loss of an untrained network the mean loss of an epoch may be."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,7 @@ class Loop:
 
     Attributes:
         name: the stage's name, for messages.
+        section: the recipe's section that has the numbers of this training, for messages.
         folder: the stage's folder; checkpoints are kept in it.
         examples: what it learns from.
         epochs: how many times.
@@ -48,9 +72,11 @@ class Loop:
             default the last epoch is.
         loaders: whether examples are made in processes of their own.
         devices: how many; by default all GPUs, or the one CPU.
+        on_best: with `monitor`, what is done with each epoch's weights that are the best so far.
     """
 
     name: str
+    section: str
     folder: Path
     examples: Examples
     epochs: int
@@ -63,6 +89,7 @@ class Loop:
     monitor: str | None = None
     loaders: bool = True
     devices: int | None = None
+    on_best: OnBest | None = None
 
     def fit(self, training: L.LightningModule) -> list[dict[str, float]]:
         """Train a module, or go on from the last whole epoch, with the same result.
@@ -74,7 +101,8 @@ class Loop:
             The figures that the module logged, epoch by epoch.
 
         Raises:
-            WeaksegError: a checkpoint that can't be read.
+            WeaksegError: a checkpoint that can't be read; a training that diverges; an example that
+                can't be read; want of memory.
         """
         if self.loaders:
             self.executor.rest()
@@ -83,22 +111,23 @@ class Loop:
             keep_freed_memory()
             use_fast_gradients(training)
         batches = _Batches(self.examples, max(1, self.batch_size // devices), self.loaders)
-        best = "best" if self.monitor else "last"
+        best = _BEST if self.monitor else "last"
         _hush()
         trainer = L.Trainer(
             accelerator=self.device.type,
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
             max_epochs=self.epochs,
-            precision=self.precision,
+            precision=usable_precision(self.precision, self.device),
             callbacks=[
-                *([self._keep(best, self.monitor)] if self.monitor else []),
-                self._keep("last", None),
+                *([_Keep(self.folder / f"{best}.ckpt", self.monitor)] if self.monitor else []),
+                _Keep(self.folder / "last.ckpt", None),
                 _Seeds(self.seed),
+                _Divergence(),
                 _Unfilled(),
                 _Reporter(self.name, self.progress),
             ],
-            plugins=[_AtomicCheckpoints()],
+            plugins=[_AtomicCheckpoints(self.on_best)],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -108,13 +137,17 @@ class Loop:
             deterministic="warn",
         )
         last = self.folder / "last.ckpt"
-        if last.exists():
-            _read_checkpoint(last)
+        self._leave_damaged({last, self.folder / f"{best}.ckpt"})
         with _quiet():
             try:
                 trainer.fit(training, batches, ckpt_path=last if last.exists() else None)
             except SystemExit:  # what Lightning makes of Ctrl-C
                 raise KeyboardInterrupt from None
+            except Exception as error:
+                reason = self._reason(error, trainer)
+                if reason is None:
+                    raise
+                raise WeaksegError(reason) from error
         training.load_state_dict(_read_checkpoint(self.folder / f"{best}.ckpt")["state_dict"])
         callbacks = _read_checkpoint(last)["callbacks"]
         epochs: list[dict[str, float]] = callbacks[_Reporter.__qualname__]["epochs"]
@@ -126,7 +159,7 @@ class Loop:
         trainer = L.Trainer(
             accelerator=self.device.type,
             devices=1,
-            precision=self.precision,
+            precision=usable_precision(self.precision, self.device),
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -135,15 +168,54 @@ class Loop:
         with _quiet():
             return dict(trainer.validate(training, batches, verbose=False)[0])
 
-    def _keep(self, name: str, monitor: str | None) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            self.folder,
-            name,
-            monitor=monitor,
-            mode="max",
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,  # of a whole epoch, or resuming would repeat its end
+    def _reason(self, error: Exception, trainer: L.Trainer) -> str | None:
+        """Why a training ended, in one line; None where only a traceback can tell."""
+        said = str(error)
+        if from_process := _OF_PROCESS.search(said):
+            kind, said = from_process.groups()
+            diverged = kind == FloatingPointError.__name__
+        else:
+            diverged = isinstance(error, FloatingPointError)
+        if diverged:
+            return f"{self.name} diverged: {said}. {self._lower_rates(trainer)}"
+        if from_process or isinstance(error, WeaksegError):
+            return said
+        numbers = f"{self.section}.batch_size (now {self.batch_size}) or {self.section}.crop"
+        if any(sign in said for sign in _NO_SHARED_MEMORY):
+            return (
+                f"{self.name}: /dev/shm is too small to pass photos between processes. Give it "
+                f"more (docker run --shm-size=1g), or lower {numbers}."
+            )
+        if _LOADER_ENDED in said or isinstance(error, ProcessExitedException):
+            return (
+                f"{self.name}: a process of the training was ended from outside, most likely for "
+                "want of memory. The same command goes on from the last whole epoch; if it happens "
+                f"again, lower {numbers}."
+            )
+        if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or _NO_MEMORY in said:
+            return f"{self.name} runs out of memory. Lower {numbers}."
+        return None
+
+    def _lower_rates(self, trainer: L.Trainer) -> str:
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rates = (
+            f"{self.section}.optimizer.{group.get('name', 'lr')} (now {rate:g})"
+            for group in groups
+            for rate in [group.get("initial_lr", group["lr"])]
         )
+        return f"Lower {' or '.join(rates) or f'{self.section}.optimizer.lr'}."
+
+    def _leave_damaged(self, checkpoints: set[Path]) -> None:
+        """Have a training start anew that has checkpoints which can't all be read."""
+        if not any(path.exists() for path in checkpoints):
+            return
+        try:
+            for path in checkpoints:
+                _read_checkpoint(path)
+        except WeaksegError:
+            self.progress.say(f"{self.name}: starts anew, for want of whole checkpoints")
+            for path in checkpoints:
+                path.unlink(missing_ok=True)
 
 
 class _Batches(L.LightningDataModule):
@@ -169,6 +241,35 @@ class _Batches(L.LightningDataModule):
         )
 
 
+class _Keep(Checkpoint):
+    """Writes a checkpoint after each whole epoch, or after each that is better than all before.
+
+    Lightning's own takes `a::b` in a folder's name for two addresses.
+    """
+
+    def __init__(self, path: Path, monitor: str | None) -> None:
+        self._path, self._monitor = path, monitor
+        self._best = -math.inf
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__} {self._path.stem}"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._monitor is not None:
+            figure = float(trainer.callback_metrics[self._monitor])
+            if self._path.exists() and not figure > self._best:
+                return
+            self._best = max(self._best, figure)
+        trainer.save_checkpoint(self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best = state["best"]
+
+
 class _Seeds(Callback):
     """Seeds each step by itself: a resumed training draws what an uninterrupted one does."""
 
@@ -178,6 +279,61 @@ class _Seeds(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         drawn = np.random.SeedSequence((self._seed, trainer.global_step, trainer.global_rank))
         torch.manual_seed(int(drawn.generate_state(1)[0]))
+
+
+class _Divergence(Callback):
+    """Ends a training whose loss or weights are no numbers any more, or whose loss explodes.
+
+    Before its epoch is judged or kept.
+    """
+
+    def __init__(self) -> None:
+        self._first = math.nan
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if index % _LOOK_EVERY == 0:
+            loss = float(outputs["loss"])
+            self._check(loss, trainer)
+            if math.isnan(self._first):
+                self._first = loss
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._check_weights(trainer, module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._check_weights(trainer, module)
+        loss = float(trainer.callback_metrics["loss"])
+        self._check(loss, trainer)
+        if loss > _EXPLODED * max(1, self._first):
+            raise FloatingPointError(
+                f"its mean loss in {_epoch(trainer)} is {loss:.3g}, at the start {self._first:.3g}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self._first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._first = state["first"]
+
+    @staticmethod
+    def _check(loss: float, trainer: L.Trainer) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"its loss in {_epoch(trainer)} is {loss}")
+
+    @staticmethod
+    def _check_weights(trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+            raise FloatingPointError(f"{_epoch(trainer)} leaves it NaN or infinity for weights")
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
 
 class _Unfilled(Callback):
@@ -246,9 +402,17 @@ class _Reporter(Callback):
 
 
 class _AtomicCheckpoints(TorchCheckpointIO):
+    def __init__(self, on_best: OnBest | None) -> None:
+        self._on_best = on_best
+
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        with write_atomically(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+        with write_atomically(Path(path), durable=True) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+        if self._on_best and Path(path).stem == _BEST:
+            self._on_best(checkpoint["state_dict"])
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return _read_checkpoint(Path(path))
 
 
 def _count(device: torch.device) -> int:
@@ -269,11 +433,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
+    with written_by_run(path):
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeaksegError(
-            f"{path} is no whole checkpoint. Remove the folder {path.parent} and run again to "
-            "train anew."
-        ) from error
     return checkpoint

@@ -14,34 +14,102 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes
+from weakseg.files import describe, write_bytes
+from weakseg.memory import memory_here
+from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier, Head
+from weakseg.networks.cam_classifier import CamClassifier
+from weakseg.networks.footprint import training_bytes
 from weakseg.networks.irnet import IRNet
 from weakseg.networks.segmenter import Segmenter
-from weakseg.recipe import BackboneSection, Precision, Recipe
+from weakseg.networks.weights import check_finite
+from weakseg.recipe import BackboneSection, Precision, Recipe, Training
+
+_TYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_ONEDNN_HAS = {
+    "bf16-mixed": "_is_mkldnn_bf16_supported",
+    "16-mixed": "_is_mkldnn_fp16_supported",
+}
+"""Operators of torch that are not public; where one is absent, so are the instructions."""
 
 _MADE_OF = "made_of"
 
+_MAPS_PER_IMAGE = 400
+"""How many times an image's memory its maps take at most; ResNet-50 is at 190."""
 
-def check_networks(recipe: Recipe) -> None:
-    """Find out, before anything runs, whether the networks of a recipe can be had.
+
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """The precision itself, or float32 on a CPU that has no instructions for it.
+
+    Without them a convolution in bfloat16 took 25 times as long as in float32 (docs/benchmarks.md).
+    """
+    if device.type != "cpu" or precision == "32-true":
+        return precision
+    has = getattr(torch.ops.mkldnn, _ONEDNN_HAS[precision], None)
+    return precision if has is not None and has() else "32-true"
+
+
+def compute_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type that a network computes in; None is float32."""
+    return _TYPES[usable_precision(precision, device)]
+
+
+def replaced_precisions(recipe: Recipe, device: torch.device) -> list[Precision]:
+    """The precisions of a recipe in whose place networks compute in float32."""
+    sections = (recipe.classify, recipe.localize, recipe.irn, recipe.segment)
+    wanted = {section.precision for section in sections if section}
+    return sorted(name for name in wanted if usable_precision(name, device) != name)
+
+
+def check_networks(recipe: Recipe, photos: int, device: torch.device) -> None:
+    """Find out, before anything runs, whether the networks of a recipe can be had and trained.
+
+    Args:
+        photos: how many there are.
+        device: where networks are trained.
 
     Raises:
         WeaksegError: if not, or if a backbone lacks a stage that is wanted as a feature.
     """
     section = recipe.backbone
-    stages = build_classifier(section, classes=1).backbone.stages
+    classifier = build_classifier(section, 1, recipe.classify.head)
+    stages = classifier.backbone.stages
     missing = [i for i in recipe.localize.feature_stages if i >= len(stages)]
     if missing:
         raise WeaksegError(
             f"localize.feature_stages has {missing}; {section.name} has the stages 0 to "
             f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
         )
+    if not recipe.trains_on_pooled_features:
+        _check_memory("classify", classifier, recipe.classify, photos, device)
     if recipe.irn:
-        build_irnet(recipe.irn.backbone)
+        _check_memory("irn", build_irnet(recipe.irn.backbone), recipe.irn, photos, device)
     if recipe.segment:
-        build_segmenter(recipe.segment.backbone, classes=1)
+        segmenter = build_segmenter(recipe.segment.backbone, classes=1)
+        _check_memory("segment", segmenter, recipe.segment, photos, device)
+
+
+def _check_memory(
+    name: str, network: nn.Module, training: Training, photos: int, device: torch.device
+) -> None:
+    """Refuse batches of which the maps alone exceed the memory of the machine."""
+    count, side = min(training.batch_size, photos), training.crop
+    most = memory_here()
+    if device.type == "cuda":
+        most = sum(
+            torch.cuda.get_device_properties(i).total_memory
+            for i in range(torch.cuda.device_count())
+        )
+    if _MAPS_PER_IMAGE * 4 * 3 * count * side**2 < most:
+        return  # which the pass, a second long, need not find out
+    wanted = training_bytes(network, count, side)
+    if training.precision != "32-true":
+        wanted //= 2
+    if wanted > most:
+        raise WeaksegError(
+            f"{name}: a step with {count} crops of {side} pixels takes over {wanted / 2**30:.0f} "
+            f"GiB of memory, of {most / 2**30:.0f}. Lower {name}.batch_size or {name}.crop."
+        )
 
 
 def build_classifier(
@@ -70,7 +138,7 @@ def write_classifier(
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
     made_of = {"backbone": backbone.model_dump(), "head": head, "classes": classes}
-    _write(path, network, made_of)
+    _write(path, network.state_dict(), made_of)
 
 
 def read_classifier(path: Path, device: torch.device) -> CamClassifier:
@@ -89,7 +157,7 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
 
 def write_irnet(path: Path, network: IRNet, backbone: BackboneSection) -> None:
     """Write an IRNet with all that it takes to build it again."""
-    _write(path, network, {"backbone": backbone.model_dump()})
+    _write(path, network.state_dict(), {"backbone": backbone.model_dump()})
 
 
 def read_irnet(path: Path, device: torch.device) -> IRNet:
@@ -124,9 +192,9 @@ class SegmenterCard:
     precision: Precision
 
 
-def write_segmenter(path: Path, network: Segmenter, card: SegmenterCard) -> None:
-    """Write a segmentation network with all that it takes to build and to use it again."""
-    _write(path, network, TypeAdapter(SegmenterCard).dump_python(card, mode="json"))
+def write_segmenter(path: Path, tensors: dict[str, Tensor], card: SegmenterCard) -> None:
+    """Write a segmentation network's state with all that it takes to build and to use it again."""
+    _write(path, tensors, TypeAdapter(SegmenterCard).dump_python(card, mode="json"))
 
 
 def read_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, SegmenterCard]:
@@ -168,25 +236,29 @@ def _weightless(backbone: dict[str, Any]) -> BackboneSection:
     return BackboneSection.model_validate(backbone | {"weights": "none"})
 
 
-def _write(path: Path, network: nn.Module, made_of: dict[str, Any]) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], made_of: dict[str, Any]) -> None:
     # One entry: safetensors writes several in an order of its own each time.
     metadata = {_MADE_OF: json.dumps(made_of)}
-    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    whole = {key: value.contiguous() for key, value in tensors.items()}
+    write_bytes(path, safetensors.torch.save(whole, metadata))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safetensors.safe_open(path, "pt") as file:
         made_of = json.loads(file.metadata()[_MADE_OF])
-        return made_of, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    check_finite(tensors, str(path))
+    return made_of, tensors
 
 
 @contextmanager
 def _whole(path: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+    except WeaksegError as error:
+        raise WeaksegError(f"{path} is no {what} that can be used: {error}") from error
+    except Exception as error:  # broken files make the readers raise nearly any type
         raise WeaksegError(
-            f"{path} is no whole {what}. Remove the folder {path.parent} and run again to train it "
-            "anew."
-        ) from None
+            f"{path} is no {what} that can be used: {describe(error)}. Give another file; what is "
+            "damaged in a run's folder, the same `weakseg run` again makes anew."
+        ) from error

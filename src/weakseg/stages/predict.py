@@ -45,6 +45,8 @@ def run(
             photos for one mask, a mask in the place of a photo, or a folder of other classes.
     """
     network = find_network(model)
+    if network.name == segment.BEST_SO_FAR:
+        progress.say(f"The training of {model} has not ended: this is its best epoch so far.")
     named = name_photos(photos)
     _check_targets(named, folder)
     classes = read_segmenter_card(network).classes
@@ -63,12 +65,18 @@ def run(
 
 
 def find_network(model: Path) -> Path:
-    """The segmentation network of a run's folder, or the file itself.
+    """The segmentation network of a run's folder, or of its training so far, or the file itself.
 
     Raises:
         WeaksegError: if there is none.
     """
     network = model / segment.NETWORK / segment.SEGMENTER if model.is_dir() else model
+    if (
+        model.is_dir()
+        and not network.is_file()
+        and (so_far := network.with_name(segment.BEST_SO_FAR)).is_file()
+    ):
+        return so_far
     if not network.is_file():
         raise WeaksegError(
             f"There is no segmentation network {network}. Give the folder of a finished run whose "

@@ -9,20 +9,22 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from weakseg.data.images import read_photo, shrink
-from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes
-from weakseg.localize.cam import upsample
+from weakseg.files import write_bytes, written_by_run
+from weakseg.localize.grid import upsample
 from weakseg.recipe import Crf
 from weakseg.refine.crf import dense_crf, unary_from_labels, unary_from_probabilities
 from weakseg.refine.samples import image_rng
-from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
+from weakseg.refine.settings import SVMSettings
+from weakseg.refine.svm import refine_with_svm, zscore
 from weakseg.stages import localize
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, masks_of, naming, together
 
 SVM = "svm"
 SVM_CRF = "svm+crf"
 CAM_CRF = "cam+crf"
 SCORES = ".safetensors"
+
+svm_outputs = together(maps_of(SVM, "scores", SCORES, background=True), masks_of(SVM))
 
 Scores = Callable[[], Callable[[PhotoTask], NDArray[np.float32]]]
 """Makes, in a worker, what gives a photo's scores (K+1, h, w), row 0 the background."""
@@ -48,13 +50,18 @@ def run_cam_crf(context: Context) -> None:
     _refine_by_crf(context, CAM_CRF, scores, context.recipe.cam_crf)
 
 
-def run_from_photos(context: Context, name: str) -> None:
+def run_from_photos(
+    context: Context, name: str, by_network: Callable[[Context], localize.Localizations]
+) -> None:
     """Write `NAME/ID.png` of `svm`, `svm+crf` or `cam+crf`, and nothing in between.
 
     A photo goes from the classifier to its mask in one worker. The masks are those that the stages
     make one after the other, byte for byte, since files hold what is passed on here.
+
+    Args:
+        by_network: `localizer.by_network`, from a module that needs torch.
     """
-    found = localize.by_network(context)
+    found = by_network(context)
     if name == SVM:
         make = _HighestWriter(_svm_scores(context, found), context.stage_folder(SVM))
         map_photos(context, SVM, make, by_size=True)
@@ -111,9 +118,10 @@ class _SvmScores:
 
         def work(task: PhotoTask) -> NDArray[np.float32]:
             cam, features, _ = localization(task)
-            normalized = zscore(features.astype(np.float32))
             rng = image_rng(self.seed, task.id)
-            return refine_with_svm(normalized, cam, self.settings, rng).scores
+            with naming(task):
+                normalized = zscore(features.astype(np.float32))
+                return refine_with_svm(normalized, cam, self.settings, rng).scores
 
         return work
 
@@ -124,8 +132,9 @@ class _StoredScores:
 
     def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
         def work(task: PhotoTask) -> NDArray[np.float32]:
-            stored = safetensors.numpy.load_file(self.folder / f"{task.id}{SCORES}")
-            scores: NDArray[np.float32] = stored["scores"]
+            path = self.folder / f"{task.id}{SCORES}"
+            with written_by_run(path):
+                scores: NDArray[np.float32] = safetensors.numpy.load_file(path)["scores"]
             return scores
 
         return work
@@ -190,11 +199,9 @@ def crf_probabilities(
     photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, task: PhotoTask
 ) -> NDArray[np.float32]:
     """What the dense CRF makes of scores (K+1, h, w) on a photo (H, W, 3), float32 (K+1, H, W)."""
-    unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
-    try:
+    with naming(task):
+        unary = crf_unary(upsample(scores, *photo.shape[:2]), settings)
         return dense_crf(photo, unary, settings.kernels)
-    except ValueError as error:
-        raise WeaksegError(f"{task.sample.image}: {error}.") from error
 
 
 def crf_unary(scores: NDArray[np.float32], settings: Crf) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from weakseg.data.images import read_photo
 from weakseg.stages import segment
-from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
+from weakseg.stages.base import Context, PhotoTask, map_photos, naming, network_executor
 from weakseg.stages.refine import CrfRefiner
 
 NAME = "relabel"
@@ -52,7 +52,8 @@ class _NetworkScores:
 
         def work(task: PhotoTask) -> NDArray[np.float32]:
             photo = read_photo(task.sample.image)
-            (found,) = model.probabilities([photo], self.scales, flip=True)
+            with naming(task):
+                (found,) = model.probabilities([photo], self.scales, flip=True)
             scores: NDArray[np.float32] = np.log(np.maximum(found[[0, *task.class_ids]], _LEAST))
             return scores
 

@@ -9,26 +9,28 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
 from weakseg.data.masks import MaskFile, write_mask
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, shortened
 from weakseg.files import write_bytes, write_json
-from weakseg.localize.cam import upsample, upsampled_bands
+from weakseg.localize.grid import upsample, upsampled_bands
 from weakseg.networks.fused import fuse
 from weakseg.progress import Progress
-from weakseg.recipe import AUTOCAST, Segment
+from weakseg.recipe import Segment
 from weakseg.segment.tta import segment
 from weakseg.stages import balance
-from weakseg.stages.base import Context, same_size
+from weakseg.stages.base import Context, made, same_size
 from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
     SegmenterCard,
     build_segmenter,
+    compute_type,
     read_segmenter,
     read_segmenter_card,
     write_segmenter,
@@ -39,6 +41,7 @@ NETWORK = "segmenter"
 SEGMENT = "segment"
 TTA = "segment+tta"
 SEGMENTER = "segmenter.safetensors"
+BEST_SO_FAR = "best-so-far.safetensors"
 SCORES = ".safetensors"
 _GPU_BATCH = 8
 _GPU_LOGITS = 2**27  # of one pass, 512 MiB as float32; two passes may be under way
@@ -49,13 +52,14 @@ def train(context: Context) -> None:
 
     The mIoU is that against held-out masks of the stage that the network learns from, which are
     pseudo masks, unless the recipe names a folder of real ones. A training that was cut off goes on
-    from its last whole epoch.
+    from its last whole epoch; till it has ended, `segmenter/best-so-far.safetensors` is the network
+    of its best epoch, in the same form.
 
     Raises:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
     folder = context.stage_folder(NETWORK)
-    if (folder / SEGMENTER).exists():
+    if made(folder, "scores.json", SEGMENTER):
         return
     recipe, settings = context.recipe, context.recipe.segment
     assert settings is not None
@@ -67,10 +71,19 @@ def train(context: Context) -> None:
             "more photos."
         )
     judges, judged_by = _judges(held_out, context)
+    card = SegmenterCard(
+        settings.backbone,
+        context.dataset.classes,
+        recipe.data.long_side,
+        settings.tta_scales,
+        settings.precision,
+    )
+    best_so_far = folder / BEST_SO_FAR
     L.seed_everything(recipe.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(context.dataset.classes))
     loop = Loop(
         name=NETWORK,
+        section="segment",
         folder=folder,
         examples=_Masked(
             _pairs(kept, context.stage_folder(settings.masks)),
@@ -87,17 +100,20 @@ def train(context: Context) -> None:
         executor=context.executor,
         progress=context.progress,
         monitor="miou",
+        on_best=_BestKeeper(best_so_far, card),
     )
-    epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+    try:
+        epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+    except BaseException:
+        if best_so_far.exists():
+            context.progress.say(
+                f"{NETWORK}: the training has stopped; till it goes on, weakseg predict "
+                f"{context.folder} uses its best epoch so far"
+            )
+        raise
     write_json(folder / "scores.json", {"miou_against": judged_by, "epochs": epochs})
-    card = SegmenterCard(
-        settings.backbone,
-        context.dataset.classes,
-        recipe.data.long_side,
-        settings.tta_scales,
-        settings.precision,
-    )
-    write_segmenter(folder / SEGMENTER, network, card)
+    write_segmenter(folder / SEGMENTER, network.state_dict(), card)
+    best_so_far.unlink(missing_ok=True)
 
 
 def run(context: Context) -> None:
@@ -112,7 +128,7 @@ def run_tta(context: Context) -> None:
     model = context.stage_folder(NETWORK) / SEGMENTER
     network, card = read_segmenter(model, torch.device("cpu"))
     if card.tta_scales != scales:
-        write_segmenter(model, network, replace(card, tta_scales=scales))
+        write_segmenter(model, network.state_dict(), replace(card, tta_scales=scales))
     _segment_held_out(context, TTA, tta=True)
 
 
@@ -136,7 +152,8 @@ def segment_photos(
         name: shown with the progress.
 
     Returns:
-        Why photos were left out: one line for each that could not be read.
+        Why photos were left out: one line for each that could not be read, or that the network or
+        the memory fails at.
     """
     make = _Segmenter(model, folder, tta, scores, str(device))
     groups = same_size(photos, lambda photo: photo[1])
@@ -166,7 +183,7 @@ class SegmentationModel:
 
     def __init__(self, file: Path, device: torch.device) -> None:
         self._network, self.card = read_segmenter(file, device)
-        self._device, self._dtype = device, AUTOCAST[self.card.precision]
+        self._device, self._dtype = device, compute_type(self.card.precision, device)
         self._network.backbone = fuse(self._network.backbone, self._dtype)
 
     def probabilities(
@@ -177,11 +194,16 @@ class SegmentationModel:
         Args:
             photos: uint8 (H, W, 3), N of them.
             scales, flip: as `weakseg.segment.tta.segment` has them.
+
+        Raises:
+            ValueError: what the network gives is not finite.
         """
         small = np.stack([shrink(photo, self.card.long_side) for photo in photos])
         images = torch.from_numpy(small).to(self._device).permute(0, 3, 1, 2).float() / 255
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
             found: NDArray[np.float32] = segment(self._network, images, scales, flip).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ValueError("the network gives NaN or infinity")
         return found
 
 
@@ -260,6 +282,21 @@ def _batches(
 
 
 @dataclass(frozen=True)
+class _BestKeeper:
+    path: Path
+    card: SegmenterCard
+
+    def __call__(self, state: dict[str, Tensor]) -> None:
+        prefix = "network."
+        tensors = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        write_segmenter(self.path, tensors, self.card)
+
+
+@dataclass(frozen=True)
 class _Segmenter:
     model: Path
     folder: Path
@@ -280,7 +317,12 @@ class _Segmenter:
                     reasons.append(str(error))
             if not read:
                 return len(batch), reasons
-            found = model.probabilities([photo for _, photo in read], scales, flip=self.tta)
+            try:
+                found = model.probabilities([photo for _, photo in read], scales, flip=self.tta)
+            except (ValueError, RuntimeError, MemoryError) as error:
+                if len(batch) > 1:
+                    return len(batch), [line for photo in batch for line in work((photo,))[1]]
+                return 1, [f"{batch[0][1]}: {shortened(str(error), 200)}"]
             for (name, photo), scored in zip(read, found, strict=True):
                 self._write(name, photo.shape[:2], scored)
             return len(batch), reasons

@@ -2,10 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch.nn import Parameter
+# A recipe holds these settings, and is read where nothing is trained.
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer as TorchOptimizer
+
+_HIGHEST_RATE = 1000
+"""Published rates end at some 30, those of linear heads on frozen features."""
+_HIGHEST_DECAY = 10
 
 
 @dataclass(frozen=True)
@@ -13,11 +20,11 @@ class SGD:
     """Stochastic gradient descent.
 
     Attributes:
-        lr: learning rate of the pretrained part, over 0.
-        head_lr: learning rate of the new part, over 0.
+        lr: learning rate of the pretrained part, over 0 and at most 1000.
+        head_lr: learning rate of the new part, likewise.
         momentum: in [0, 1). Published results of the IRN, SEAM and SIPE family were trained with
             momentum near 0, since their code hands the weight decay to it.
-        weight_decay: L2 factor, at least 0.
+        weight_decay: L2 factor, in [0, 10].
     """
 
     name: Literal["sgd"]
@@ -32,10 +39,12 @@ class SGD:
             raise ValueError(f"momentum is {self.momentum}; expected 0 <= momentum < 1")
 
     def build(
-        self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
-    ) -> torch.optim.Optimizer:
+        self, pretrained: "Iterable[Parameter]", new: "Iterable[Parameter]"
+    ) -> "TorchOptimizer":
+        from torch import optim
+
         groups = _groups(pretrained, self.lr, new, self.head_lr)
-        return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+        return optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -44,16 +53,18 @@ class _AdamFamily:
     lr: float
     head_lr: float
     weight_decay: float
-    _kind: ClassVar[type[torch.optim.Adam] | type[torch.optim.AdamW]]
 
     def __post_init__(self) -> None:
         _check_rates(self.lr, self.head_lr, self.weight_decay)
 
     def build(
-        self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
-    ) -> torch.optim.Optimizer:
+        self, pretrained: "Iterable[Parameter]", new: "Iterable[Parameter]"
+    ) -> "TorchOptimizer":
+        from torch import optim
+
         groups = _groups(pretrained, self.lr, new, self.head_lr)
-        return self._kind(groups, weight_decay=self.weight_decay)
+        kinds: dict[str, type[optim.Adam]] = {"adam": optim.Adam, "adamw": optim.AdamW}
+        return kinds[self.name](groups, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,6 @@ class Adam(_AdamFamily):
     """Adam, with the weight decay added to the gradient (L2); attributes as for `SGD`."""
 
     name: Literal["adam"]
-    _kind: ClassVar = torch.optim.Adam
 
 
 @dataclass(frozen=True)
@@ -69,33 +79,38 @@ class AdamW(_AdamFamily):
     """Adam with decoupled weight decay; attributes as for `SGD`."""
 
     name: Literal["adamw"]
-    _kind: ClassVar = torch.optim.AdamW
 
 
 Optimizer = SGD | Adam | AdamW
 
 
-def polynomial_decay(optimizer: torch.optim.Optimizer, steps: int, power: float) -> dict[str, Any]:
+def polynomial_decay(optimizer: "TorchOptimizer", steps: int, power: float) -> dict[str, Any]:
     """For Lightning: rates that fall as `(1 - step / steps) ** power`."""
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: max(0.0, 1 - step / steps) ** power
-    )
+    from torch.optim.lr_scheduler import LambdaLR
+
+    decay = LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps) ** power)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+
+def check_finite(logits: "Tensor") -> None:
+    """Raise FloatingPointError where a network in training gives NaN or infinity."""
+    if not logits.isfinite().all():
+        raise FloatingPointError("it gives NaN or infinity for what is held out")
 
 
 def _check_rates(lr: float, head_lr: float, weight_decay: float) -> None:
     for name, rate in (("lr", lr), ("head_lr", head_lr)):
-        if not rate > 0:
-            raise ValueError(f"{name} is {rate}; expected {name} > 0")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay is {weight_decay}; expected weight_decay >= 0")
+        if not 0 < rate <= _HIGHEST_RATE:
+            raise ValueError(f"{name} is {rate}; expected 0 < {name} <= {_HIGHEST_RATE}")
+    if not 0 <= weight_decay <= _HIGHEST_DECAY:
+        raise ValueError(f"weight_decay is {weight_decay}; expected 0 to {_HIGHEST_DECAY}")
 
 
 def _groups(
-    pretrained: Iterable[Parameter], lr: float, new: Iterable[Parameter], head_lr: float
+    pretrained: "Iterable[Parameter]", lr: float, new: "Iterable[Parameter]", head_lr: float
 ) -> list[dict[str, Any]]:
     groups = [
-        {"params": [p for p in pretrained if p.requires_grad], "lr": lr},
-        {"params": list(new), "lr": head_lr},
+        {"name": "lr", "params": [p for p in pretrained if p.requires_grad], "lr": lr},
+        {"name": "head_lr", "params": list(new), "lr": head_lr},
     ]
     return [group for group in groups if group["params"]]

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.metrics import ConfusionMatrix
+from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
-from weakseg.training.augment import AUGMENTATIONS, AugmentationName
-from weakseg.training.optimizers import Optimizer, polynomial_decay
+from weakseg.training.augment import AUGMENTATIONS
+from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 from weakseg.training.photos import place
 
 MaskedExample = tuple[Tensor, Tensor]
@@ -119,8 +120,9 @@ class SegmentationTraining(L.LightningModule):
 
     def validation_step(self, batch: MaskedExample, index: int) -> None:
         images, masks = batch
-        predicted = self.network(images).argmax(dim=1)
-        self._matrix.update(_ids(masks), _ids(predicted))
+        logits = self.network(images)
+        check_finite(logits)
+        self._matrix.update(_ids(masks), _ids(logits.argmax(dim=1)))
 
     def on_validation_epoch_end(self) -> None:
         counts = torch.from_numpy(self._matrix.counts).to(self.device)

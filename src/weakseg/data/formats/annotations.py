@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from weakseg.data.formats.base import TagRow, TagTable, is_printable, list_by_stem, normal
-from weakseg.data.formats.tags_csv import TAGS_CSV, read_tags_csv
+from weakseg.data.formats.tags_csv import TAGS_CSV, find_tags_csv, read_tags_csv
 from weakseg.errors import WeaksegError
 
 _ROOTS = frozenset({"annotation", "annotations"})
@@ -27,8 +27,8 @@ def read_tags(root: Path, folder: str, ids: Collection[str], depth: int = 0) -> 
     Raises:
         WeaksegError: if there is neither, or `tags.csv` can't be read as such a table.
     """
-    if (root / TAGS_CSV).is_file():
-        return read_tags_csv(root / TAGS_CSV)
+    if table := find_tags_csv(root):
+        return read_tags_csv(table, ids)
     annotations = list_by_stem(root / folder, ".xml", depth)
     if not annotations:
         raise WeaksegError(f"{root} has no tags. Add {TAGS_CSV} or {folder}/ID.xml.")

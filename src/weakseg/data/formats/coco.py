@@ -17,6 +17,7 @@ from weakseg.data.formats.base import (
 from weakseg.data.formats.coco_file import CocoFile, OutlinedMask, looks_like_coco, read_coco_file
 from weakseg.data.formats.tags_csv import TAGS_CSV
 from weakseg.data.masks import TrueMask
+from weakseg.data.names import match_names
 from weakseg.errors import WeaksegError
 
 _INSTANCES = "instances_"
@@ -119,8 +120,9 @@ class Coco(Format):
     def _outlined(self, root: Path, photos: Photos) -> dict[str, OutlinedMask]:
         outlined: dict[str, OutlinedMask] = {}
         for file in self._files(root):
+            ids = match_names(file.masks, photos.paths).ids
             for name, mask in file.masks.items():
-                outlined.setdefault(photos.id_of(name), mask)
+                outlined.setdefault(ids[name], mask)
         return outlined
 
 

@@ -17,7 +17,7 @@ from weakseg.data.formats.base import (
     read_classes,
     read_lines,
 )
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, quoted
 
 _DEPTH = 3  # train / ILSVRC2013_train / n00007846
 _LIST_OF_ONE_CLASS = re.compile(r"train_\d+")
@@ -92,7 +92,7 @@ def _class_names(root: Path) -> dict[str, str]:
                 names[wordnet_id] = name
             case _:
                 raise WeaksegError(
-                    f"{path} line {number} is {line!r}, where {len(names) + 1} is expected between"
-                    " a WordNet id and a name. Take the file from ILSVRC's devkit."
+                    f"{path} line {number} is {quoted(line)}, where {len(names) + 1} is expected"
+                    " between a WordNet id and a name. Take the file from ILSVRC's devkit."
                 )
     return names

@@ -1,6 +1,7 @@
 """A folder of the PASCAL VOC devkit, or one laid out like it."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from weakseg.data.formats.annotations import read_tags
@@ -8,10 +9,12 @@ from weakseg.data.formats.base import (
     Format,
     Masks,
     Photos,
+    Split,
     TagTable,
+    find_folder,
+    find_photos,
     list_by_stem,
     list_masks,
-    list_photos,
     read_classes,
 )
 from weakseg.data.masks import TrueMask
@@ -40,6 +43,8 @@ VOC_CLASSES = (
 )
 
 
+_PHOTOS = "JPEGImages"
+_OF_ALL_TASKS = "Main"
 _MASKS = ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG")
 _OBJECTS = ("SegmentationObject", "SegmentationObjectPNG")
 _NO_CLASSES = frozenset({"__ignore__", "_background_"})
@@ -60,10 +65,10 @@ class Voc(Format):
     summary = "JPEGImages/, with tags.csv or Annotations/*.xml, as in PASCAL VOC's devkit"
 
     def matches(self, root: Path) -> bool:
-        return (root / "JPEGImages").is_dir()
+        return find_folder(root, _PHOTOS) is not None
 
     def photos(self, root: Path) -> Photos:
-        return list_photos(root / "JPEGImages")
+        return find_photos(find_folder(root, _PHOTOS) or root / _PHOTOS)
 
     def tags(self, root: Path, ids: Collection[str]) -> TagTable:
         return read_tags(root, "Annotations", ids)
@@ -91,7 +96,19 @@ class Voc(Format):
         return list_masks(folders[0], photos).of if folders else {}
 
     def splits(self, root: Path) -> Mapping[str, Path]:
-        return list_by_stem(root / "ImageSets" / "Segmentation", ".txt")
+        own = list_by_stem(root / "ImageSets" / "Segmentation", ".txt")
+        return own or {
+            name: path
+            for name, path in list_by_stem(root / "ImageSets" / _OF_ALL_TASKS, ".txt").items()
+            if name.rpartition("_")[0] not in self.classes(root)
+        }
+
+    def read_split(self, path: Path) -> Split:
+        split = super().read_split(path)
+        if path.parent.name != _OF_ALL_TASKS:
+            return split
+        note = f"there are no lists in ImageSets/Segmentation/: {path.name} is that of Main/"
+        return replace(split, notes=(note,))
 
 
 def _classes_of_labelme(root: Path) -> tuple[str, ...] | None:
