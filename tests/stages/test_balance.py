@@ -25,7 +25,7 @@ def _counts(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def _masked(out: Path) -> set[str]:
-    return {path.stem for path in (out / "cam").iterdir()}
+    return {path.stem for path in (out / "cam").glob("*.png")}
 
 
 def test_dropped_classes_and_photos_of_nothing_else_are_gone(
