@@ -364,6 +364,13 @@ def test_where_tools_put_the_file(any_folder: Folder, place: str, photo: str, sp
     assert tags(load_dataset(root, split)) == tags(dataset)
 
 
+@pytest.mark.parametrize("photo", ["Images/7.jpg", "Train/7.jpg"])
+def test_folders_may_be_in_any_case(any_folder: Folder, photo: str) -> None:
+    text = instances({7: "7.jpg"}, [(7, 1)])
+    root = any_folder([photo], {"Annotations/instances_train.json": text})
+    assert tags(load_dataset(root, "train")) == {"7": ("person",)}
+
+
 def test_each_folder_of_roboflow_is_a_split(any_folder: Folder) -> None:
     files = {
         "train/_annotations.coco.json": instances({0: "a.jpg"}, [(0, 1)]),

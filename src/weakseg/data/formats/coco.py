@@ -10,6 +10,7 @@ from weakseg.data.formats.base import (
     Photos,
     Split,
     TagTable,
+    find_folder,
     list_by_stem,
     list_photos,
     name_fault,
@@ -56,7 +57,8 @@ class Coco(Format):
 
     def photos(self, root: Path) -> Photos:
         splits = self.splits(root)
-        folders = [name for name in ("images", *splits) if (root / name).is_dir()]
+        found = (find_folder(root, name) for name in ("images", *splits))
+        folders = [folder.name for folder in found if folder]
         if folders:
             return list_photos(root, dict.fromkeys(folders), _DEPTH)
         if any(path.parent == root for path in splits.values()):
@@ -94,7 +96,7 @@ class Coco(Format):
         return {image: replace(mask, objects=True) for image, mask in outlined.items()}
 
     def splits(self, root: Path) -> Mapping[str, Path]:
-        annotations = _json_files(root / "annotations")
+        annotations = _json_files(find_folder(root, "annotations") or root / "annotations")
         files = {
             name.removeprefix(_INSTANCES): path
             for name, path in annotations.items()
