@@ -27,16 +27,16 @@ from torch.nn import functional as F
 from side_by_side import Row, added_mib, record
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.images import read_photo
-from weakseg.data.masks import read_mask
-from weakseg.localize.cam import grid_size, localize, upsample
+from weakseg.localize.cam import localize
+from weakseg.localize.grid import grid_size, upsample
 from weakseg.localize.seeds import mask_from_cam
 from weakseg.memory import keep_freed_memory
 from weakseg.metrics import ConfusionMatrix
 from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, Precision, Recipe, load_recipe
+from weakseg.recipe import Precision, Recipe, load_recipe
 from weakseg.stages import classify
-from weakseg.stages.networks import read_classifier
+from weakseg.stages.networks import AUTOCAST, read_classifier
 
 REQUIRED_POINTS = 0.1
 PRECISIONS: tuple[Precision, ...] = ("bf16-mixed", "32-true")
@@ -119,7 +119,7 @@ def agreement(
     for sample in samples:
         photo, classes = read_photo(sample.image), class_indices(sample, dataset)
         assert sample.mask is not None
-        truth = read_mask(sample.mask)
+        truth = sample.mask.read()
         ids = np.array([0, *(index + 1 for index in classes)], np.uint8)
         masks = [
             ids[mask_from_cam(upsample(maps(photo, classes), *truth.shape), threshold)]

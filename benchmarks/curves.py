@@ -25,7 +25,8 @@ from scipy import ndimage
 import random_walk
 from memory import run_peaks
 from side_by_side import measure
-from weakseg.localize.cam import Localization, grid_size, localize
+from weakseg.localize.cam import localize
+from weakseg.localize.grid import Localization, grid_size
 from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.fused import fuse
 from weakseg.recipe import BackboneSection

@@ -22,7 +22,7 @@ from random_walk import example
 from side_by_side import Row, record
 from weakseg.data.dataset import load_dataset
 from weakseg.data.images import read_photo
-from weakseg.localize.cam import upsample
+from weakseg.localize.grid import upsample
 from weakseg.recipe import load_recipe
 from weakseg.refine.crf import dense_crf
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk

@@ -36,12 +36,12 @@ from side_by_side import Row, record
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.images import read_photo
 from weakseg.data.masks import read_mask, write_mask
-from weakseg.localize.cam import upsample
+from weakseg.localize.grid import upsample
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
 from weakseg.refine.svm import zscore
-from weakseg.stages import classify, refine
+from weakseg.stages import classify, localizer, refine
 from weakseg.stages.base import Context, PhotoTask
 from weakseg.stages.executor import LocalExecutor, available_cores
 
@@ -64,7 +64,7 @@ class Ours:
         classifier.mkdir(parents=True)
         shutil.copy(self.context.folder / classify.NAME / classify.CLASSIFIER, classifier)
         context = replace(self.context, folder=out, dataset=dataset)
-        refine.run_from_photos(context, refine.SVM_CRF)
+        refine.run_from_photos(context, refine.SVM_CRF, localizer.by_network)
 
 
 class Peer:
@@ -118,7 +118,7 @@ def mious(folders: Sequence[Path], tasks: Sequence[PhotoTask], dataset: Dataset)
     matrices = [ConfusionMatrix(dataset.classes) for _ in folders]
     for task in tasks:
         assert task.sample.mask is not None
-        truth = read_mask(task.sample.mask)
+        truth = task.sample.mask.read()
         for folder, matrix in zip(folders, matrices, strict=True):
             matrix.update(truth, read_mask(folder / refine.SVM_CRF / f"{task.id}.png"))
     return [100 * matrix.summary()["miou"] for matrix in matrices]

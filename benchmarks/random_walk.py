@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from side_by_side import Measured, Row, measure, record
-from weakseg.refine.affinity import affinities, pair_directions, pair_ends
+from weakseg.refine.affinity import pair_directions, pair_ends
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk
+from weakseg.refine.torch_affinity import affinities
 
 SMALL = (20, 30)
 SIZES = ((47, 63), (94, 125), (256, 256), (512, 512))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from weakseg.data.dataset import load_dataset
+from weakseg.data.masks import write_mask
 from weakseg.files import write_json
 from weakseg.progress import progress_for
 from weakseg.recipe import load_recipe
@@ -36,9 +37,7 @@ def main() -> None:
     for folder in (masks, *(arguments.out / n for n in (segment.NETWORK, *SEGMENTED))):
         folder.mkdir(parents=True, exist_ok=True)
     for sample in dataset.samples:
-        link = masks / f"{sample.id}.png"
-        if not link.exists():
-            link.symlink_to(sample.mask.resolve())
+        write_mask(masks / f"{sample.id}.png", sample.mask.read())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with LocalExecutor() as executor:
         context = Context(

@@ -13,20 +13,21 @@ import pytest
 import yaml
 
 from tiny import NETWORK, TINY, masks
+from weakseg import names
 from weakseg.cli import main
 from weakseg.data.masks import read_mask
+from weakseg.names import REFINERS, SEEDS
 from weakseg.recipe import Recipe, check_recipe
-from weakseg.stages.pipeline import REFINERS, SEEDS
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
 
-def weakseg(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def weakseg(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(COMMAND), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **{k: str(v) for k, v in environment.items()}},
         check=False,
     )
 
@@ -96,20 +97,26 @@ def interrupted_at(line: str, *arguments: object) -> tuple[int, str]:
 def test_a_network_learns_the_masks_and_predicts(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
-    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    # Paths that a shell, Lightning or fsspec would read their own way.
+    home = tmp_path / "home"
+    out = Path(shutil.copytree(finished, home / "a::b"))
+    truth = Path(shutil.copytree(data / "SegmentationClass", home / "truth"))
     segment = {**NETWORK, "masks": "svm+crf", "epochs": 1, "batch_size": 2}
+    segment["validation_masks"] = "~/truth"
     overrides = ("classify.epochs=2", f"segment={json.dumps(segment)}")
-    run = weakseg("run", recipe, "--data", data, "--out", out, *overrides)
+    run = weakseg("run", recipe, "--data", data, "--out=~/a::b", *overrides, HOME=home)
     assert run.returncode == 0, run.stderr
     assert "svm+crf: up to date" in run.stderr
     assert "segment+tta" in run.stdout
     photos = data / "JPEGImages"
-    predicted = weakseg("predict", out, photos, "--out", tmp_path / "masks", "--tta")
+    predicted = weakseg("predict", "~/a::b", photos, "--out=~/masks", "--tta", HOME=home)
     assert predicted.returncode == 0, predicted.stderr
-    assert predicted.stdout == f"8 masks in {tmp_path / 'masks'}\n"
+    assert predicted.stdout == f"8 masks in {home / 'masks'}\n"
     for path in (out / "segment+tta").iterdir():
-        assert (tmp_path / "masks" / path.name).read_bytes() == path.read_bytes()
-    wrong = weakseg("predict", data, photos, "--out", tmp_path / "masks")
+        assert (home / "masks" / path.name).read_bytes() == path.read_bytes()
+    assert (out / "segmenter" / "last.ckpt").is_file()
+    assert sorted(home.iterdir()) == [out, home / "masks", truth]
+    wrong = weakseg("predict", data, photos, "--out", home / "masks")
     assert wrong.returncode == 2
     assert "There is no segmentation network" in wrong.stderr
 
@@ -184,6 +191,16 @@ def test_evaluate_needs_no_tags(data: Path, tmp_path: Path) -> None:
     (predictions / f"{first.split(',')[0]}.png").unlink()
     result = weakseg(*call, predictions)
     assert result.returncode == 2 and "no mask for 1 of 8" in result.stderr
+    skipping = ("--missing", "skip", "--drop", "car", "--json", figures)
+    result = weakseg(*call, predictions, *skipping)
+    assert result.returncode == 0, result.stderr
+    row = json.loads(figures.read_text())
+    assert (row["images"], row["protocol"]["skipped"], row["protocol"]["dropped"]) == (
+        7,
+        1,
+        ["car"],
+    )
+    assert "car" not in row["per_class"] and "1 photos without a prediction" in result.stdout
 
 
 def test_check_reports_and_judges(data: Path, tmp_path: Path) -> None:
@@ -195,11 +212,15 @@ def test_check_reports_and_judges(data: Path, tmp_path: Path) -> None:
     assert weakseg("data", "check", tmp_path).returncode == 1
 
 
-def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(sys, "argv", ["weakseg", "list", *arguments])
         main()
-    return [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    return capsys.readouterr().out.splitlines()
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    return [line.split()[0] for line in lines(capsys, *arguments)]
 
 
 @pytest.mark.parametrize(
@@ -236,9 +257,58 @@ def test_listed_seeds_and_refiners_are_what_a_recipe_can_name() -> None:
         check_recipe({**whole, "segment": {**network, "masks": name}}, "whole")
 
 
-def test_list_backbones_takes_wildcards(capsys: pytest.CaptureFixture[str]) -> None:
-    names = listed(capsys, "backbones", "*net_lite?")
-    assert "efficientnet_lite1" in names and "resnet50" not in names
+def test_backbones_whose_weights_are_installed_are_listed_alone_or_marked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = ["efficientnet_lite0", "efficientnet_lite2"]
+
+    def find(package: str) -> bool:
+        return "lite1" not in package
+
+    monkeypatch.setattr(names, "find_spec", find)
+    assert listed(capsys, "backbones") == installed
+    everything = listed(capsys, "backbones", "--all")
+    assert everything[:2] == installed and "resnet50" in everything
+    chosen = lines(capsys, "backbones", "*net_lite[01]")
+    assert [line.split() for line in chosen] == [
+        ["efficientnet_lite0", *["ImageNet", "weights", "are", "installed"]],
+        ["efficientnet_lite1", "timm"],
+        ["tf_efficientnet_lite0", *["ImageNet", "weights", "are", "installed"]],
+        ["tf_efficientnet_lite1", "timm"],
+    ]
+
+
+def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_gone_on_with(
+    data: Path, recipe: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    (out / "svm+crf" / "000000.png").unlink()
+    arguments = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
+    with subprocess.Popen(
+        [str(COMMAND), *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as first:
+        assert first.stderr is not None
+        next(line for line in first.stderr if line.startswith("inspect: up to date"))
+        os.kill(first.pid, signal.SIGSTOP)
+        second = weakseg(*arguments)
+        assert second.returncode == 2
+        assert second.stderr.splitlines()[-1].startswith(f"Error: {out} is in use by another run")
+        assert f"process {first.pid} " in second.stderr
+        first.kill()
+    resumed = weakseg(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert masks(out) == masks(finished)
+
+
+def test_names_outside_the_consoles_encoding_are_escaped(tmp_path: Path) -> None:
+    made = weakseg(
+        "data", "synth", tmp_path / "käse", "--images", 1, PYTHONIOENCODING="ascii:strict"
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == f"1 photos in {tmp_path}/k\\xe4se\n"
 
 
 USER_ERRORS = [
@@ -267,6 +337,14 @@ USER_ERRORS = [
     (["list", "networks"], "backbones"),
     (["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"], "no folder /nowhere"),
     (["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all"], "no mask for 8 of 8"),
+    (
+        ["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all", "--missing", "skp"],
+        "Did you mean 'skip'",
+    ),
+    (
+        ["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all", "--drop", "cra"],
+        "Did you mean 'car'",
+    ),
     (["data", "synth", "DATA", "--images", "3"], "DATA"),
 ]
 
@@ -303,6 +381,57 @@ def test_a_full_disk_is_one_line(data: Path) -> None:
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
 
 
-def test_help_does_not_import_pytorch() -> None:
-    code = "import sys, weakseg.cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+QUICK = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["list", "recipes"],
+    ["list", "backbones"],
+    ["list", "seeds"],
+    ["list", "refiners"],
+    ["list", "formats"],
+    ["data", "check", "DATA"],
+    ["run", "domo", "--data", "DATA", "--out", "OUT"],
+    ["run", "demo", "--data", "DATA", "--out", "OUT", "svm.cycels=1"],
+    ["run", "demo", "--data", "/nowhere", "--out", "OUT"],
+    ["run", "demo", "--data", "DATA", "--out", "OUT", "--device", "tpu"],
+    ["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"],
+    ["evaluate", "--pred", "DATA", "--data", "/nowhere", "--split", "all"],
+]
+
+SLOW = {"torch", "torchvision", "timm", "lightning", "numba", "scipy"}
+"""What takes from half a second to seconds to import."""
+
+
+def test_quick_verbs_import_nothing_slow(data: Path, tmp_path: Path) -> None:
+    places = {"DATA": str(data), "OUT": str(tmp_path / "out")}
+    calls = [[places.get(argument, argument) for argument in call] for call in QUICK]
+    code = (
+        "import contextlib, io, sys\n"
+        "from weakseg.cli import main\n"
+        f"for sys.argv[1:] in {calls!r}:\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(out):\n"
+        "        main()\n"
+        f"    slow = {SLOW!r} & set(sys.modules)\n"
+        "    assert not slow, (sys.argv, slow)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_masks_are_compared_without_pytorch(data: Path) -> None:
+    truth = data / "SegmentationClass"
+    call = ["evaluate", "--pred", str(truth), "--data", str(data), "--split", "all"]
+    code = (
+        "import sys\n"
+        "from weakseg.cli import main\n"
+        f"sys.argv[1:] = {call!r}\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        f"assert not {SLOW!r} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -1,9 +1,19 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from weakseg.errors import WeaksegError
-from weakseg.files import read_json, remove_partial_files, write_atomically, write_json
+from weakseg.files import (
+    absolute,
+    read_json,
+    remove_partial_files,
+    sync_files,
+    write_atomically,
+    write_bytes,
+    write_json,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -37,6 +47,77 @@ def test_a_full_disk_is_an_error_of_the_user(tmp_path: Path) -> None:
     ):
         full.write("x")
         full.flush()
+
+
+@pytest.mark.parametrize("place", ["file/a.txt", "file/deep/a.txt"])
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WeaksegError) as caught:
+        write_json(tmp_path / place, 1)
+    said = str(caught.value)
+    assert said.startswith(f"Can't write {tmp_path / place}: {tmp_path / 'file'} is a file, where")
+    assert ".partial" not in said and "space" not in said
+
+
+def test_a_folder_where_a_file_is_needed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.txt" / "kept").mkdir(parents=True)
+    with pytest.raises(WeaksegError, match="Is a directory") as caught:
+        write_json(tmp_path / "a.txt", 1)
+    assert ".partial" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EROFS, "Choose another"), (errno.ENOSPC, "Free some space")]
+)
+def test_the_systems_reason_and_its_remedy_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def refuse(self: Path, *_: object) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(WeaksegError, match=remedy) as caught:
+        write_json(tmp_path / "a.txt", 1)
+    assert os.strerror(number) in str(caught.value) and ".partial" not in str(caught.value)
+
+
+def test_what_is_durable_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        events.append("fsync")
+        fsync(descriptor)
+
+    def named(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", named)
+    with write_atomically(tmp_path / "a.txt", durable=True) as temporary:
+        temporary.write_text("new")
+    assert events == ["fsync", "rename"]
+    events.clear()
+    write_bytes(tmp_path / "deep" / "b.bin", b"x")
+    write_bytes(tmp_path / "deep" / "c.bin", b"x")
+    assert events == ["rename"] * 2
+    events.clear()
+    sync_files([tmp_path / "deep" / "b.bin", tmp_path / "deep" / "c.bin"])
+    assert events == ["fsync"] * 4  # both, their folder, and its place in its own
+
+
+def test_paths_are_absolute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert absolute("~/a::b") == tmp_path / "home" / "a::b"
+    assert absolute("a/~/b") == tmp_path / "a" / "~" / "b"
+    assert absolute(tmp_path) == tmp_path
+    with pytest.raises(WeaksegError, match="~nobody-of-that-name/x"):
+        absolute("~nobody-of-that-name/x")
 
 
 def test_json(tmp_path: Path) -> None:

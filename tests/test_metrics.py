@@ -59,6 +59,22 @@ def test_counting_by_bands_changes_nothing(truth, prediction, band) -> None:
     assert whole.counts.sum() == (truth != 255).sum()
 
 
+@given(truths, predictions, st.sampled_from([("cat",), ("dog",), CLASSES, ()]))
+def test_classes_that_are_left_out_are_background(truth, prediction, dropped) -> None:
+    matrix = ConfusionMatrix(CLASSES)
+    matrix.update(truth, prediction)
+    kept = [name for name in CLASSES if name not in dropped]
+    ids = np.zeros(256, np.uint8)
+    ids[255] = 255
+    for number, name in enumerate(kept, start=1):
+        ids[CLASSES.index(name) + 1] = number
+    expected = ConfusionMatrix(kept)
+    expected.update(ids[truth], ids[prediction])
+    found = matrix.without(dropped)
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert (found.classes, found.images) == (kept, 1)
+
+
 def test_nothing_seen_gives_no_figures() -> None:
     assert ConfusionMatrix(CLASSES).summary()["miou"] is None
 
@@ -67,8 +83,13 @@ def test_nothing_seen_gives_no_figures() -> None:
     ("truth", "prediction", "message"),
     [
         (np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8), "2 by 3 pixels"),
-        (np.full((1, 1), 3, np.uint8), np.zeros((1, 1), np.uint8), "ground truth has id 3"),
-        (np.zeros((1, 1), np.uint8), np.full((1, 1), 4, np.uint8), "prediction has id 4"),
+        (np.full((1, 1), 3, np.uint8), np.zeros((1, 1), np.uint8), r"truth has the ids \[3\]; exp"),
+        (np.zeros((1, 1), np.uint8), np.full((1, 1), 3, np.uint8), r"ion has the ids \[3\]; exp"),
+        (
+            np.array([[0, 255]], np.uint8),
+            np.array([[4, 254]], np.uint8),
+            r"prediction has the ids \[4, 254\]; expected 0 to 2, and 255",
+        ),
     ],
 )
 def test_masks_that_can_not_be_compared(truth, prediction, message) -> None:

@@ -1,33 +1,34 @@
 """The command line: verbs, thin; errors the user can cause end with one line and exit code 2."""
 
 import fnmatch
-import os
+import io
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from weakseg import __version__
 from weakseg.data.check import CheckReport, check_dataset
 from weakseg.data.dataset import load_dataset
-from weakseg.data.formats import FORMATS
-from weakseg.data.synth import generate
+from weakseg.data.formats import FORMATS, find_format
+from weakseg.data.masks import IGNORE
 from weakseg.errors import WeaksegError, unknown_name
-from weakseg.files import read_json, write_json
+from weakseg.files import absolute, read_json, write_json
 from weakseg.memory import use_huge_pages
+from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones
 from weakseg.progress import progress_for
 
-# PyTorch takes seconds to import: the verbs that need it import what uses it themselves.
+# PyTorch takes seconds to import, and so do some others: verbs import what needs them themselves,
+# after they have looked at what they are given.
 if TYPE_CHECKING:
     import torch
 
 USER_ERROR = 2
 _DEBUG = "--debug"
+_DEVICES = ("auto", "cpu", "cuda")
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DataFolder = Annotated[Path, typer.Option("--data", help="The data set's folder.")]
+DataFolder = Annotated[Path, typer.Option("--data", parser=absolute, help="The data set's folder.")]
 DataFormat = Annotated[
     str, typer.Option("--format", help="How the data set is laid out: auto, or see list formats.")
 ]
@@ -72,7 +73,9 @@ def _common(
 def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a YAML file.")],
     data: DataFolder,
-    out: Annotated[Path, typer.Option(help="The run's folder; the same one again resumes.")],
+    out: Annotated[
+        Path, typer.Option(parser=absolute, help="The run's folder; the same one again resumes.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)
     ] = None,
@@ -82,24 +85,36 @@ def run(
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg.recipe import load_recipe
-    from weakseg.stages import evaluate as evaluation
-    from weakseg.stages import panels, runner
-    from weakseg.stages.executor import LocalExecutor
 
     chosen = load_recipe(recipe, overrides or [])
+    find_format(data, data_format)
+    _check_device(device)
+
+    from weakseg.stages import assess, panels, runner
+    from weakseg.stages import evaluate as evaluation
+    from weakseg.stages.executor import LocalExecutor
+    from weakseg.tables import print_assessment, print_figures
+
     with LocalExecutor(workers) as executor:
         runner.run(chosen, data, out, executor, progress_for(), _device(device), data_format)
     rows = read_json(out / evaluation.METRICS)["stages"]
     if rows:
-        _print_table(rows)
+        print_figures(rows)
+    print_assessment(read_json(out / assess.ASSESSMENT))
     print(f"Pictures to look at: {out / panels.NAME}")
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a segmentation network.")],
-    photos: Annotated[list[Path], typer.Argument(help="Photos, and folders of photos.")],
-    out: Annotated[Path, typer.Option(help="Where masks go, under the photos' names.")],
+    model: Annotated[
+        Path, typer.Argument(parser=absolute, help="A run's folder, or a segmentation network.")
+    ],
+    photos: Annotated[
+        list[Path], typer.Argument(parser=absolute, help="Photos, and folders of photos.")
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=absolute, help="Where masks go, under the photos' names.")
+    ],
     tta: Annotated[bool, typer.Option("--tta", help="Average over scales and mirror images.")] = (
         False
     ),
@@ -123,30 +138,37 @@ def predict(
 @app.command(name="list")
 def list_names(
     what: Annotated[str, typer.Argument(help="recipes, backbones, seeds, refiners or formats.")],
-    pattern: Annotated[str, typer.Argument(help="Wildcard, such as 'resnet*'.")] = "*",
+    pattern: Annotated[
+        str | None,
+        typer.Argument(help="Wildcard, such as 'resnet*'.", show_default=False),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Backbones whose weights are not installed as well.")
+    ] = False,
 ) -> None:
-    """List what a recipe can name."""
-    from weakseg.recipe import shipped_recipes
-    from weakseg.stages.pipeline import REFINERS, SEEDS
-
+    """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
     known: dict[str, Callable[[], Mapping[str, str]]] = {
-        "recipes": shipped_recipes,
-        "backbones": _backbones,
+        "recipes": _recipes,
+        "backbones": _backbones if everything or pattern else _installed_backbones,
         "seeds": lambda: SEEDS,
         "refiners": lambda: REFINERS,
         "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
     }
     if what not in known:
         raise unknown_name("list", what, known)
-    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern)}
+    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern or "*")}
     width = max(map(len, names), default=0)
     for name, text in names.items():
         print(f"{name:<{width}}  {text}".rstrip())
+    if what == "backbones" and not (everything or pattern):
+        print(
+            "With --all, or a wildcard: those of timm, whose weights are fetched.", file=sys.stderr
+        )
 
 
 @data_app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="The data set's folder.")],
+    folder: Annotated[Path, typer.Argument(parser=absolute, help="The data set's folder.")],
     data_format: DataFormat = "auto",
 ) -> None:
     """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
@@ -159,46 +181,73 @@ def check(
 
 @data_app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Where to make it.")],
+    folder: Annotated[Path, typer.Argument(parser=absolute, help="Where to make it.")],
     images: Annotated[int, typer.Option(min=1, help="Number of photos.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Make a data set with exact masks of classes and of objects, in VOC layout."""
+    from weakseg.data.synth import generate
+
     generate(folder, images, seed)
     print(f"{images} photos in {folder}")
 
 
 @app.command()
 def evaluate(
-    pred: Annotated[Path, typer.Option(help="A folder of masks ID.png.")],
+    pred: Annotated[Path, typer.Option(parser=absolute, help="A folder of masks ID.png.")],
     data: DataFolder,
     split: Annotated[str, typer.Option(help="A split's name, or all.")],
     data_format: DataFormat = "auto",
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    missing: Annotated[
+        str, typer.Option(help="Photos without a prediction: refuse, or skip and count them.")
+    ] = "refuse",
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A class that counts as background; repeatable.")
+    ] = None,
+    foreground: Annotated[
+        int | None,
+        typer.Option(min=1, max=IGNORE, help="What true masks have for the only class: 255."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(parser=absolute, help="Write the figures to this file.")
+    ] = None,
     workers: Workers = None,
 ) -> None:
     """Compare masks with the ground truth of a data set."""
-    from weakseg.stages import evaluate as evaluation
-    from weakseg.stages.base import PhotoTask
-    from weakseg.stages.executor import LocalExecutor
-
     if not pred.is_dir():
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
+    find_format(data, data_format)
+
+    from weakseg.stages import evaluate as evaluation
+    from weakseg.stages.executor import LocalExecutor
+    from weakseg.tables import print_figures
+
+    if missing not in ("refuse", "skip"):
+        raise unknown_name("choice of --missing", missing, ("refuse", "skip"))
     dataset = load_dataset(data, split, data_format, untagged=True)
-    tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
     with LocalExecutor(workers) as executor:
         row = evaluation.evaluate_folder(
-            pred, tasks, dataset.classes, split, executor, progress_for()
+            pred,
+            dataset,
+            split,
+            executor,
+            progress_for(),
+            skip_missing=missing == "skip",
+            dropped=drop or (),
+            foreground=foreground,
         )
     if json:
         write_json(json, row)
-    _print_table([row])
+    print_figures([row])
     for name, value in row["per_class"].items():
         print(f"  {name:<16} {'-' if value is None else f'{100 * value:.1f}'}")
 
 
 def main() -> None:
     """Entry point of `weakseg`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names outside its encoding are escaped
+            stream.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument != _DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -218,11 +267,15 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _check_device(name: str) -> None:
+    if name not in _DEVICES:
+        raise unknown_name("device", name, _DEVICES)
+
+
 def _device(name: str) -> "torch.device":
     import torch
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown_name("device", name, ("auto", "cpu", "cuda"))
+    _check_device(name)
     if name == "cuda" and not torch.cuda.is_available():
         raise WeaksegError("There is no CUDA device here. Use --device cpu, or auto.")
     if name == "auto":
@@ -230,13 +283,23 @@ def _device(name: str) -> "torch.device":
     return torch.device(name)
 
 
+def _recipes() -> dict[str, str]:
+    from weakseg.recipe import shipped_recipes
+
+    return shipped_recipes()
+
+
+def _installed_backbones() -> dict[str, str]:
+    return dict.fromkeys(installed_backbones(), "ImageNet weights are installed")
+
+
 def _backbones() -> dict[str, str]:
     import timm
 
-    from weakseg.networks.weights import ALIASES
-
-    packaged = dict.fromkeys(sorted(ALIASES), "ImageNet weights are installed with weakseg")
-    return packaged | dict.fromkeys(timm.list_models(), "timm")
+    installed = _installed_backbones()
+    by_own_name = {ALIASES[name]: text for name, text in installed.items()}
+    known = dict.fromkeys([*installed, *timm.list_models()], "timm")
+    return known | installed | by_own_name
 
 
 def _check(folder: Path, data_format: str) -> CheckReport:
@@ -252,15 +315,3 @@ def _check(folder: Path, data_format: str) -> CheckReport:
             done = now
 
         return check_dataset(folder, data_format, on_progress)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from weakseg.stages import evaluate as evaluation
-
-    table = Table("stage", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for cells, row in zip(evaluation.table(rows), rows, strict=True):
-        table.add_row(*cells, evaluation.describe_protocol(row))
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    Console(width=width).print(table)

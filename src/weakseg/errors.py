@@ -1,7 +1,9 @@
 """Errors that a user can cause, and how they read."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LONGEST_NAME = 100
 
 
 class WeaksegError(Exception):
@@ -18,6 +20,17 @@ def shortened(text: str, most: int = 60) -> str:
     return line if len(text) <= most else f"{line[:most]}..."
 
 
+def quoted(text: str, most: int = 80) -> str:
+    """What was given, as a message shows it: escaped, in quotes, cut to `most` characters."""
+    return repr(text if len(text) <= most else f"{text[:most]}...")
+
+
+def listed(names: Sequence[str], most: int = 100) -> str:
+    """Names as a message lists them, cut to the first `most`, and each to a name's length."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shortened(name, LONGEST_NAME) for name in names[:most]) + more
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be, or None."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -27,7 +40,6 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> WeaksegError:
     """Error for a name that no registry holds; lists the known names and the nearest one."""
     names = sorted(known)
-    hint = nearest(name, names)
+    hint = nearest(name, names) if len(name) <= LONGEST_NAME else None
     suggestion = f" Did you mean {hint!r}?" if hint else ""
-    listed = shortened(", ".join(names), 500)
-    return WeaksegError(f"Unknown {kind} {shortened(name)!r}.{suggestion} Known: {listed}.")
+    return WeaksegError(f"Unknown {kind} {quoted(name)}.{suggestion} Known: {listed(names)}.")

@@ -1,23 +1,45 @@
 """Files that are written whole or not at all."""
 
+import errno
 import json
+import os
+import shutil
+import textwrap
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from weakseg.errors import WeaksegError
 
 _TEMPORARY_PREFIX = ".partial-"
+_SYNCING = 8  # at a time: a file system writes its journal once for all that wait for it
+
+
+def absolute(path: str | Path) -> Path:
+    """A path as a shell would read it, `~` expanded, that no later change of folder moves.
+
+    Raises:
+        WeaksegError: `~name` of nobody.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise WeaksegError(f"{path}: {error} Write the folder out.") from error
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, durable: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its name when the block ends well.
 
     The temporary name keeps the suffix of `path`, because writers choose a format by it.
     After an exception, or a kill, `path` is what it was before.
+
+    Args:
+        durable: whether it is so after a power cut as well. That takes milliseconds a file; what
+            is made by the thousand goes to `sync_files` together instead.
 
     Raises:
         WeaksegError: if the folder can't be written or the disk is full.
@@ -26,11 +48,42 @@ def write_atomically(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Have files, and their places in their folders, outlast a power cut.
+
+    Raises:
+        WeaksegError: if the disk can't hold them.
+    """
+    files = list(paths)
+    folders = {path.parent for path in files}
+    with ThreadPoolExecutor(_SYNCING) as pool:
+        for _ in pool.map(_sync, files):
+            pass
+    for folder in {*folders, *(folder.parent for folder in folders)}:
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -39,8 +92,16 @@ def remove_partial_files(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
-    with write_atomically(path) as temporary:
+    with write_atomically(path, durable=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -63,14 +124,46 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeaksegError(f"There is no file {path}.") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise WeaksegError(f"{path} can't be read as JSON: {error}.") from error
 
 
-def _cannot_write(path: Path, error: OSError) -> WeaksegError:
-    return WeaksegError(
-        f"Can't write {path}: {error.strerror or error}. Free some space or choose another folder."
-    )
+@contextmanager
+def written_by_run(path: Path) -> Iterator[None]:
+    """Have what fails in reading a file of a run name the file, the cause and the remedy.
+
+    Raises:
+        WeaksegError: for any exception in the block.
+    """
+    try:
+        yield
+    except WeaksegError:
+        raise
+    except Exception as error:  # readers of broken files raise nearly any type
+        raise WeaksegError(
+            f"{path} can't be read: {describe(error)}. The same `weakseg run` again makes anew "
+            "what is missing or damaged in its folder."
+        ) from error
+
+
+def describe(error: Exception) -> str:
+    """An error's cause on one line of some 200 characters at most."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, KeyError):
+        text = f"it has no {text}"
+    return textwrap.shorten(text or type(error).__name__, 200, placeholder=" ...").rstrip(".")
+
+
+def cannot_write(path: Path, error: OSError) -> WeaksegError:
+    """The error for a file or folder that can't be written, with the reason and a remedy."""
+    in_the_way = next((p for p in path.parents if p.exists()), path)
+    if not in_the_way.is_dir():
+        reason = f"{in_the_way} is a file, where a folder is needed"
+    else:
+        reason = error.strerror or str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Free some space or choose another folder" if full else "Choose another folder"
+    return WeaksegError(f"Can't write {path}: {reason}. {remedy}.")
 
 
 def stamp(path: Path) -> list[int]:

@@ -1,6 +1,6 @@
 """Segmentation metrics from one accumulated confusion matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +36,18 @@ class ConfusionMatrix:
         """Add one pair of masks, uint8 (H, W).
 
         Raises:
-            ValueError: masks of two sizes, or ids over C other than 255.
+            ValueError: masks of two sizes, or ids over C other than 255; the message has the ids.
         """
         if truth.shape != prediction.shape:
             raise ValueError(
                 f"the prediction is {_size(prediction)} pixels, the ground truth {_size(truth)}"
             )
+        ids = len(self.classes) + 1
+        for name, mask in (("ground truth", truth), ("prediction", prediction)):
+            if strange := np.unique(mask[(mask >= ids) & (mask != IGNORE)]).tolist():
+                raise ValueError(
+                    f"the {name} has the ids {strange}; expected 0 to {ids - 1}, and {IGNORE}"
+                )
         counts = np.zeros_like(self.counts)
         step = max(1, _BAND // max(1, truth.shape[1]))
         for first in range(0, len(truth), step):
@@ -56,11 +62,17 @@ class ConfusionMatrix:
         true = truth[counted].astype(np.int64)
         predicted = prediction[counted].astype(np.int64)
         predicted[predicted == IGNORE] = ids
-        for name, values, most in (("ground truth", true, ids - 1), ("prediction", predicted, ids)):
-            if values.size and values.max() > most:
-                raise ValueError(f"the {name} has id {values.max()}; expected 0 to {ids - 1}")
         flat = np.bincount(true * (ids + 1) + predicted, minlength=self.counts.size)
         return flat.reshape(self.counts.shape)
+
+    def without(self, dropped: Collection[str]) -> "ConfusionMatrix":
+        """The counts of a set that lacks some of the classes: their pixels are background."""
+        kept = [name for name in self.classes if name not in dropped]
+        found = ConfusionMatrix(kept)
+        ids = np.array([0, *(0 if n in dropped else kept.index(n) + 1 for n in self.classes)])
+        np.add.at(found.counts, (ids[:, None], [*ids, len(kept) + 1]), self.counts)
+        found.images = self.images
+        return found
 
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of ids 0 to C; NaN where an id is in no mask of either kind."""

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -15,7 +16,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
 from rich.text import Text
@@ -24,6 +24,9 @@ Advance = Callable[[int], None]
 """Told how many more items are done."""
 
 LINE_EVERY_SECONDS = 15.0
+
+_SETTLED_ITEMS, _SETTLED_SECONDS = 10, 3.0
+"""After so many items, and so long, a rate tells what the others will take."""
 
 
 class Progress(Protocol):
@@ -34,6 +37,43 @@ class Progress(Protocol):
 
     def track(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Advance]:
         """Show the progress of `total` items, `done` of which are there already."""
+
+
+class _Pace:
+    """How fast items are done.
+
+    The clock starts at the first that is done: until then workers start and networks load, which
+    says nothing of the others.
+
+    Args:
+        left: how many items are to be done.
+    """
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self._start: float | None = None
+        self._since = 0
+        self._seconds = 0.0
+
+    def advance(self, count: int) -> None:
+        now = time.monotonic()
+        self._left -= count
+        if self._start is None:
+            self._start = now
+        else:
+            self._since += count
+            self._seconds = now - self._start
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second; None until that has settled."""
+        settled = self._since >= _SETTLED_ITEMS and self._seconds >= _SETTLED_SECONDS
+        return self._since / self._seconds if settled else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None until that is known."""
+        return self._left / self.rate if self.rate else None
 
 
 class _RateColumn(ProgressColumn):
@@ -62,12 +102,19 @@ class TerminalProgress:
             MofNCompleteColumn(),
             _RateColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
         )
+        pace = _Pace(total - done)
+
+        def advance(count: int) -> None:
+            pace.advance(count)
+            seconds = pace.seconds_left
+            left = "" if seconds is None else f"{timedelta(seconds=round(seconds))} left"
+            bar.update(task, advance=count, left=left)
+
         with RichProgress(*columns, console=self._console) as bar:
-            task = bar.add_task(name, total=total, completed=done)
-            yield lambda count: bar.advance(task, count)
+            task = bar.add_task(name, total=total, completed=done, left="")
+            yield advance
 
 
 class LineProgress:
@@ -85,23 +132,21 @@ class LineProgress:
     @contextmanager
     def track(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
         start = shown = time.monotonic()
-        counted = done
-
-        def line(now: float) -> None:
-            rate = (counted - done) / max(now - start, 1e-9)
-            left = f", {(total - counted) / rate:.0f} s left" if rate and counted < total else ""
-            self.say(f"{name}: {counted}/{total}, {rate:.1f}/s{left}")
+        counted, pace = done, _Pace(total - done)
 
         def advance(count: int) -> None:
             nonlocal counted, shown
             counted += count
+            pace.advance(count)
             now = time.monotonic()
             if now - shown >= LINE_EVERY_SECONDS and counted < total:
                 shown = now
-                line(now)
+                known = pace.rate and f", {pace.rate:.1f}/s, {pace.seconds_left:.0f} s left"
+                self.say(f"{name}: {counted}/{total}{known or ''}")
 
         yield advance
-        line(time.monotonic())
+        rate = (counted - done) / max(time.monotonic() - start, 1e-9)
+        self.say(f"{name}: {counted}/{total}, {rate:.1f}/s")
 
 
 def progress_for(stream: TextIO | None = None) -> TerminalProgress | LineProgress:

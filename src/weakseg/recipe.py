@@ -5,7 +5,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import yaml
 from pydantic import (
     AfterValidator,
@@ -21,11 +20,9 @@ from pydantic import (
 from weakseg import safe_yaml
 from weakseg.data.balance import Balance
 from weakseg.errors import WeaksegError, nearest, shortened, unknown_name
-from weakseg.networks.cam_classifier import Head
-from weakseg.refine.crf import CRFSettings
-from weakseg.refine.random_walk import RandomWalkSettings
-from weakseg.refine.svm import SVMSettings
-from weakseg.training.augment import AugmentationName
+from weakseg.files import absolute
+from weakseg.names import AugmentationName, Head
+from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
 _LARGEST_SIDE = 4096
@@ -35,14 +32,20 @@ _MOST_PROBLEMS = 10
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""The type that a network computes in, where it is not float32."""
 
 
 def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
     if sides[0] > sides[1]:
         raise ValueError(f"{list(sides)} is no range; expected [smaller, larger]")
     return sides
+
+
+def _absolute(path: str) -> str:
+    return str(absolute(path))
+
+
+def _absolute_weights(source: str) -> str:
+    return source if source in ("imagenet", "none") else _absolute(source)
 
 
 LongSideRange = Annotated[
@@ -68,9 +71,10 @@ class Data(Section):
     `held_out` is the split whose photos the trained segmentation network is tried on; by default
     the same as `split`. Nothing is learned from it, and its photos need no tags.
 
-    `drop_classes` are classes whose tags are not used, nor photos of nothing else. `balance` says
-    how many photos a class has at most (others are left out of the run) and at least (photos are
-    repeated in training); see `weakseg.data.balance`.
+    `drop_classes` are classes whose tags are not used, nor photos of nothing else; with
+    `only_classes` these are all classes but the named ones. `balance` says how many photos a class
+    has at most (others are left out of the run) and at least (photos are repeated in training); see
+    `weakseg.data.balance`.
 
     Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
     the photo's own.
@@ -79,20 +83,26 @@ class Data(Section):
     split: str = "train"
     held_out: str | None = None
     drop_classes: tuple[str, ...] = ()
+    only_classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     balance: Balance | None = None
     long_side: Annotated[int, Field(ge=32, le=2 * _LARGEST_SIDE)] = 1024
 
     @property
     def balanced(self) -> bool:
         """Whether anything is left out or repeated."""
-        return bool(self.drop_classes or self.balance)
+        return bool(self.drop_classes or self.only_classes or self.balance)
+
+    def dropped(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The classes, of those of the data set, that are left out."""
+        only = classes if self.only_classes is None else self.only_classes
+        return tuple(c for c in classes if c in self.drop_classes or c not in only)
 
 
 class BackboneSection(Section):
     """See `weakseg.networks.backbones.Backbone`."""
 
     name: str
-    weights: str = "imagenet"
+    weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
     output_stride: Literal[8, 16, 32] = 32
     dilated: bool = True
     head_convolution: bool = True
@@ -151,7 +161,7 @@ class Localize(Section):
     """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
 
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 4 MB a photo: a
+    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 2 MB a photo: a
     photo goes to its mask in one step, and that mask is all that a run has of it.
     """
 
@@ -250,7 +260,7 @@ class Segment(Training):
     backbone: BackboneSection
     batch_size: Annotated[int, Field(ge=2, le=_MOST_EXAMPLES)]
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    validation_masks: str | None = None
+    validation_masks: Annotated[str, AfterValidator(_absolute)] | None = None
     tta_scales: Scales = (0.5, 1.0, 2.0)
 
 
@@ -336,6 +346,14 @@ class Recipe(Section):
             "merged": self.separate,
         }
         return tuple(name for name, section in made.items() if section)
+
+    @property
+    def final_masks(self) -> str:
+        """Name of the stage that makes the most refined masks of the split's photos."""
+        if self.relabel:
+            return "relabel"
+        ranked = ("merged", "irn+crf", "irn", "svm+crf", "svm", "cam+crf", "cam")
+        return next(name for name in ranked if name in self.mask_stages)
 
     @property
     def trains_on_pooled_features(self) -> bool:

@@ -91,3 +91,42 @@ def test_evaluate_takes_a_format(
     assert "Expected one of: coco" in capsys.readouterr().err
     assert run(monkeypatch, *shown) == 2
     assert "there is no split 'splat'" in capsys.readouterr().err
+
+
+def test_check_and_run_say_what_was_understood(
+    any_folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = any_folder(
+        ["Photos/a/IMG_1.jpg", "Photos/IMG_2.jpg"],
+        {"Tags.csv": "Photo;Labels\nimg_1.jpg;Cat, owl\nIMG_2.jpg;cat\n"},
+    )
+    understood = [
+        "photos in Photos/",
+        "photos in folders below Photos/: 1, such as in 'a'",
+        "Tags.csv: columns separated by semicolons; photos in 'Photo'; tags in 'Labels';"
+        " tags separated by commas",
+        "photos named in another case than their files: 1, such as 'img_1.jpg' for 'IMG_1'",
+        "tags that differ in case or spaces alone are taken as one: 'Cat' as 'cat'",
+    ]
+    assert run(monkeypatch, "data", "check", root) == 0
+    assert capsys.readouterr().out.splitlines()[2:7] == understood
+    command = ("run", "demo", "--data", root, "--out", root / "run", "data.split=all")
+    assert run(monkeypatch, *command, "data.held_out=null", "data.drop_classes=[zebra]") == 2
+    *said, error = capsys.readouterr().err.splitlines()
+    assert said == understood
+    assert error.startswith("Error: Unknown class 'zebra'")
+
+
+def test_check_and_run_stop_where_no_photo_has_a_tag(
+    any_folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = any_folder(
+        ["JPEGImages/1.jpg", "JPEGImages/2.jpg"], {"tags.csv": "image,tags\n1,\n2,\n"}
+    )
+    reason = "one of the 2 photos that are tagged has a tag. Tag some."
+    assert run(monkeypatch, "data", "check", root) == 1
+    assert f"  N{reason}" in capsys.readouterr().out.splitlines()
+    command = ("run", "demo", "--data", root, "--out", root / "run", "data.split=all")
+    assert run(monkeypatch, *command) == 2
+    assert capsys.readouterr().err.endswith(f": n{reason}\n")
+    assert not (root / "run").exists()

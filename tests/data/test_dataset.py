@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 import pytest
 
+from weakseg.data.check import check_dataset
 from weakseg.data.dataset import Dataset, load_dataset
-from weakseg.data.masks import read_mask, write_mask
+from weakseg.data.masks import MaskFile, write_classes, write_mask
 from weakseg.errors import WeaksegError
 
 VOC2012 = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "VOC2012"
@@ -37,7 +38,7 @@ def test_tagged_folder(tagged_folder: Folder) -> None:
     a, b = dataset.samples
     assert (a.id, a.image, a.tags) == ("a", root / "images" / "a.jpg", ("cat", "dog"))
     assert (b.id, b.image, b.tags) == ("b", root / "images" / "b.png", ("dog",))
-    assert (a.mask, b.mask) == (root / "masks" / "a.png", None)
+    assert (a.mask, b.mask) == (MaskFile(root / "masks" / "a.png"), None)
     assert (dataset.untagged, dataset.missing) == ((), ())
 
 
@@ -132,9 +133,9 @@ def test_photos_that_nobody_tagged_are_there_where_tags_do_not_matter(
     write_mask(root / "masks" / "2.png", np.zeros((3, 4), np.uint8))
     dataset = load_dataset(root, "val", untagged=True)
     assert tags(dataset) == {"3": (), "2": ()}
-    assert [s.mask for s in dataset.samples] == [None, root / "masks" / "2.png"]
+    assert [s.mask for s in dataset.samples] == [None, MaskFile(root / "masks" / "2.png")]
     assert dataset.untagged == ()
-    with pytest.raises(WeaksegError, match="no tagged photo"):
+    with pytest.raises(WeaksegError, match="none of its 2 images is a photo that is tagged"):
         load_dataset(root, "val")
 
 
@@ -154,8 +155,8 @@ def test_voc_tags_from_annotations(voc_folder: Folder) -> None:
     assert len(dataset.classes) == 20
     assert tags(dataset) == {"2007_000033": (), "2007_000032": ("aeroplane", "person")}
     assert dataset.untagged == ("2007_000039",)
-    assert dataset.samples[1].mask == root / "SegmentationClass" / "2007_000032.png"
-    assert dataset.samples[1].objects == root / "SegmentationObject" / "2007_000032.png"
+    assert dataset.samples[1].mask == MaskFile(root / "SegmentationClass" / "2007_000032.png")
+    assert dataset.samples[1].objects == MaskFile(root / "SegmentationObject" / "2007_000032.png")
     assert dataset.samples[0].objects is None
 
 
@@ -167,7 +168,7 @@ def test_voc_prefers_tags_csv_and_augmented_masks(voc_folder: Folder) -> None:
         write_mask(root / folder / "1.png", np.zeros((3, 4), np.uint8))
     (sample,) = load_dataset(root).samples
     assert sample.tags == ("cat",)
-    assert sample.mask == root / "SegmentationClassAug" / "1.png"
+    assert sample.mask == MaskFile(root / "SegmentationClassAug" / "1.png")
 
 
 def test_voc_layout_with_other_classes(voc_folder: Folder) -> None:
@@ -175,11 +176,70 @@ def test_voc_layout_with_other_classes(voc_folder: Folder) -> None:
     assert load_dataset(root).classes == ("owl", "car")
 
 
+def masked(dataset: Dataset) -> list[str]:
+    return [s.mask.path.name for s in dataset.samples if isinstance(s.mask, MaskFile)]
+
+
+def test_masks_are_png_or_tiff_and_may_be_called_so(tagged_folder: Folder) -> None:
+    rows = "".join(f"{i},cat\n" for i in ("a", "b", "c", "d", "e_mask", "f"))
+    root = tagged_folder(
+        ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e_mask.jpg", "f.jpg"],
+        f"image,tags\n{rows}",
+        {"masks/classes.txt": "0\tbackground\n"},
+    )
+    names = ["a.tif", "b.png", "b.tiff", "b_mask.png", "c_Mask.PNG", "d.jpg", "e_mask.png"]
+    for name in (*names, "f.npy", "nobody.png", "e_mask.png.bak"):
+        (root / "masks" / name).touch()
+    dataset = load_dataset(root)
+    assert masked(dataset) == ["a.tif", "b.png", "c_Mask.PNG", "e_mask.png"]
+    assert dataset.notes == (
+        "masks/ has 1 files .jpg that are not read: masks are PNG or TIFF, as JPEG changes ids.",
+        "masks/ has 1 files .npy that are not read: masks are PNG or TIFF, as JPEG changes ids.",
+        "masks/ has 1 masks of no photo, such as 'nobody.png'.",
+    )
+    assert check_dataset(root).notes == dataset.notes
+
+
+def test_masks_of_labelme(voc_folder: Folder) -> None:
+    names = "__ignore__\n_background_\nowl\ncar\n"
+    root = voc_folder(["1"], {"tags.csv": "image,tags\n1,owl\n", "class_names.txt": names})
+    for folder in ("SegmentationClassPNG", "SegmentationObjectPNG"):
+        write_mask(root / folder / "1.png", np.zeros((3, 4), np.uint8))
+    dataset = load_dataset(root)
+    (sample,) = dataset.samples
+    assert dataset.classes == ("owl", "car")
+    assert sample.mask == MaskFile(root / "SegmentationClassPNG" / "1.png")
+    assert sample.objects == MaskFile(root / "SegmentationObjectPNG" / "1.png")
+    (root / "classes.txt").write_text("car\nowl\n")
+    dataset = load_dataset(root)
+    assert dataset.samples[0].mask is None
+    assert dataset.notes == (
+        "SegmentationClassPNG/ is not read: its ids are numbered by class_names.txt, whose 2 names"
+        " are not the 2 of classes.txt.",
+    )
+
+
+def test_classes_may_be_numbered_as_beside_masks(tagged_folder: Folder) -> None:
+    root = tagged_folder(["1.jpg"], "image,tags\n1,ant\n")
+    write_classes(root, ["zoo bus", "ant"])
+    assert load_dataset(root).classes == ("zoo bus", "ant")
+    (root / "classes.txt").write_text("1\tant\n3\tbus\n")
+    with pytest.raises(WeaksegError, match=r"its ids are not 1, 2, 3, \.\.\. Write the names"):
+        load_dataset(root)
+
+
 @pytest.mark.parametrize(
     "xml",
     [
         '<!DOCTYPE a [<!ENTITY x "cat">]><annotation>&x;</annotation>',
-        '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>',
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation/>',
+        '<!DOCTYPE a [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><annotation/>',
+        '<!DOCTYPE a SYSTEM "a.dtd"><annotation><object><name>c&x;t</name></object></annotation>',
+        "<!DOCTYPE a [<!ENTITY x 'y'><!ENTITY z '&x;&x;&x;'>]><annotation>&z;</annotation>",
+        "<html><body/></html>",
+        "<annotation><item><name>cat</name><bndbox/></item></annotation>",
+        "<annotation><Object><bndbox/></Object></annotation>",
+        '<?xml version="1.0" encoding="gb2312"?><annotation>\udcff</annotation>',
         "<annotation>",
         "",
         '<?xml version="1.0" encoding="nonsense"?><annotation/>',
@@ -188,10 +248,44 @@ def test_voc_layout_with_other_classes(voc_folder: Folder) -> None:
     ],
 )
 def test_annotations_that_cannot_be_used(voc_folder: Folder, xml: str) -> None:
-    root = voc_folder(["1"], {"Annotations/1.xml": xml})
+    root = voc_folder(["1"], {"Annotations/1.xml": ""})
+    (root / "Annotations" / "1.xml").write_bytes(xml.encode(errors="surrogateescape"))
     with pytest.raises(WeaksegError, match=r"Annotations/1\.xml can't be read: .* Mend") as caught:
         load_dataset(root)
     assert "\n" not in str(caught.value)
+
+
+CAT = "<{0}><name>cat</name><bndbox/><part><name>head</name><bndbox/></part></{0}>"
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        f"<annotation>{CAT.format('object')}</annotation>",
+        f"<Annotation>{CAT.format('Object')}</Annotation>",
+        "<annotation><OBJECT><NAME>cat</NAME><BNDBOX/></OBJECT></annotation>",
+        f"<annotation><objects>{CAT.format('object')}</objects></annotation>",
+        f"<annotation>{CAT.format('objects')}</annotation>",
+        f"<annotations><annotation>{CAT.format('object')}</annotation></annotations>",
+        f"<annotation><owner><name>Ann</name></owner>{CAT.format('object')}</annotation>",
+        f'<!DOCTYPE annotation SYSTEM "a.dtd"><annotation>{CAT.format("object")}</annotation>',
+        f"<!DOCTYPE annotation><annotation>{CAT.format('object')}</annotation>",
+        f"<!DOCTYPE a [<!ELEMENT annotation ANY>]><annotation>{CAT.format('object')}</annotation>",
+    ],
+)
+def test_objects_are_found_however_they_are_written(voc_folder: Folder, xml: str) -> None:
+    (sample,) = load_dataset(voc_folder(["1"], {"Annotations/1.xml": xml})).samples
+    assert sample.tags == ("cat",)
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "gb18030", "utf-8", "utf-16", "latin-1"])
+def test_annotations_in_other_encodings(voc_folder: Folder, encoding: str) -> None:
+    name = "猫" if encoding != "latin-1" else "größe"
+    xml = f'<?xml version="1.0" encoding="{encoding}"?>' + annotation(name)
+    root = voc_folder(["1"], {"Annotations/1.xml": "", "classes.txt": f"{name}\n"})
+    (root / "Annotations" / "1.xml").write_bytes(xml.encode(encoding))
+    (sample,) = load_dataset(root).samples
+    assert sample.tags == (name,)
 
 
 def test_voc_without_any_tags(voc_folder: Folder) -> None:
@@ -202,12 +296,19 @@ def test_voc_without_any_tags(voc_folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("names", "tags_csv", "texts", "message"),
     [
-        (["1.jpg"], "image,tags\n", {}, "no tagged photo in split 'all': 1 photos without tags, 0"),
-        (["1.jpg"], "image,tags\n1,\n", {}, "no tagged photo"),
-        (["1.jpg"], "image,tags\n2,cat\n", {}, "1 tagged or listed images without a photo"),
-        ([], "image,tags\n", {}, "no tagged photo"),
+        (
+            ["1.jpg"],
+            "image,tags\n",
+            {},
+            "nothing to learn from in split 'all': none of its 1 images is a photo that is tagged",
+        ),
+        (["1.jpg"], "image,tags\n1,\n", {}, "none of the 1 photos that are tagged has a tag"),
+        (["1.jpg"], "image,tags\n1,\n", {"classes.txt": "cat\n"}, "that are tagged has a tag"),
+        (["1.jpg"], "image,tags\n2,cat\n", {}, "of 1 images such as '2', .* are 1 such as '1'"),
+        ([], "image,tags\n", {}, "there are no photos. Add some"),
+        ([], "image,tags\n1,cat\n", {"images/1.heic": "-"}, "convert .*: 1 with suffix '.heic'"),
         (["1.jpg", "1.png"], "image,tags\n1,cat\n", {}, "both '1.jpg' and '1.png'"),
-        (["1.jpg"], "image,tags\n../1,cat\n", {}, r"tags\.csv line 2 names '\.\./1', which is a p"),
+        (["1.jpg"], "image,tags\n1/..,cat\n", {}, r"tags\.csv line 2 names '\.\.', which is a p"),
         (["1.jpg"], "image,tags\n1,background\n", {}, "'background' is among the classes"),
         (["1.jpg"], "image,tags\n1,cat\n", {"classes.txt": "cat\ncat\n"}, "listed 2 times"),
         (["1.jpg"], "image,tags\n1,a\n", {"classes.txt": "a\n\x1b[2J\n"}, "control characters"),
@@ -226,9 +327,9 @@ def test_voc_without_any_tags(voc_folder: Folder) -> None:
         ),
         (
             ["1.jpg"],
-            "image,tags\na/b,cat\na/c,cat\n1,cat,dog\n",
+            "image,tags\n..,cat\n.,cat\n1,cat,dog\n",
             {},
-            r"line 2 names .* 2 more: see `weakseg data check`",
+            r"line 4 has 3 cells.* 2 more: see `weakseg data check`",
         ),
     ],
 )
@@ -240,8 +341,8 @@ def test_errors(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["../../etc/passwd", "/JPEGImages/1.jpg /Seg/1.png", "..", "\0"])
-def test_split_line_that_is_a_path(tagged_folder: Folder, line: str) -> None:
+@pytest.mark.parametrize("line", ["..", "a/..", "a/", "\0"])
+def test_split_line_that_names_no_photo(tagged_folder: Folder, line: str) -> None:
     root = tagged_folder(["1.jpg"], "image,tags\n1,cat\n", {"splits/train.txt": f"1\n{line}\n"})
     with pytest.raises(WeaksegError, match=r"train\.txt line 2 names"):
         load_dataset(root, "train")
@@ -289,6 +390,6 @@ def test_voc_2012() -> None:
     agree = 0
     for sample in everything.samples:
         assert sample.mask is not None
-        present = np.flatnonzero(np.bincount(read_mask(sample.mask).ravel(), minlength=256)[:255])
+        present = np.flatnonzero(np.bincount(sample.mask.read().ravel(), minlength=256)[:255])
         agree += sample.tags == tuple(train.classes[i - 1] for i in present if i)
     assert agree >= 0.98 * len(everything.samples)

@@ -8,7 +8,7 @@ import pytest
 from weakseg.data.check import check_dataset
 from weakseg.data.dataset import Dataset, load_dataset
 from weakseg.data.formats import find_format
-from weakseg.data.masks import write_mask
+from weakseg.data.masks import MaskFile, write_mask
 from weakseg.errors import WeaksegError
 
 
@@ -63,7 +63,9 @@ def test_what_lies_beside_the_classes(any_folder: Folder) -> None:
     write_mask(root / "masks" / "owl_1.png", np.ones((3, 4), np.uint8))
     dataset = load_dataset(root, "train")
     assert dataset.classes == ("owl", "emu", "cat")
-    assert [(s.id, s.mask) for s in dataset.samples] == [("owl_1", root / "masks" / "owl_1.png")]
+    assert [(s.id, s.mask) for s in dataset.samples] == [
+        ("owl_1", MaskFile(root / "masks" / "owl_1.png"))
+    ]
     assert check_dataset(root).usable
 
 
@@ -76,25 +78,25 @@ def test_folder_that_is_no_class(any_folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("photos", "fault"),
     [
-        (["cat/1.jpg", "cat/1.png"], "set/ holds both 'cat/1.jpg' and 'cat/1.png'"),
+        (["cat/1.jpg", "cat/1.png"], "cat/ holds both '1.jpg' and '1.png'"),
         (["a_b/c.png", "a/b_c.png"], "would both have the id 'a_b_c'; rename one of them"),
         (["a\\b/1.png"], "which is a path"),
         (["a\x1b/1.png"], "control characters"),
     ],
 )
 def test_ids_that_cannot_be(any_folder: Folder, photos: list[str], fault: str) -> None:
-    (found,) = check_dataset(any_folder(photos)).faults
+    (found,) = check_dataset(any_folder(photos), "folder-per-class").faults
     assert fault in found
     assert "\x1b" not in found
 
 
-@pytest.mark.parametrize("photos", [[], ["1.jpg"], ["masks/1.png"], [".git/1.png"]])
+@pytest.mark.parametrize("photos", [[], ["masks/1.png"], [".git/1.png"], ["@eaDir/1.png"]])
 def test_no_folder_of_photos(any_folder: Folder, photos: list[str]) -> None:
     with pytest.raises(WeaksegError, match="holds no data set"):
         find_format(any_folder(photos, {"notes/a.txt": "-"}), "auto")
 
 
 def test_folders_of_splits_are_pointed_out(any_folder: Folder) -> None:
-    root = any_folder(["train/cat/1.jpg", "val/cat/2.jpg"])
+    root = any_folder(["train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg"])
     with pytest.raises(WeaksegError, match=r"Did you mean .*set/train\?"):
         load_dataset(root)

@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from weakseg.data import images
-from weakseg.data.images import UnreadablePhoto, photo_size, read_photo
+from weakseg.data.images import UnreadablePhoto, narrow_depth, photo_size, read_photo
 from weakseg.errors import WeaksegError
 
 WHITE = (255, 255, 255)
@@ -153,6 +153,55 @@ def test_16_bits_are_scaled(tmp_path: Path, suffix: str) -> None:
     photo = read_photo(save(tmp_path / f"a.{suffix}", Image.fromarray(grey)))
     assert photo[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
     assert (photo == photo[..., :1]).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("depth", [8, 10, 12, 14, 16])
+def test_values_of_fewer_bits_are_scaled_from_their_depth(
+    tmp_path: Path, suffix: str, depth: int
+) -> None:
+    full = 2**depth - 1
+    grey = np.array([[0, full // 3, full // 2, full]], np.uint16)
+    path = save(tmp_path / f"a.{suffix}", Image.fromarray(grey))
+    assert np.abs(read_photo(path)[0, :, 0].astype(int) - (0, 85, 127, 255)).max() <= 1
+    assert narrow_depth(path) == (depth if depth < 16 else None)
+
+
+def test_the_depth_is_what_the_file_says(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.array([[0, 250]], np.uint16))
+    path = save(tmp_path / "a.tif", grey, tiffinfo={281: 4095})
+    assert (read_photo(path)[0, 1, 0], narrow_depth(path)) == (16, 12)
+    path = save(
+        tmp_path / "b.tif", Image.fromarray(np.array([[0, 9999]], np.uint16)), tiffinfo={281: 4095}
+    )
+    assert narrow_depth(path) == 14
+
+
+def test_a_photo_in_8_bits_is_scaled_from_none(tmp_path: Path, noise: np.ndarray) -> None:
+    for suffix in ("png", "tif", "jpg"):
+        assert narrow_depth(save(tmp_path / f"a.{suffix}", Image.fromarray(noise))) is None
+
+
+@pytest.mark.parametrize(("highest", "depth"), [(1023, 10), (4095, 12), (16383, 14), (65535, None)])
+def test_colour_in_16_bits_of_a_tiff_is_scaled_from_its_depth(
+    tmp_path: Path, highest: int, depth: int | None
+) -> None:
+    path = tmp_path / "a.tif"
+    pixels = struct.pack("<6H", 0, highest // 2, highest, highest, 0, 0)
+    tags = [(256, 3, 2), (257, 3, 1), (258, 3, (16, 16, 16)), (259, 3, 1), (262, 3, 2)]
+    tags += [(273, 4, 8), (277, 3, 3), (278, 3, 1), (279, 4, 12)]
+    bits_at = 8 + 12
+    table = bits_at + 6
+    content = struct.pack("<H", len(tags))
+    for tag, kind, value in tags:
+        count, value = (3, bits_at) if isinstance(value, tuple) else (1, value)
+        content += struct.pack("<HHII", tag, kind, count, value)
+    start = b"II*\0" + struct.pack("<I", table)
+    path.write_bytes(start + pixels + struct.pack("<3H", 16, 16, 16) + content + bytes(4))
+    first, second = read_photo(path)[0].astype(int).tolist()
+    assert first[2] == second[0] >= 216 and second[1:] == [first[0]] * 2
+    assert first[0] <= 32 and abs(first[1] - 127) <= 40
+    assert narrow_depth(path) == depth
 
 
 def test_big_endian_16_bits_are_scaled(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from weakseg.data.spelling import NearMiss, near_misses
+from weakseg.data.spelling import NearMiss, fold, near_misses
 
 
 def test_example() -> None:
@@ -54,3 +56,44 @@ def test_each_tag_is_compared_with_the_most_frequent_one() -> None:
 def test_classes_without_images_are_no_near_misses() -> None:
     assert near_misses({"aeroplane": 0, "aeroplan": 3}) == ()
     assert near_misses({"aeroplan": 0, "aeroplane": 3}) == ()
+
+
+def test_tags_that_differ_in_case_or_spaces_are_taken_as_the_most_frequent() -> None:
+    counts = {"Shoes": 2, "shoes": 9, "SHOES": 1, "Hair ": 3, "hat": 4, "dining  table": 1}
+    taken_as, notes = fold(counts)
+    assert taken_as == {
+        "Shoes": "shoes",
+        "shoes": "shoes",
+        "SHOES": "shoes",
+        "Hair ": "Hair",
+        "hat": "hat",
+        "dining  table": "dining table",
+    }
+    assert notes == (
+        "tags that differ in case or spaces alone are taken as one: 'Hair ' as 'Hair'; 'SHOES',"
+        " 'Shoes' as 'shoes'; 'dining  table' as 'dining table'",
+    )
+
+
+def test_characters_that_nobody_sees_are_no_difference() -> None:
+    assert fold({"cat\u200b": 1, "cat": 2, "\ufeffcat": 1})[0] == {
+        tag: "cat" for tag in ("cat\u200b", "cat", "\ufeffcat")
+    }
+
+
+def test_tags_are_taken_as_the_classes_that_are_declared() -> None:
+    assert fold({"Cat": 9, "cat": 1}, ["cat", "dog"])[0] == {"Cat": "cat", "cat": "cat"}
+    assert fold({"Cat": 9, "cat": 1, "CAT": 1}, ["cat", "Cat"]) == (
+        {"Cat": "Cat", "cat": "cat", "CAT": "CAT"},
+        (),
+    )
+
+
+@given(st.dictionaries(st.text("aA bß\u200b", min_size=1), st.integers(1, 9)))
+def test_what_is_folded_stays_so(counts: dict[str, int]) -> None:
+    taken_as, _ = fold(counts)
+    assert taken_as.keys() == counts.keys()
+    again, notes = fold(dict.fromkeys(taken_as.values(), 1))
+    assert notes == ()
+    assert all(again[tag] == tag for tag in taken_as.values())
+    assert len(set(taken_as.values())) == len({*again})

@@ -5,10 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional as F
 
-from weakseg.localize import cam as cam_module
-from weakseg.localize.cam import grid_size, localize, upsample, upsampled_bands
+from weakseg.localize import grid
+from weakseg.localize.cam import localize
+from weakseg.localize.grid import as_levels, grid_size, upsample, upsampled_bands
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
 from weakseg.networks.fused import fuse
@@ -158,7 +160,7 @@ def test_bands_of_any_height_are_the_whole(k, h, w, height, width, band) -> None
     whole = upsample(maps, height, width)
     assert whole.shape == (k, height, width) and whole.dtype == np.float32
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cam_module, "_BAND", band)
+        patch.setattr(grid, "_BAND", band)
         banded = np.full_like(whole, np.nan)
         for rows, values in upsampled_bands(maps, height, width):
             assert values.size <= max(band, k * width)
@@ -194,6 +196,34 @@ def test_loss_is_equation_1() -> None:
             y = tags[image, c].item()
             total -= (y * np.log(p) + (1 - y) * np.log(1 - p)) / 3 / 2
     assert multi_label_loss(logits, tags).item() == pytest.approx(total, rel=1e-5)
+
+
+@given(
+    arrays(
+        np.float16,
+        array_shapes(min_dims=3, max_dims=3, max_side=5),
+        elements=st.floats(-2000, 2000, width=16),
+    )
+)
+def test_levels_are_a_channels_values_to_half_a_step(features) -> None:
+    levels = as_levels(features)
+    assert levels.dtype == np.uint8
+    for channel, level in zip(features.astype(np.float64), levels, strict=True):
+        span = channel.max() - channel.min()
+        assert (level.min(), level.max()) == (0, 255 if span else 0)
+        np.testing.assert_allclose(
+            level.astype(float) * span / 255, channel - channel.min(), atol=span * 0.51 / 255
+        )
+    unchanged = as_levels(levels.astype(np.float32))
+    np.testing.assert_array_equal(unchanged, levels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_levels_of_what_is_not_finite_are_refused(value) -> None:
+    features = np.zeros((2, 3, 3), np.float16)
+    features[1, 0, 2] = value
+    with pytest.raises(ValueError, match="finite"):
+        as_levels(features)
 
 
 def test_maps_that_are_no_numbers_are_refused(network: CamClassifier, photo: np.ndarray) -> None:

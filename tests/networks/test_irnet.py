@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from weakseg.localize.cam import grid_size
+from weakseg.localize.grid import grid_size
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.irnet import IRNet, relate
 

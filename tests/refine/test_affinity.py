@@ -2,14 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from weakseg.refine.affinity import (
-    Direction,
-    affinities,
-    pair_directions,
-    pair_ends,
-    path_cells,
-    path_maxima,
-)
+from weakseg.refine.affinity import Direction, pair_directions, pair_ends, path_cells
+from weakseg.refine.torch_affinity import affinities, path_maxima
 
 SIZES = [(1, 1), (1, 7), (6, 1), (3, 4), (12, 15)]
 

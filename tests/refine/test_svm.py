@@ -141,7 +141,7 @@ def test_many_images_at_once_end_as_each_alone(settings, together, torch_device,
 
 def test_an_image_too_large_for_the_device_is_done_alone(torch_device, monkeypatch):
     images = [(*photo(2, seed)[1:], image_rng(0, str(seed))) for seed in range(2)]
-    monkeypatch.setattr(svm, "GRAM_BYTES", 1000)
+    monkeypatch.setattr(torch_svm, "GRAM_BYTES", 1000)
     refined = refine_many_with_svm(images, DEFAULTS, torch_device)
     for seed, found in enumerate(refined):
         alone = refine_with_svm(*photo(2, seed)[1:], DEFAULTS, image_rng(0, str(seed)))

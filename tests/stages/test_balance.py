@@ -40,6 +40,24 @@ def test_dropped_classes_and_photos_of_nothing_else_are_gone(
     assert after == 0
 
 
+def test_only_some_classes_are_all_but_the_others_dropped(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    samples = load_dataset(photos).samples
+    kept = Counter(tag for s in samples for tag in s.tags).most_common(1)[0][0]
+    others = [name for name in load_dataset(photos).classes if name != kept]
+    said = start(photos, tmp_path / "only", _recipe(only_classes=[kept])).said
+    start(photos, tmp_path / "drop", _recipe(drop_classes=others))
+    assert masks(tmp_path / "only") == masks(tmp_path / "drop")
+    only, drop = ((tmp_path / name / "metrics.json").read_bytes() for name in ("only", "drop"))
+    assert only == drop
+    left_out = sum(kept not in s.tags and bool(s.tags) for s in samples)
+    assert left_out
+    assert f"left out: {left_out} photos of dropped classes alone" in said
+    assert said[-1].endswith(f"left out: {left_out} of dropped classes alone")
+    assert any(line.startswith(f"tags: '{kept}' is on ") for line in said)
+
+
 def test_counts_say_what_is_left_out_and_repeated(
     photos: Path, start: Start, tmp_path: Path
 ) -> None:
@@ -70,13 +88,14 @@ def test_another_balance_makes_everything_anew_and_the_same_nothing(
     ("data", "message"),
     [
         ({"drop_classes": ["unicorn"]}, "Unknown class 'unicorn'"),
+        ({"only_classes": ["unicorn"]}, "Unknown class 'unicorn'"),
         ({"drop_classes": "ALL"}, "No photo is left"),
     ],
 )
 def test_what_cant_be_dropped_is_one_clear_error(
     photos: Path, start: Start, tmp_path: Path, data: dict, message: str
 ) -> None:
-    if data["drop_classes"] == "ALL":
+    if data.get("drop_classes") == "ALL":
         data = {"drop_classes": load_dataset(photos).classes}
     with pytest.raises(WeaksegError, match=message):
         start(photos, tmp_path / "out", _recipe(**data))

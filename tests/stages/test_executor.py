@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -46,12 +47,62 @@ def test_results_come_in_order_from_single_threaded_workers_that_keep_what_they_
         results = list(executor.map(Squares(), range(40)))
         again = list(executor.map(Squares(), range(2)))
         executor.rest()
-        anew = list(executor.map(Squares(), range(1)))
+        anew = list(executor.map(Squares(), range(20)))
     assert [square for square, _, _ in results] == [i**2 for i in range(40)]
     assert max(count for _, count, _ in results) >= 20
     assert {threads for _, _, threads in results} == {1}
     assert max(count for _, count, _ in again) > 1
-    assert [count for _, count, _ in anew] == [1]
+    assert anew[0][1] == 1
+
+
+@dataclass(frozen=True)
+class Processes:
+    def __call__(self) -> Callable[[int], int]:
+        return lambda item: os.getpid()
+
+
+def test_few_items_need_no_worker_and_leave_the_threads_as_they_were() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with LocalExecutor(2) as executor:
+            here = list(executor.map(Squares(), range(8)))
+            assert set(executor.map(Processes(), range(8))) == {os.getpid()}
+            assert list(executor.map(Squares(), [])) == []
+            elsewhere = set(executor.map(Processes(), range(9)))
+            assert set(executor.map(Processes(), range(2))) <= elsewhere
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert here == [(item**2, item + 1, 1) for item in range(8)]
+    assert os.getpid() not in elsewhere
+
+
+IMPORTED = """
+import sys
+from dataclasses import dataclass
+
+from weakseg.stages import evaluate, panels, refine
+from weakseg.stages.executor import LocalExecutor
+
+
+@dataclass(frozen=True)
+class Imported:
+    def __call__(self):
+        return lambda item: {"torch", "timm", "lightning"} & set(sys.modules)
+
+
+if __name__ == "__main__":
+    with LocalExecutor(1) as executor:
+        print(*set().union(*executor.map(Imported(), range(9))))
+"""
+
+
+def test_a_worker_that_needs_no_network_imports_no_pytorch(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(IMPORTED)
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "\n"
 
 
 @dataclass(frozen=True)
@@ -110,7 +161,7 @@ def test_how_workers_use_memory_unless_the_environment_says(
     if not own:
         monkeypatch.delenv(name)
     with LocalExecutor(1) as executor:
-        assert list(executor.map(Environment(), [name])) == [expected]
+        assert set(executor.map(Environment(), [name] * 9)) == {expected}
 
 
 def test_an_error_of_a_worker_is_the_callers() -> None:
@@ -125,6 +176,54 @@ def test_an_error_of_a_worker_is_the_callers() -> None:
 def test_a_killed_worker_is_one_clear_error() -> None:
     with LocalExecutor(1) as executor, pytest.raises(WeaksegError, match="--workers 1"):
         list(executor.map(Failing(kill=True), range(20)))
+
+
+NO_GUARD = """
+from weakseg.stages.executor import LocalExecutor
+from test_executor import Squares
+
+with LocalExecutor(1) as executor:
+    list(executor.map(Squares(), range(20)))
+"""
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_script_that_workers_cant_import_is_told_so(tmp_path: Path, from_file: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(NO_GUARD)
+    result = subprocess.run(
+        [sys.executable, str(script) if from_file else "-"],
+        input=None if from_file else NO_GUARD,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])},
+        check=False,
+    )
+    last = result.stderr.splitlines()[-1]
+    assert "WeaksegError" in last and 'if __name__ == "__main__"' in last
+    assert "standard input" in last and "memory" not in last
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Importable here, and in no worker."""
+
+    def __reduce__(self) -> tuple:
+        return _only_here, ()
+
+    def __call__(self) -> Callable[[int], int]:
+        return abs
+
+
+def _only_here() -> Unknown:
+    if multiprocessing.parent_process() is not None:
+        raise AttributeError("it is in no file")
+    return Unknown()
+
+
+def test_what_workers_cant_import_is_no_want_of_memory() -> None:
+    with LocalExecutor(1) as executor, pytest.raises(WeaksegError, match="importable file"):
+        list(executor.map(Unknown(), range(20)))
 
 
 INTERRUPTED = """
@@ -142,10 +241,10 @@ class Same:
 
 class Items(list):
     def __iter__(self):
-        yield from (1, 2)
+        yield from range(9)
         print("workers start", flush=True)
         input()
-        yield 3
+        yield 9
 
 
 if __name__ == "__main__":
@@ -181,7 +280,7 @@ def test_workers_end_with_a_parent_that_is_killed() -> None:
         "from test_executor import Squares\n"
         "if __name__ == '__main__':\n"
         "    with LocalExecutor(2) as executor:\n"
-        "        list(executor.map(Squares(), range(4)))\n"
+        "        list(executor.map(Squares(), range(9)))\n"
         "        print('working', flush=True)\n"
         "        input()\n"
     )

@@ -13,7 +13,7 @@ from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import VOC_PALETTE, read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
-from weakseg.localize.cam import grid_size
+from weakseg.localize.grid import grid_size
 from weakseg.metrics import best_overlaps
 from weakseg.networks.irnet import PhotoRelations
 from weakseg.recipe import Recipe, check_recipe
@@ -111,7 +111,7 @@ def test_instances_are_the_objects_of_the_walked_masks(
         with Image.open(out / "instances" / f"{sample.id}.png") as image:
             assert image.mode == "P" and image.getpalette() == VOC_PALETTE.ravel().tolist()
         assert sample.objects
-        best += best_overlaps(read_mask(sample.objects), found).tolist()
+        best += best_overlaps(sample.objects.read(), found).tolist()
     row = read_json(out / "metrics.json")["stages"][-1]
     assert (row["name"], row["split"], row["images"]) == ("instances", "all", 10)
     assert row["abo"] == pytest.approx(np.mean(best)) and row["objects"] == len(best)

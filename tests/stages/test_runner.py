@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from tiny import Lines, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
-from weakseg.stages import classify, evaluate, localize
-from weakseg.stages.base import PhotoTask
+from weakseg.recipe import Recipe
+from weakseg.stages import classify, evaluate, localize, runner
+from weakseg.stages.base import Stage
 from weakseg.stages.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
+from weakseg.stages.pipeline import stages
 
 STAGES = [
-    "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "evaluate",
-    "panels",
+    "inspect", "classify", "localize", "cam", "seed", "svm", "svm+crf", "cam+crf", "assess",
+    "evaluate", "panels",
 ]  # fmt: skip
 
 
@@ -66,9 +69,13 @@ def test_the_same_run_again_does_nothing(copy: Path, photos: Path, start: Start)
     [
         ("report", {"panels": 1}, ["panels"]),
         ("cam_crf", {"confidence": 0.6}, ["cam+crf", "evaluate", "panels"]),
-        ("crf", {"confidence": 0.6}, ["svm+crf", "evaluate", "panels"]),
-        ("svm", {"cycles": 0}, ["svm", "svm+crf", "evaluate", "panels"]),
-        ("evaluate", {"cam_threshold": 0.3}, ["cam", "cam+crf", "evaluate", "panels"]),
+        ("crf", {"confidence": 0.6}, ["svm+crf", "assess", "evaluate", "panels"]),
+        ("svm", {"cycles": 0}, ["svm", "svm+crf", "assess", "evaluate", "panels"]),
+        (
+            "evaluate",
+            {"cam_threshold": 0.3},
+            ["cam", "cam+crf", "assess", "evaluate", "panels"],
+        ),
         ("localize", {"scales": [0.5, 1.0, 1.5]}, STAGES[2:]),
         ("classify", {"epochs": 2}, STAGES[1:]),
     ],
@@ -99,6 +106,27 @@ def test_without_masks_the_outputs_are_the_same_bytes(
     assert masks(tmp_path / "out") == masks(finished)
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == {"stages": []}
     assert any("no masks" in line for line in said)
+
+
+def test_true_masks_of_0_and_255_alone_give_no_figures(
+    copy: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(photos, tmp_path / "data", copy_function=shutil.copy2))
+    for path in (data / "SegmentationClass").iterdir():
+        write_mask(path, np.where(read_mask(path) > 0, np.uint8(255), np.uint8(0)))
+    said = start(data, copy).said
+    assert up_to_date(said) == STAGES[:-2]
+    assert json.loads((copy / "metrics.json").read_text()) == {"stages": []}
+    (line,) = [line for line in said if line.startswith("evaluate: no figures.")]
+    assert "The 10 true masks of split 'all' have the ids 0 and 255 (ignored) alone" in line
+
+
+def test_what_ids_mean_lies_beside_the_masks_of_every_stage(finished: Path, photos: Path) -> None:
+    names = ("background", *load_dataset(photos).classes)
+    numbered = [*enumerate(names), (255, "ignored")]
+    for stage in ("cam", "seed", "svm", "svm+crf", "cam+crf"):
+        lines = (finished / stage / "classes.txt").read_text().splitlines()
+        assert lines == [f"{number}\t{name}" for number, name in numbered]
 
 
 def test_new_masks_rerun_only_what_reads_them(
@@ -139,12 +167,9 @@ def test_bad_true_masks_are_left_out_of_a_folders_row(
     data = Path(shutil.copytree(photos, tmp_path / "data"))
     _spoil(data / "SegmentationClass")
     dataset, lines = load_dataset(data), Lines()
-    tasks = [PhotoTask(sample, ()) for sample in dataset.samples]
 
     def row(predictions: Path) -> dict:
-        return evaluate.evaluate_folder(
-            predictions, tasks, dataset.classes, "all", InProcessExecutor(), lines
-        )
+        return evaluate.evaluate_folder(predictions, dataset, "all", InProcessExecutor(), lines)
 
     assert (row(finished / "svm")["images"], row(finished / "svm")["left_out"]) == (7, 3)
     predictions = Path(shutil.copytree(finished / "svm", tmp_path / "svm"))
@@ -295,8 +320,12 @@ def test_unreadable_and_untagged_photos_are_named_and_left_out(
     shutil.copy(broken, data / "JPEGImages" / "extra.jpg")
     broken.write_bytes(broken.read_bytes()[:200])
     said = start(data, tmp_path / "out").said
-    assert any(line.startswith("left out:") and broken.name in line for line in said)
+    assert any(line.startswith("can't be read:") and broken.name in line for line in said)
     assert "left out: 1 photos without tags, such as extra" in said
+    assert "left out: 1 photos that can't be read" in said
+    assert said[-1] == "9 photos have a mask; left out: 1 without tags, 1 that can't be read"
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["data"]["left_out"] == {"without tags": 1, "that can't be read": 1}
     assert len(list((tmp_path / "out" / "svm+crf").glob("*.png"))) == 9
 
 
@@ -312,34 +341,50 @@ def test_a_photo_that_becomes_readable_is_taken_in(
     start(data, out)
     said = start(data, out).said
     assert up_to_date(said) == STAGES
-    assert [photo.name in line for line in said if line.startswith("left out:")] == [True]
+    assert [photo.name in line for line in said if line.startswith("can't be read:")] == [True]
     photo.write_bytes(content)
     os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
     said = start(data, out).said
     assert up_to_date(said) == ["inspect"]
-    assert not any(line.startswith("left out:") for line in said)
+    assert not any(line.startswith(("left out:", "can't be read:")) for line in said)
+    assert said[-1] == "10 photos have a mask; left out: none"
     assert masks(out) == masks(finished)
 
 
-@pytest.mark.parametrize("name", ["last.ckpt"])
-def test_a_corrupt_checkpoint_is_one_clear_error(
-    copy: Path, photos: Path, start: Start, name: str
+def test_a_damaged_checkpoint_starts_a_training_anew(
+    finished: Path, copy: Path, photos: Path, start: Start
 ) -> None:
     (copy / "classify" / "classifier.safetensors").unlink()
-    (copy / "classify" / name).write_bytes(b"corrupt")
+    (copy / "classify" / "last.ckpt").write_bytes(b"corrupt")
     record = json.loads((copy / "run.json").read_text())
     record["stages"]["classify"]["finished"] = False
     (copy / "run.json").write_text(json.dumps(record))
-    with pytest.raises(WeaksegError, match=r"no whole checkpoint.*Remove the folder"):
-        start(photos, copy)
+    said = start(photos, copy).said
+    assert "classify: starts anew, for want of whole checkpoints" in said
+    assert "svm+crf: up to date" in said
+    assert masks(copy) == masks(finished)
 
 
-def test_a_corrupt_classifier_is_one_clear_error(copy: Path, photos: Path, start: Start) -> None:
-    path = copy / "classify" / "classifier.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    recipe = tiny_recipe(localize={"scales": [1.0, 0.5, 2.0]})
-    with pytest.raises(WeaksegError, match=r"no whole classifier.*Remove the folder"):
-        start(photos, copy, recipe)
+def test_a_raised_version_reruns_a_stage_and_what_needs_it(
+    copy: Path, photos: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raised(recipe: Recipe) -> list[Stage]:
+        return [
+            replace(stage, version=stage.version + 1) if stage.name == "svm" else stage
+            for stage in stages(recipe)
+        ]
+
+    monkeypatch.setattr(runner, "stages", raised)
+    rerun = ["svm", "svm+crf", "evaluate", "panels"]
+    assert up_to_date(start(photos, copy).said) == [name for name in STAGES if name not in rerun]
+
+
+def test_the_packages_version_alone_reruns_nothing(
+    copy: Path, photos: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "__version__", "99.0")
+    assert up_to_date(start(photos, copy).said) == STAGES
+    assert json.loads((copy / "run.json").read_text())["version"] == "99.0"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(photos: Path, start: Start, tmp_path: Path) -> None:

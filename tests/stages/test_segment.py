@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -41,7 +42,8 @@ def test_masks_of_the_photos_held_out_are_measured(finished: Path) -> None:
     assert rows["segment"]["protocol"] == {"masks": "cam", "crf": False, "ignore": 255}
     assert rows["segment+tta"]["protocol"]["tta"] == "flip x 0.5, 1"
     for stage in ("segment", "segment+tta"):
-        assert sorted(p.name for p in (finished / stage).iterdir()) == ["000002.png", "000007.png"]
+        written = sorted(p.name for p in (finished / stage).iterdir())
+        assert written == ["000002.png", "000007.png", "classes.txt"]
     scores = read_json(finished / "segmenter" / "scores.json")
     assert scores["miou_against"] == "held-out masks of cam"
     assert [row["epoch"] for row in scores["epochs"]] == [1, 2]
@@ -148,13 +150,23 @@ def test_predict_takes_files_and_folders_of_any_size(finished: Path, tmp_path: P
     single = _photo(tmp_path / "c.webp", 1100, 20)
     written, lines = _predict(finished, [folder, single], tmp_path / "out", tta=True)
     assert written == 3
-    assert any("broken.jpg" in line and "left out" in line for line in lines.said)
+    assert any("broken.jpg" in line and "can't be read" in line for line in lines.said)
     sizes = {"a": (30, 50), "inner/b": (1, 1), "c": (1100, 20)}
     for name, size in sizes.items():
         assert read_mask(tmp_path / "out" / f"{name}.png").shape == size
-    kinds = (tmp_path / "out" / "classes.txt").read_text().split()
-    assert len(kinds) > 2
+    named = (tmp_path / "out" / "classes.txt").read_text()
+    assert named == (finished / "segment" / "classes.txt").read_text()
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_photos_are_found_through_links_and_each_folder_once(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for path in (folder / "a.png", elsewhere / "b.png", elsewhere / ".c.png"):
+        _photo(path, 5, 5)
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    named = predict.name_photos([folder])
+    assert named == {"a": folder / "a.png", "linked/b": folder / "linked" / "b.png"}
 
 
 def test_predict_gives_what_the_stages_gave(finished: Path, photos: Path, tmp_path: Path) -> None:
@@ -219,6 +231,19 @@ def test_what_predict_cant_do_is_one_clear_error(
         _predict(finished, [tmp_path / name for name in given], tmp_path / "out")
 
 
+def test_predict_leaves_a_folder_of_other_classes_alone(finished: Path, tmp_path: Path) -> None:
+    photo = _photo(tmp_path / "a.png", 5, 5)
+    named = tmp_path / "out" / "classes.txt"
+    named.parent.mkdir()
+    named.write_text("owl\n")
+    with pytest.raises(WeaksegError, match=r"classes\.txt names other classes than those of"):
+        _predict(finished, [photo], tmp_path / "out")
+    assert named.read_text() == "owl\n"
+    named.unlink()
+    for _ in range(2):
+        _predict(finished, [photo], tmp_path / "out")
+
+
 def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -227,5 +252,17 @@ def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(
         _predict(finished / "cam", [photo], tmp_path / "out")
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes((finished / "segmenter" / "segmenter.safetensors").read_bytes()[:-100])
-    with pytest.raises(WeaksegError, match="no whole segmentation network"):
+    with pytest.raises(WeaksegError, match="is no segmentation network that can be used") as cut:
         _predict(broken, [photo], tmp_path / "out")
+    tensors = safetensors.torch.load_file(finished / "segmenter" / "segmenter.safetensors")
+    with safetensors.safe_open(finished / "segmenter" / "segmenter.safetensors", "pt") as file:
+        metadata = file.metadata()
+    name = next(key for key in tensors if key.endswith("weight"))
+    tensors[name] = tensors[name][:1].clone()
+    safetensors.torch.save_file(tensors, broken, metadata)
+    with pytest.raises(WeaksegError, match=r"can be used: .*size mismatch") as misfit:
+        _predict(broken, [photo], tmp_path / "out")
+    for caught in (cut, misfit):
+        said = str(caught.value)
+        assert said.startswith(str(broken)) and "\n" not in said and len(said) < 600
+        assert "Remove" not in said and "folder " not in said.replace("run's folder", "")

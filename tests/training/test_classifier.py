@@ -8,8 +8,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from weakseg.data.dataset import Sample
+from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, Head, multi_label_loss
+from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
 from weakseg.training.classifier import ClassifierTraining
 from weakseg.training.optimizers import SGD, Adam, AdamW
 from weakseg.training.pooled import PooledPhotos
@@ -114,6 +115,8 @@ def test_what_is_unknown_is_not_judged(classes: int) -> None:
         )
         batches = DataLoader(list(zip(features, tags, strict=True)), batch_size=4)
         figures[name] = trainer.validate(training, batches, verbose=False)[0]
+        known = [tag for tag in (*right, *last) if tag != UNKNOWN]
+        assert training.per_class["base_rate"] == [sum(known) / len(known)] * classes
     assert figures["unknown"] == {"f1": 1.0, "map": 1.0}
     assert figures["wrong"]["f1"] < 1 and figures["wrong"]["map"] < 1
 

@@ -1,21 +1,29 @@
 """A look at a data folder before hours are spent on it."""
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from weakseg.data.contents import ALL, Contents, read_contents
-from weakseg.data.images import UnreadablePhoto, read_photo
-from weakseg.data.masks import IGNORE, UnreadableMask, read_mask
+from weakseg.data.contents import ALL, Contents, read_contents, read_split
+from weakseg.data.images import MAX_PIXELS, UnreadablePhoto, narrow_depth, photo_size, read_photo
+from weakseg.data.masks import IGNORE, MAX_CLASSES, MaskFile, TrueMask, UnreadableMask
 from weakseg.data.spelling import NearMiss, near_misses
+from weakseg.data.tags import TagFaults, find_tag_faults
+from weakseg.errors import LONGEST_NAME
+from weakseg.memory import give_back_freed_memory
 
 EXAMPLES = 5
 _CHUNK = 256
+_LONGEST_LINE = 1000
+_LARGE = 2**23  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +35,14 @@ class SplitReport:
         images: number of images that it lists.
         missing: those that have no photo.
         faults: lines that can't be used.
+        notes: how it was understood, where that is not plain.
     """
 
     name: str
     images: int
     missing: tuple[str, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,10 +65,12 @@ class CheckReport:
         repeated: ids with several rows that say the same.
         contradicting: ids with several rows that differ; loading takes their union.
         near_misses: tags that were probably meant to be one.
+        tag_faults: tags that can't be learned, by how they are spread over the photos.
         unreadable: id -> why its photo can't be read.
         bad_masks: id -> what is wrong with its mask.
         ignored: suffix -> number of files among the photos that aren't taken for photos.
-        faults: what keeps the data from being loaded.
+        faults: what keeps the data from being used.
+        notes: how the folder was understood, where that is not plain, and what was passed over.
     """
 
     root: Path
@@ -76,35 +88,43 @@ class CheckReport:
     repeated: tuple[str, ...]
     contradicting: tuple[str, ...]
     near_misses: tuple[NearMiss, ...]
+    tag_faults: TagFaults
     unreadable: Mapping[str, str]
     bad_masks: Mapping[str, str]
     ignored: Mapping[str, int]
     faults: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def usable(self) -> bool:
         """Whether something could be trained on it."""
-        return self.trainable > 0 and not self.faults
+        return not self.faults
 
     def lines(self) -> Iterator[str]:
-        """The report as text, a line at a time; long lists are cut to `EXAMPLES`."""
+        """The report as text, a line at a time; long lists and lines are cut."""
         yield f"{self.root}: {self.format}, {'usable' if self.usable else 'NOT usable'}"
         yield f"{self.images} photos, {self.tagged} tagged, {self.masks} with a mask"
+        yield from self.notes
+        yield from _listing("What keeps it from being used", self.faults)
         for split in self.splits:
             yield f"split {split.name}: {split.images} images"
+            yield from (f"  {note}" for note in split.notes)
         per_number = self.images_per_number_of_tags.items()
         yield "photos by number of tags: " + ", ".join(f"{n}: {count}" for n, count in per_number)
         yield "photos by tag:"
-        width = max(map(len, self.images_per_tag), default=0)
-        for tag, count in self.images_per_tag.items():
-            yield f"  {tag:<{width}} {count:>7}"
-        yield from _listing("What keeps it from being loaded", self.faults)
+        width = min(max(map(len, self.images_per_tag), default=0), LONGEST_NAME)
+        for tag, count in islice(self.images_per_tag.items(), MAX_CLASSES):
+            yield f"  {_cut(tag, width):<{width}} {count:>7}"
+        if len(self.images_per_tag) > MAX_CLASSES:
+            yield f"  and {len(self.images_per_tag) - MAX_CLASSES} more"
         yield from _listing("Photos that can't be read", self.unreadable.values())
         yield from _listing("Photos without tags", self.untagged)
         yield from _listing("Tags without a photo", self.missing)
         yield from _listing("Rows that say the same again", self.repeated)
         yield from _listing("Rows that differ, taken together", self.contradicting)
-        yield from _listing("Tags to look at", map(str, self.near_misses))
+        yield from _listing("Tags to look at", map(str, self.near_misses), examples=None)
+        yield from _listing("Tags that can't be learned", self.tag_faults.lines())
+        yield from _listing("Tags that come together", map(str, self.tag_faults.pairs))
         yield from _listing("Masks to look at", self.bad_masks.values())
         for split in self.splits:
             yield from _listing(f"Images of split {split.name} without a photo", split.missing)
@@ -130,7 +150,12 @@ def check_dataset(
     contents = read_contents(root, ALL, format)
     photos = contents.photos.paths
     tags = {image: of_image for image in photos if (of_image := contents.tags(image)) is not None}
-    unreadable, bad_masks = _read_files(contents, on_progress)
+    unreadable, bad_masks, of_files = _read_files(contents, on_progress)
+    trainable = sum(bool(of_image) and i not in unreadable for i, of_image in tags.items())
+    reason = contents.untrainable()
+    if not trainable and not reason:
+        reason = "none of the photos that have a tag can be read. Replace them."
+    faults = contents.faults or ((reason[0].upper() + reason[1:],) if reason else ())
     per_tag = Counter(tag for of_image in tags.values() for tag in of_image)
     per_tag.update(dict.fromkeys(contents.classes, 0))
     listed = frozenset(contents.classes if contents.declared else ())
@@ -145,7 +170,7 @@ def check_dataset(
         images=len(photos),
         tagged=len(tags),
         masks=len(contents.masks.keys() & photos.keys()),
-        trainable=sum(bool(of_image) and i not in unreadable for i, of_image in tags.items()),
+        trainable=trainable,
         splits=tuple(_splits(root, contents)),
         images_per_tag=dict(sorted(per_tag.items(), key=lambda item: (-item[1], item[0]))),
         images_per_number_of_tags=dict(sorted(Counter(map(len, tags.values())).items())),
@@ -153,71 +178,141 @@ def check_dataset(
         missing=tuple(image for image in contents.ids if image not in photos),
         repeated=tuple(sorted(several.keys() - set(contradicting))),
         contradicting=tuple(sorted(contradicting)),
+        tag_faults=find_tag_faults(list(tags.values())),
         near_misses=tuple(n for n in near_misses(per_tag) if not {n.tag, n.like} <= listed),
         unreadable=unreadable,
         bad_masks=bad_masks,
         ignored=contents.photos.ignored,
-        faults=contents.faults,
+        faults=faults,
+        notes=(*contents.notes, *of_files),
     )
 
 
 def _splits(root: Path, contents: Contents) -> Iterator[SplitReport]:
     photos = contents.photos
     for name, path in sorted(contents.format.splits(root).items()):
-        split = contents.format.read_split(path)
-        ids = dict.fromkeys(map(photos.id_of, split.names))
-        missing = tuple(image for image in ids if image not in photos.paths)
-        yield SplitReport(name, len(ids), missing, split.faults)
+        split = read_split(contents.format, path, photos)
+        missing = tuple(image for image in split.names if image not in photos.paths)
+        yield SplitReport(name, len(split.names), missing, split.faults, split.notes)
 
 
 def _read_files(
     contents: Contents, on_progress: Callable[[int, int], None] | None
-) -> tuple[dict[str, str], dict[str, str]]:
-    """What is wrong with photos and with masks, by id."""
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What is wrong with photos and with masks, by id, and what else there is to say of them."""
     ids = list(contents.photos.paths)
     unreadable, bad_masks = {}, {}
+    narrow: dict[int, list[str]] = {}
+    masked: set[int] = set()
+    room = _Room(MAX_PIXELS)
 
-    def inspect(image: str) -> tuple[str, str | None, str | None]:
+    def inspect(image: str) -> tuple[str, str | None, str | None, list[int], int | None]:
         path, mask = contents.photos.paths[image], contents.masks.get(image)
-        try:
-            height, width, _ = read_photo(path).shape
-        except UnreadablePhoto as error:
-            return image, str(error), None
-        size = height, width
-        fault = mask_fault(mask, size, len(contents.classes)) if mask else None
-        return image, None, fault
+        with room.of(max(_pixels(path), _pixels(mask.path) if isinstance(mask, MaskFile) else 0)):
+            try:
+                height, width, _ = read_photo(path).shape
+                depth = narrow_depth(path)
+            except UnreadablePhoto as error:
+                return image, str(error), None, [], None
+            try:
+                found = _ids_in(mask, (height, width), len(contents.classes)) if mask else []
+            except UnreadableMask as error:
+                return image, None, str(error), [], depth
+            return image, None, None, found, depth
 
     # Threads do: Pillow decodes without the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(ids), _CHUNK):
-            for image, of_photo, of_mask in pool.map(inspect, ids[start : start + _CHUNK]):
+            chunk = ids[start : start + _CHUNK]
+            for image, of_photo, of_mask, found, depth in pool.map(inspect, chunk):
                 if of_photo:
                     unreadable[image] = of_photo
                 if of_mask:
                     bad_masks[image] = of_mask
+                masked.update(found)
+                if depth:
+                    narrow.setdefault(depth, []).append(image)
             if on_progress:
                 on_progress(min(start + _CHUNK, len(ids)), len(ids))
-    return unreadable, bad_masks
+    notes = [
+        f"{len(images)} photos in 16 bits have values of {depth} bits, from which they are scaled,"
+        f" such as {images[0]}."
+        for depth, images in sorted(narrow.items())
+    ]
+    if contents.masks and masked == {0}:
+        notes.append(
+            "The masks have the ids 0 and 255 (ignored) alone, so that there will be no figures:"
+            " write classes as their ids; `weakseg evaluate --foreground 255` takes 255 for the"
+            " only class."
+        )
+    return unreadable, bad_masks, notes
 
 
-def mask_fault(path: Path, size: tuple[int, int], classes: int) -> str | None:
+class _Room:
+    """Room in memory for so many pixels, whatever the number of threads that decode some.
+
+    One photo has no more than `MAX_PIXELS`, so that with that much room none waits for ever.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: pixels <= self._left)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            if pixels > _LARGE:
+                give_back_freed_memory()  # else each thread keeps that of its largest photo
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()
+
+
+def _pixels(path: Path) -> int:
+    try:
+        height, width = photo_size(path)
+    except UnreadablePhoto:
+        return 0  # whoever decodes it says why
+    return height * width
+
+
+def mask_fault(mask: TrueMask, size: tuple[int, int], classes: int) -> str | None:
     """What is wrong with a mask of a photo of height and width `size`; None if nothing is."""
     try:
-        mask = read_mask(path)
+        _ids_in(mask, size, classes)
     except UnreadableMask as error:
         return str(error)
-    if mask.shape != size:
-        return f"{path} has height and width {mask.shape}, its photo {size}."
-    ids = np.flatnonzero(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:IGNORE])
-    if strange := ids[ids > classes].tolist():
-        return f"{path} has the ids {strange}, where there are {classes} classes."
     return None
 
 
-def _listing(title: str, items: Iterable[str]) -> Iterator[str]:
-    listed = list(items)
-    if listed:
-        yield f"{title}: {len(listed)}"
-        yield from (f"  {item}" for item in listed[:EXAMPLES])
-        if len(listed) > EXAMPLES:
-            yield f"  and {len(listed) - EXAMPLES} more"
+def _ids_in(mask: TrueMask, size: tuple[int, int], classes: int) -> list[int]:
+    """The ids, but 255, in a mask of a photo of height and width `size`.
+
+    Raises:
+        UnreadableMask: if it is not of that size, or has other ids.
+    """
+    found = mask.read()
+    if found.shape != size:
+        raise UnreadableMask(f"{mask} has height and width {found.shape}, its photo {size}.")
+    ids: list[int] = np.flatnonzero(np.bincount(found.ravel(), minlength=256)[:IGNORE]).tolist()
+    if strange := [number for number in ids if number > classes]:
+        raise UnreadableMask(f"{mask} has the ids {strange}, where there are {classes} classes.")
+    return ids
+
+
+def _listing(title: str, items: Iterable[str], examples: int | None = EXAMPLES) -> Iterator[str]:
+    found = list(items)
+    if found:
+        yield f"{title}: {len(found)}"
+        yield from (f"  {_cut(item, _LONGEST_LINE)}" for item in found[:examples])
+        if examples and len(found) > examples:
+            yield f"  and {len(found) - examples} more"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -2,15 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from weakseg.data.formats import find_format
-from weakseg.data.formats.base import Format, Photos, TagRow, is_printable
-from weakseg.data.masks import MAX_CLASSES
-from weakseg.errors import WeaksegError, unknown_name
+from weakseg.data.formats.base import Format, Photos, Split, TagRow, is_printable
+from weakseg.data.images import PHOTO_SUFFIXES
+from weakseg.data.masks import MAX_CLASSES, TrueMask
+from weakseg.data.names import match_names
+from weakseg.data.spelling import fold
+from weakseg.errors import LONGEST_NAME, WeaksegError, listed, quoted, unknown_name
 
 ALL = "all"
+_UNKNOWN_TAGS = 100  # that are named; the nearest class of each takes a while
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Contents:
         masks: id -> mask.
         objects: id -> mask of objects.
         faults: what keeps the data from being loaded, one line each.
+        notes: how the folder was understood, where that is not plain, and what was passed over.
     """
 
     format: Format
@@ -35,9 +41,10 @@ class Contents:
     rows: Mapping[str, Sequence[TagRow]]
     classes: tuple[str, ...]
     declared: bool
-    masks: Mapping[str, Path]
-    objects: Mapping[str, Path]
+    masks: Mapping[str, TrueMask]
+    objects: Mapping[str, TrueMask]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def tags(self, image: str) -> tuple[str, ...] | None:
         """Union of what all rows say about an image, without repeats; None if it has no row.
@@ -49,6 +56,32 @@ class Contents:
             return None
         return tuple(dict.fromkeys(tag for row in self.rows[image] for tag in row.tags))
 
+    def untrainable(self) -> str | None:
+        """Why nothing can be learned from the tags of the split's photos; None if something can."""
+        photos = self.photos.paths
+        tagged = [image for image in self.ids if image in photos and image in self.rows]
+        if any(self.tags(image) for image in tagged):
+            return None
+        if tagged:
+            return f"none of the {len(tagged)} photos that are tagged has a tag. Tag some."
+        if not photos:
+            others = [
+                f"{n} with suffix {quoted(suffix)}" for suffix, n in self.photos.ignored.items()
+            ]
+            return (
+                f"there are no photos ({', '.join(sorted(PHOTO_SUFFIXES))}) and {len(others)} kinds"
+                f" of other files. Add photos, or convert what is there: {listed(others, 20)}."
+                if others
+                else "there are no photos. Add some."
+            )
+        if unknown := [image for image in self.rows if image not in photos]:
+            return (
+                f"the tags are of {len(unknown)} images such as {quoted(unknown[0])}, the photos"
+                f" are {len(photos)} such as {quoted(next(iter(photos)))}. Name the photos in the"
+                " tags as the files are named."
+            )
+        return f"none of its {len(self.ids)} images is a photo that is tagged. Tag some."
+
 
 def read_contents(root: Path, split: str, format: str) -> Contents:
     """Read lists and tags of one split; no photo is opened.
@@ -58,39 +91,56 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
     """
     layout = find_format(root, format)
     photos = layout.photos(root)
-    ids, split_faults = _split(layout, root, split, photos)
+    ids, lists = _split(layout, root, split, photos)
     table = layout.tags(root, ids)
+    named = match_names((row.image for row in table.rows), photos.paths)
+    declared = layout.classes(root) or ()
+    spellings, folded = fold(Counter(t for row in table.rows for t in row.tags), declared)
     rows: dict[str, list[TagRow]] = {}
     for row in table.rows:
-        rows.setdefault(photos.id_of(row.image), []).append(row)
+        tags = tuple(spellings[tag] for tag in row.tags)
+        rows.setdefault(named.ids[row.image], []).append(replace(row, tags=tags))
 
-    declared = layout.classes(root)
-    classes = declared or tuple(sorted({tag for row in table.rows for tag in row.tags}))
+    masks = layout.masks(root, photos)
+    classes = declared or tuple(sorted(set(spellings.values())))
+    doubts = (
+        fault
+        for words, fault in table.doubts.items()
+        if not {spellings[word] for word in words} <= {*declared}
+    )
     return Contents(
         format=layout,
         photos=photos,
         ids=tuple(sorted({*ids, *rows})) if split == ALL else ids,
         rows=rows,
         classes=classes,
-        declared=declared is not None,
-        masks=layout.masks(root),
-        objects=layout.objects(root),
+        declared=bool(declared),
+        masks=masks.of,
+        objects=layout.objects(root, photos),
         faults=(
             *photos.faults,
-            *split_faults,
+            *lists.faults,
             *table.faults,
+            *doubts,
             *_class_faults(classes),
-            *_unknown_tags(table.rows, classes),
+            *_unknown_tags([row for of_image in rows.values() for row in of_image], classes),
         ),
+        notes=(*photos.notes, *lists.notes, *table.notes, *named.notes, *folded, *masks.notes),
     )
 
 
-def _split(
-    layout: Format, root: Path, split: str, photos: Photos
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids and faults of a split."""
+def read_split(layout: Format, path: Path, photos: Photos) -> Split:
+    """One of a format's lists, with the photos' ids for names, each once."""
+    split = layout.read_split(path)
+    named = match_names(split.names, photos.paths)
+    ids = tuple(dict.fromkeys(named.ids[name] for name in split.names))
+    return Split(ids, split.faults, (*split.notes, *(f"{path.name}: {n}" for n in named.notes)))
+
+
+def _split(layout: Format, root: Path, split: str, photos: Photos) -> tuple[tuple[str, ...], Split]:
+    """Ids of a split, and its list."""
     if split == ALL:
-        return tuple(photos.paths), ()
+        return tuple(photos.paths), Split((), ())
     files = layout.splits(root)
     if not files:
         raise WeaksegError(
@@ -99,18 +149,23 @@ def _split(
         )
     if split not in files:
         raise unknown_name("split", split, [*files, ALL])
-    listed = layout.read_split(files[split])
-    return tuple(dict.fromkeys(map(photos.id_of, listed.names))), listed.faults
+    found = read_split(layout, files[split], photos)
+    return found.names, found
 
 
 def _class_faults(classes: Sequence[str]) -> Iterable[str]:
     for name, count in Counter(classes).items():
         if count > 1:
-            yield f"The class {name!r} is listed {count} times; list it once."
+            yield f"The class {quoted(name)} is listed {count} times; list it once."
         if name.casefold() == "background":
-            yield f"{name!r} is among the classes, but is never a tag: it has id 0; remove it."
+            yield f"{quoted(name)} is among the classes, but is no tag: it has id 0; remove it."
         if not is_printable(name):
-            yield f"The class {name!r} has control characters; remove them."
+            yield f"The class {quoted(name)} has control characters; remove them."
+        if len(name) > LONGEST_NAME:
+            yield (
+                f"The class {quoted(name)} has {len(name):,} characters; a class is a word or a"
+                f" few, of {LONGEST_NAME} characters at most."
+            )
     if len(classes) > MAX_CLASSES:
         yield (
             f"There are {len(classes)} classes, where a mask has room for {MAX_CLASSES};"
@@ -120,6 +175,8 @@ def _class_faults(classes: Sequence[str]) -> Iterable[str]:
 
 def _unknown_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> Iterable[str]:
     """One fault for each tag outside the classes, with the first row that has it."""
+    if len(classes) > MAX_CLASSES:
+        return  # that is a fault already, and the nearest of any number takes any time
     known = set(classes)
     first: dict[str, TagRow] = {}
     more: Counter[str] = Counter()
@@ -127,9 +184,11 @@ def _unknown_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> Iterable[st
         for tag in row.tags:
             if tag not in known and first.setdefault(tag, row) is not row:
                 more[tag] += 1
-    for tag, row in first.items():
+    for tag, row in islice(first.items(), _UNKNOWN_TAGS):
         others = f" and {more[tag]} more rows" if more[tag] else ""
         yield (
-            f"{row.where} (image {row.image!r}){others}: {unknown_name('tag', tag, classes)}"
+            f"{row.where} (image {quoted(row.image)}){others}: {unknown_name('tag', tag, classes)}"
             " Correct the row, or add the tag to classes.txt."
         )
+    if len(first) > _UNKNOWN_TAGS:
+        yield f"{len(first) - _UNKNOWN_TAGS} more tags are no classes."

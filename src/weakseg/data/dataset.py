@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weakseg.data.contents import ALL, read_contents
+from weakseg.data.masks import TrueMask
 from weakseg.errors import WeaksegError
 
 
@@ -27,10 +28,10 @@ class Sample:
     id: str
     image: Path
     tags: tuple[str, ...]
-    mask: Path | None
+    mask: TrueMask | None
     doubtful: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
-    objects: Path | None = None
+    objects: TrueMask | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Dataset:
         samples: in the order of the split's list, or by id for the split "all".
         untagged: ids of the photos that were left out because nobody tagged them.
         missing: ids that are tagged or listed, but have no photo.
+        notes: how the folder was understood, where that is not plain, and what was passed over.
     """
 
     root: Path
@@ -52,6 +54,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     untagged: tuple[str, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -70,13 +73,15 @@ def load_dataset(
 
     Raises:
         WeaksegError: if the folder, the format or the split is unknown, a list has a line that
-            can't be used, a tag is no class, or no photo is tagged.
+            can't be used, a tag is no class, or no photo has a tag.
     """
     contents = read_contents(root, split, format)
     if contents.faults:
         first, *others = contents.faults
         more = f" {len(others)} more: see `weakseg data check`." if others else ""
         raise WeaksegError(f"{root}: {first}{more}")
+    if not untagged and (reason := contents.untrainable()):
+        raise WeaksegError(f"{root} has nothing to learn from in split {split!r}: {reason}")
     position = {name: index for index, name in enumerate(contents.classes)}
     samples, left_out, missing = [], [], []
     for image in contents.ids:
@@ -92,9 +97,9 @@ def load_dataset(
             samples.append(Sample(image, path, tags, mask, objects=objects))
     if not samples or not contents.classes:
         raise WeaksegError(
-            f"{root} has no tagged photo in split {split!r}: {len(left_out)} photos without tags,"
-            f" {len(missing)} tagged or listed images without a photo. Tag some photos, and name"
-            " them in the tags as the files are named."
+            f"{root} has {len(samples)} photos in split {split!r} and {len(contents.classes)}"
+            f" classes: {len(left_out)} photos without tags, {len(missing)} images without a photo."
+            " Add photos, or list the classes in classes.txt."
         )
     return Dataset(
         root=root,
@@ -103,6 +108,7 @@ def load_dataset(
         samples=tuple(samples),
         untagged=tuple(left_out),
         missing=tuple(missing),
+        notes=contents.notes,
     )
 
 

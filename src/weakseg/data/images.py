@@ -23,6 +23,8 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_DEPTHS = (8, 10, 12, 14, 16)
+_HIGHEST = (281, 341)  # TIFF's MaxSampleValue and SMaxSampleValue
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
@@ -34,8 +36,9 @@ def read_photo(path: Path) -> npt.NDArray[np.uint8]:
     """Read the first frame of a photo, upright, as 8-bit RGB.
 
     Transparent pixels are shown on white, as a browser's page shows them: what lies beneath is
-    arbitrary, and the person who wrote the tags never saw it. 16-bit greys are scaled over their
-    full range.
+    arbitrary, and the person who wrote the tags never saw it. Values in 16 bits are scaled from the
+    depth that the file says, or else from the least of 8, 10, 12, 14 and 16 bits that holds them: a
+    camera of 12 bits leaves the upper four empty.
 
     Returns:
         uint8 (H, W, 3), writable.
@@ -60,16 +63,39 @@ def photo_size(path: Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
 
 
+def narrow_depth(path: Path) -> int | None:
+    """The depth from which `read_photo` scales a photo in 16 bits, if it is less than that.
+
+    Raises:
+        UnreadablePhoto: as `read_photo`.
+    """
+    with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
+        if not (image.mode.startswith("I") or _is_colour_in_16_bits(image)):
+            return None
+        depth = _depth(image)
+        return depth if depth < _DEPTHS[-1] else None
+
+
 def resize(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """Bring a photo, uint8 (H, W, 3), to a longer side of `long_side` pixels, antialiased."""
-    factor = long_side / max(photo.shape[:2])
-    height, width = (max(1, round(side * factor)) for side in photo.shape[:2])
+    height, width = _resized(photo.shape[0], photo.shape[1], long_side)
     return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def shrink(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:
     """The photo itself, or, where its longer side exceeds `long_side`, resized to that."""
     return photo if max(photo.shape[:2]) <= long_side else resize(photo, long_side)
+
+
+def shrunk_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Height and width of what `shrink` makes of a photo of this size."""
+    fits = max(height, width) <= long_side
+    return (height, width) if fits else _resized(height, width, long_side)
+
+
+def _resized(height: int, width: int, long_side: int) -> tuple[int, int]:
+    factor = long_side / max(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 @contextmanager
@@ -121,14 +147,38 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, where 8 or 16 bits are expected")
     if image.mode.startswith("I"):
-        return _from_16_bits(np.asarray(image)).convert("RGB")
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("its pixels have 32 bits, where 8 or 16 are expected")
+        return Image.fromarray(_to_8_bits(_depth(image))[grey]).convert("RGB")
+    if _is_colour_in_16_bits(image) and (depth := _depth(image)) < _DEPTHS[-1]:
+        middles = slice(1 << 7, None, 1 << 8)  # of what has the same upper 8 bits
+        return Image.fromarray(_to_8_bits(depth)[middles][np.asarray(image)])
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_16_bits(grey: npt.NDArray[np.integer]) -> Image.Image:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError("its pixels have 32 bits, where 8 or 16 are expected")
-    return Image.fromarray(((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+def _is_colour_in_16_bits(image: Image.Image) -> bool:
+    """Whether Pillow gives the upper 8 bits alone of each value."""
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample)
+    return image.mode == "RGB" and bits == (16, 16, 16)
+
+
+def _depth(image: Image.Image) -> int:
+    """The bits that values in 16 bits have by what the file says of them, else by the highest."""
+    highest = int(np.asarray(image).max())
+    if image.mode == "RGB":
+        highest = highest << 8 | 255
+    tags = getattr(image, "tag_v2", {})
+    said = [int(most) for tag in _HIGHEST for most in tags.get(tag, ())[:1]]
+    most = max([highest, *said])
+    return next((depth for depth in _DEPTHS if most < 1 << depth), _DEPTHS[-1])
+
+
+def _to_8_bits(depth: int) -> npt.NDArray[np.uint8]:
+    """uint8 (65536,): what becomes of each value, of `depth` bits; over these it is white."""
+    full = (1 << depth) - 1
+    scaled = (np.arange(1 << 16) * 255 + full // 2) // full
+    return np.minimum(scaled, 255).astype(np.uint8)

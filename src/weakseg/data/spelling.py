@@ -1,8 +1,11 @@
-"""Tags that were probably meant to be one."""
+"""Tags that are one, or were probably meant to be."""
 
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from weakseg.errors import quoted
 
 RARER_BY = 4
 SHORTEST, LONGEST = 4, 64
@@ -26,6 +29,42 @@ class NearMiss:
 
     def __str__(self) -> str:
         return f"{self.tag} ({self.count}) looks like {self.like} ({self.like_count})"
+
+
+def fold(
+    counts: Mapping[str, int], declared: Collection[str] = ()
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Tags that differ in case, white space or invisible characters alone, taken as one.
+
+    Args:
+        counts: tag -> number of images.
+        declared: the classes, if they are known: each of them stays as it is.
+
+    Returns:
+        Tag -> what it is taken as: the declared class, else the most frequent of those alike. And
+        a line that says so, if there are any.
+    """
+    alike, known = _by_key(sorted(counts)), _by_key(declared)
+    taken_as: dict[str, str] = {}
+    told = []
+    for key, tags in alike.items():
+        classes = known.get(key, [])
+        common = " ".join(max(tags, key=lambda tag: (counts[tag], tag)).split())
+        one = classes[0] if classes else common
+        taken_as |= {tag: tag if len(classes) > 1 else one for tag in tags}
+        if other := [quoted(tag) for tag in tags if tag != taken_as[tag]]:
+            told.append(f"{', '.join(other)} as {quoted(one)}")
+    differ = "tags that differ in case or spaces alone are taken as one"
+    return taken_as, (f"{differ}: {'; '.join(told)}",) if told else ()
+
+
+def _by_key(tags: Iterable[str]) -> dict[str, list[str]]:
+    """Tags by what is left of them without case and white space at the ends, twice or unseen."""
+    by_key: dict[str, list[str]] = {}
+    for tag in tags:
+        visible = "".join(char for char in tag if unicodedata.category(char) != "Cf")
+        by_key.setdefault(" ".join(visible.casefold().split()), []).append(tag)
+    return by_key
 
 
 def near_misses(counts: Mapping[str, int]) -> tuple[NearMiss, ...]:

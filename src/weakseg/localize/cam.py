@@ -1,7 +1,6 @@
 """Multi-scale class activation maps of one photo."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,35 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from weakseg.localize.grid import Localization, grid_size
 from weakseg.networks.cam_classifier import CamClassifier, confidences
-
-GRID_STRIDE = 4
-"""Image pixels a cell of the grid on which CAMs and shallow features are kept."""
 
 _MOST = torch.finfo(torch.float16).max
 """What features are kept up to."""
-
-_BAND = 2**20
-"""Values of a band of `upsampled_bands`."""
-
-
-class Localization(NamedTuple):
-    """Where the tags of one photo are, on the grid of (H-1)//4+1 by (W-1)//4+1 cells.
-
-    Attributes:
-        cam: float32 (K, h, w) in [0, 1], a row for each given class.
-        features: float16 (D, h, w), the chosen stages, one after the other.
-        confidence: float32 (K) in [0, 1], how sure the classifier is of each given class.
-    """
-
-    cam: NDArray[np.float32]
-    features: NDArray[np.float16]
-    confidence: NDArray[np.float32]
-
-
-def grid_size(height: int, width: int) -> tuple[int, int]:
-    """The grid's size for a photo of `height` by `width` pixels."""
-    return (height - 1) // GRID_STRIDE + 1, (width - 1) // GRID_STRIDE + 1
 
 
 @torch.inference_mode()
@@ -92,53 +67,6 @@ def localize(
     features.clamp_(-_MOST, _MOST)
     cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
     return Localization(cam.cpu().numpy(), features.half().cpu().numpy(), confidence.cpu().numpy())
-
-
-def upsample(maps: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bring maps (K, h, w) from the grid to the photo's size (bilinear), float32 (K, H, W)."""
-    bands = [band for _, band in upsampled_bands(maps, height, width)]
-    return np.concatenate(bands, axis=1)
-
-
-def upsampled_bands(
-    maps: NDArray[np.float32], height: int, width: int
-) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """What `upsample` gives, value for value, a band of rows at a time.
-
-    A photo of 20 million pixels has maps that no worker should hold as a whole.
-
-    Yields:
-        Which of the rows, and float32 (K, rows, W); some 4 MB.
-    """
-    wide = _interpolate(maps, *_neighbours(maps.shape[2], width), axis=2)
-    low, high, weight = _neighbours(maps.shape[1], height)
-    step = max(1, _BAND // (max(1, len(maps)) * width))
-    for first in range(0, height, step):
-        rows = slice(first, min(first + step, height))
-        yield rows, _interpolate(wide, low[rows], high[rows], weight[rows], axis=1)
-
-
-def _neighbours(
-    size: int, wanted: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """For each of `wanted` cells the two of `size` that it lies between; the second's weight."""
-    positions = ((np.arange(wanted) + 0.5) * (size / wanted) - 0.5).clip(0, size - 1)
-    low = positions.astype(np.intp)
-    return low, np.minimum(low + 1, size - 1), (positions - low).astype(np.float32)
-
-
-def _interpolate(
-    maps: NDArray[np.float32],
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
-    weight: NDArray[np.float32],
-    axis: int,
-) -> NDArray[np.float32]:
-    first = maps.take(low, axis)
-    slope = maps.take(high, axis) - first
-    slope *= weight.reshape(-1, *[1] * (2 - axis))
-    first += slope
-    return first
 
 
 def rescale(images: Tensor, scale: float) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weakseg.errors import WeaksegError, nearest, shortened
-from weakseg.networks.weights import ALIASES, load_weights
+from weakseg.names import ALIASES
+from weakseg.networks.weights import load_weights
 
 _PROBES = ((65, 97), (1, 97))
 """Sizes of images: odd at every level of a network, and as thin as can be."""

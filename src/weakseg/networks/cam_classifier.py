@@ -1,7 +1,7 @@
 """The classification network whose class activation maps localize the tags."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
-
-Head = Literal["linear", "extra_convolutions"]
 
 UNKNOWN = -1.0
 """The target of a tag that nobody can be sure of: it counts neither as there nor as absent."""

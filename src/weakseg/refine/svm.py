@@ -7,81 +7,27 @@ Labels are local to an image, as in `weakseg.localize.seeds`: 0 is the backgroun
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from weakseg.localize.seeds import as_cam, check_thresholds, seed_from_cam
-from weakseg.refine.samples import Sampling, exclude_noisy_foreground, select_samples
-from weakseg.refine.svm_solver import Kernel, KernelName, KernelRows, PairSVM, class_means
-from weakseg.refine.torch_svm import GRAM_BYTES, Problem, self_enhance
+from weakseg.localize.seeds import as_cam, seed_from_cam
+from weakseg.refine.samples import exclude_noisy_foreground, select_samples
+from weakseg.refine.settings import SVMSettings
+from weakseg.refine.svm_solver import Kernel, KernelRows, PairSVM, class_means
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["SVMRefinement", "SVMSettings", "refine_many_with_svm", "refine_with_svm", "zscore"]
 
 Outcome = Literal["svm", "cam", "no-tags"]
 """What decided an image: its SVM; its CAM, since no SVM could be trained; or the lack of tags."""
 
 _BLOCK = 512
 """Pixels whose kernel with the support vectors is computed at once."""
-
-
-@dataclass(frozen=True)
-class SVMSettings:
-    """How `refine_with_svm` works; the defaults are paper A's.
-
-    The paper names no kernel: `kernel`, `C` and `gamma` are scikit-learn's defaults.
-
-    Attributes:
-        foreground_threshold: T_fg (eq. 3), in [background_threshold, 1].
-        background_threshold: T_bg (eq. 3), in [0, foreground_threshold].
-        samples_per_class: the most pixels drawn of each class, background included; at least 1.
-        sampling: how foreground pixels are drawn; see `samples.select_samples`.
-        exclusion_threshold: T_s (eq. 8), in [-1, 1]; None excludes nothing.
-        cycles: how often samples are relabelled and the SVM trained anew, 0 to 1000; labels settle
-            after some ten.
-        kernel: the SVM's kernel.
-        C: the price of a sample on the wrong side, 1e-6 to 1e6: beyond, float32 can't tell what a
-            step gains.
-        gamma: the width of the RBF kernel, 1e-9 to 1e3, between which samples are neither all
-            alike nor all strangers to float32; "scale" is 1 / (D * variance of the samples).
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    foreground_threshold: float = 0.2
-    background_threshold: float = 0.05
-    samples_per_class: int = 2500
-    sampling: Sampling = "probability"
-    exclusion_threshold: float | None = 0.2
-    cycles: int = 5
-    kernel: KernelName = "rbf"
-    C: float = 1.0
-    gamma: float | Literal["scale"] = "scale"
-
-    def __post_init__(self) -> None:
-        check_thresholds(self.foreground_threshold, self.background_threshold)
-        exclusion = self.exclusion_threshold
-        checks = {
-            "samples_per_class": (self.samples_per_class >= 1, "at least 1"),
-            "sampling": (self.sampling in get_args(Sampling), f"one of {get_args(Sampling)}"),
-            "exclusion_threshold": (
-                exclusion is None or -1 <= exclusion <= 1,
-                "None or in [-1, 1]",
-            ),
-            "cycles": (0 <= self.cycles <= 1000, "in [0, 1000]"),
-            "kernel": (self.kernel in get_args(KernelName), f"one of {get_args(KernelName)}"),
-            "C": (1e-6 <= self.C <= 1e6, "in [1e-6, 1e6]"),
-            "gamma": (
-                self.gamma == "scale"
-                or (not isinstance(self.gamma, str) and 1e-9 <= self.gamma <= 1e3),
-                "'scale', or in [1e-9, 1e3]",
-            ),
-        }
-        for name, (valid, accepted) in checks.items():
-            if not valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {accepted}")
 
 
 @dataclass(frozen=True)
@@ -175,7 +121,7 @@ def refine_with_svm(
 def refine_many_with_svm(
     images: Sequence[tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], Generator]],
     settings: SVMSettings,
-    device: torch.device,
+    device: "torch.device",
 ) -> list[SVMRefinement]:
     """What `refine_with_svm` does, for many images at once in torch's operators: for a GPU.
 
@@ -191,19 +137,25 @@ def refine_many_with_svm(
     Raises:
         ValueError: shapes disagree, or values are not finite.
     """
+    from weakseg.refine import torch_svm
+
     prepared = [_prepare(features, cam, settings, rng) for features, cam, rng in images]
     problems = [
-        Problem(one.pixels, one.samples, one.labels, one.gamma)
+        torch_svm.Problem(one.pixels, one.samples, one.labels, one.gamma)
         for one in prepared
-        if isinstance(one, _Prepared) and one.fits
+        if isinstance(one, _Prepared) and torch_svm.fits(len(one.samples))
     ]
-    found = iter(self_enhance(problems, settings.kernel, settings.C, settings.cycles, device))
+    found = iter(
+        torch_svm.self_enhance(problems, settings.kernel, settings.C, settings.cycles, device)
+    )
     refined = []
     for one in prepared:
         if isinstance(one, SVMRefinement):
             refined.append(one)
+        elif torch_svm.fits(len(one.samples)):
+            refined.append(one.refined(*next(found)))
         else:
-            refined.append(one.refined(*next(found)) if one.fits else _trained(one, settings))
+            refined.append(_trained(one, settings))
     return refined
 
 
@@ -231,11 +183,6 @@ class _Prepared:
     drawn: tuple[int, ...]
     excluded: tuple[int, ...]
     grid: tuple[int, ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether a device has room for its kernel matrix."""
-        return 4 * len(self.sampled) ** 2 <= GRAM_BYTES
 
     def refined(self, scores: NDArray[np.float32], cycles: int) -> SVMRefinement:
         """The refinement of scores (m, h * w)."""

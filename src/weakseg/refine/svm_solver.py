@@ -15,7 +15,7 @@ libsvm's does, so that its results are libsvm's within the tolerance.
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +35,12 @@ from weakseg.refine.lanes import (
     store,
     times,
 )
+from weakseg.refine.settings import KernelName
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Flags = NDArray[np.bool_]
-
-KernelName = Literal["rbf", "linear"]
 
 TOLERANCE = 1e-3
 """The violation of the optimality conditions at which a training ends (libsvm's default)."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from weakseg.refine.devices import to_device
-from weakseg.refine.svm_solver import FLAT, TOLERANCE, KernelName, class_means
+from weakseg.refine.settings import KernelName
+from weakseg.refine.svm_solver import FLAT, TOLERANCE, class_means
 
 GRAM_BYTES = 2**30
 """Most memory for the kernel matrices of images that are trained together."""
@@ -53,6 +54,11 @@ class Labelled(NamedTuple):
     cycles: int
 
 
+def fits(samples: int) -> bool:
+    """Whether there is room for the kernel matrix of an image of so many samples."""
+    return 4 * samples**2 <= GRAM_BYTES
+
+
 def self_enhance(
     problems: Sequence[Problem], kernel: KernelName, C: float, cycles: int, device: torch.device
 ) -> list[Labelled]:
@@ -61,7 +67,7 @@ def self_enhance(
     What `svm.refine_with_svm` does, to the trainings' tolerance.
 
     Args:
-        problems: the images; none whose own kernel matrix is larger than `GRAM_BYTES`.
+        problems: the images, each of which `fits`.
         kernel: the SVMs' kernel.
         C: the price of a sample on the wrong side.
         cycles: the most trainings after the first.

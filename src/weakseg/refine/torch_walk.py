@@ -5,7 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from weakseg.refine.affinity import affinities, pair_directions, pair_ends
+from weakseg.refine.affinity import pair_directions, pair_ends
+from weakseg.refine.torch_affinity import affinities
 
 
 def walk(

@@ -14,9 +14,10 @@ from weakseg.data.balance import (
     drop_classes,
     up_sample,
 )
-from weakseg.data.dataset import Sample
-from weakseg.errors import WeaksegError
+from weakseg.data.dataset import Dataset, Sample
+from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import write_text
+from weakseg.recipe import Data
 from weakseg.stages.base import Context
 
 NAME = "balance"
@@ -48,22 +49,36 @@ def balanced(context: Context) -> Context:
         WeaksegError: an unknown class, or no photo is left.
     """
     data = context.recipe.data
-    dataset = drop_classes(context.dataset, data.drop_classes)
-    samples: Sequence[Sample] = [
-        after
-        for before, after in zip(context.dataset.samples, dataset.samples, strict=True)
-        if after.tags or not before.tags
-    ]
+    dataset = without_dropped(context.dataset, data)
+    left_out = {"of dropped classes alone": len(context.dataset.samples) - len(dataset.samples)}
     most = _balance(context).most
     if most is not None:
-        samples = down_sample(samples, most, context.recipe.seed)
-    if not samples:
-        raise WeaksegError(
-            f"No photo is left once the classes {', '.join(data.drop_classes)} are dropped."
-        )
-    dataset = replace(dataset, samples=tuple(samples))
+        samples = down_sample(dataset.samples, most, context.recipe.seed)
+        left_out[f"of classes with over {most}"] = len(dataset.samples) - len(samples)
+        dataset = replace(dataset, samples=tuple(samples))
     held_out = context.held_out if data.held_out is not None else dataset
-    return replace(context, dataset=dataset, held_out=held_out)
+    return context.leaving_out(left_out, dataset, held_out)
+
+
+def without_dropped(dataset: Dataset, data: Data) -> Dataset:
+    """The data set without the classes that a recipe drops, and photos of nothing else.
+
+    Raises:
+        WeaksegError: an unknown class, or no photo is left.
+    """
+    for name in (*data.drop_classes, *(data.only_classes or ())):
+        if name not in dataset.classes:
+            raise unknown_name("class", name, dataset.classes)
+    dropped = data.dropped(dataset.classes)
+    without = drop_classes(dataset, dropped)
+    samples = tuple(
+        after
+        for before, after in zip(dataset.samples, without.samples, strict=True)
+        if after.tags or not before.tags
+    )
+    if not samples:
+        raise WeaksegError(f"No photo is left once the classes {', '.join(dropped)} are dropped.")
+    return replace(without, samples=samples)
 
 
 def split(

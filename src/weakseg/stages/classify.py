@@ -12,7 +12,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.recipe import Recipe
 from weakseg.stages import balance, pool
-from weakseg.stages.base import Context
+from weakseg.stages.base import Context, files_of, made
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import build_classifier, write_classifier
 from weakseg.training.augment import AUGMENTATIONS
@@ -22,6 +22,9 @@ from weakseg.training.pooled import PooledPhotos
 
 NAME = "classify"
 CLASSIFIER = "classifier.safetensors"
+SCORES = "scores.json"
+
+outputs = files_of(NAME, SCORES, CLASSIFIER)
 
 
 def train(context: Context) -> None:
@@ -41,7 +44,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     Raises:
         WeaksegError: fewer than two photos.
     """
-    if (folder / CLASSIFIER).exists():
+    if made(folder, SCORES, CLASSIFIER):
         return
     recipe, settings = context.recipe, context.recipe.classify
     classes = context.dataset.classes
@@ -81,7 +84,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     per_class = {
         name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()
     }
-    write_json(folder / "scores.json", {**figures, "per_class": per_class, "epochs": epochs})
+    write_json(folder / SCORES, {**figures, "per_class": per_class, "epochs": epochs})
     write_classifier(folder / CLASSIFIER, network, recipe.backbone, settings.head, classes)
 
 

@@ -3,15 +3,17 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import chain, islice
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, Protocol, TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
@@ -20,12 +22,16 @@ from weakseg.memory import keep_few_convolutions, keep_freed_memory, use_huge_pa
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_FEW = 8  # a worker is up after the time of some photos: so few are done sooner without
 _AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
 _THREADS = 2  # each holds what it works on in the GPU's memory
 
 
 class Executor(Protocol):
     """Maps a function over items, in any place and order of work, results in the items' order."""
+
+    workers: int
+    """How many items are worked on at a time."""
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
@@ -52,12 +58,14 @@ class Executor(Protocol):
 class LocalExecutor:
     """Worker processes, each single-threaded, so that results don't depend on their number.
 
+    Few items are done in this process, on one thread as well, unless workers are up already.
+
     Args:
         workers: number of processes; by default the number of cores this process may use.
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or available_cores()
+        self.workers = workers or available_cores()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "LocalExecutor":
@@ -74,30 +82,62 @@ class LocalExecutor:
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
+        items = iter(items)
         if self._pool is None:
+            first = list(islice(items, _FEW + 1))
+            if len(first) <= _FEW:
+                yield from _one_by_one(make, first)
+                return
+            items = chain(first, items)
             use_huge_pages()
+            self._started = _Starts()
             self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_set_up_worker,
+                self.workers, mp_context=self._started, initializer=_set_up_worker
             )
-        pool = self._pool
+        pool, started = self._pool, self._started
 
         def submit(item: Item) -> Future[Result]:
             with _interrupts_held_back():
                 return pool.submit(_work, make, item)
 
         try:
-            yield from _in_order(submit, items, _AHEAD * self._workers)
+            yield from _in_order(submit, items, _AHEAD * self.workers)
         except BrokenProcessPool as error:
-            raise WeaksegError(
-                "A worker process was ended from outside, most likely for want of memory. Run the "
-                "same command with fewer workers (--workers 1): it goes on where it stopped."
-            ) from error
+            self.rest()
+            raise WeaksegError(started.why_ended()) from error
+
+
+class _Starts(SpawnContext):
+    """Spawns processes, and remembers them: a pool doesn't tell how one has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._processes: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        process = SpawnProcess(*args, **kwargs)
+        self._processes.append(process)
+        return process
+
+    def why_ended(self) -> str:
+        """Why a pool broke whose processes have all ended."""
+        if any((process.exitcode or 0) > 0 for process in self._processes):
+            return (
+                "A worker process ended with the error that stands above. Each one imports the "
+                "script that started it: that has to be a file, not standard input, with its work "
+                'under `if __name__ == "__main__":`; and what workers are given has to come from '
+                "an importable file, not from a notebook's cell."
+            )
+        return (
+            "A worker process was ended from outside, most likely for want of memory. Run the same "
+            "command with fewer workers (--workers 1): it goes on where it stopped."
+        )
 
 
 class InProcessExecutor:
     """One item after the other in this process."""
+
+    workers = 1
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
@@ -110,6 +150,8 @@ class InProcessExecutor:
 
 class ThreadExecutor(InProcessExecutor):
     """Two threads of this process, for a GPU: one reads and writes while it works for the other."""
+
+    workers = _THREADS
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
@@ -142,6 +184,34 @@ def _in_order(
         yield waiting.popleft().result()
 
 
+def _one_by_one(
+    make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+) -> Iterator[Result]:
+    """Results as a worker gives them; in between this process has all of its threads."""
+    if not items:
+        return
+    with _one_thread():
+        work = make()
+    for item in items:
+        with _one_thread():
+            result = work(item)
+        yield result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(threads)
+
+
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Delay Ctrl-C; a worker that is started meanwhile never gets it, not even while it imports."""
@@ -163,8 +233,6 @@ def _set_up_worker() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     keep_few_convolutions()
-    torch.set_num_threads(1)
-    threadpool_limits(1)
 
 
 def _end_with_parent() -> None:
@@ -178,6 +246,13 @@ def _end_with_parent() -> None:
 def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
     if make not in _made:
         _made.clear()
+        _use_one_thread()
         _made[make] = make()
-        threadpool_limits(1)  # again: it may have loaded another library
+        _use_one_thread()  # again: it may have loaded another library
     return _made[make](item)
+
+
+def _use_one_thread() -> None:
+    if "torch" in sys.modules:  # else the work needs none of it, and a worker is up sooner
+        sys.modules["torch"].set_num_threads(1)
+    threadpool_limits(1)

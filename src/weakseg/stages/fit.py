@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException
@@ -21,11 +21,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.errors import WeaksegError
-from weakseg.files import write_atomically
+from weakseg.files import write_atomically, written_by_run
 from weakseg.memory import give_back_freed_memory, keep_freed_memory
 from weakseg.networks.depthwise import use_fast_gradients
 from weakseg.progress import Progress
 from weakseg.stages.executor import Executor, available_cores
+from weakseg.stages.networks import usable_precision
 
 Examples = Callable[[int | None], "TorchDataset[Any]"]
 """What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
@@ -117,10 +118,10 @@ class Loop:
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
             max_epochs=self.epochs,
-            precision=self.precision,
+            precision=usable_precision(self.precision, self.device),
             callbacks=[
-                *([self._keep(best, self.monitor)] if self.monitor else []),
-                self._keep("last", None),
+                *([_Keep(self.folder / f"{best}.ckpt", self.monitor)] if self.monitor else []),
+                _Keep(self.folder / "last.ckpt", None),
                 _Seeds(self.seed),
                 _Divergence(),
                 _Unfilled(),
@@ -136,8 +137,7 @@ class Loop:
             deterministic="warn",
         )
         last = self.folder / "last.ckpt"
-        if last.exists():
-            _read_checkpoint(last)
+        self._leave_damaged({last, self.folder / f"{best}.ckpt"})
         with _quiet():
             try:
                 trainer.fit(training, batches, ckpt_path=last if last.exists() else None)
@@ -159,7 +159,7 @@ class Loop:
         trainer = L.Trainer(
             accelerator=self.device.type,
             devices=1,
-            precision=self.precision,
+            precision=usable_precision(self.precision, self.device),
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -205,15 +205,17 @@ class Loop:
         )
         return f"Lower {' or '.join(rates) or f'{self.section}.optimizer.lr'}."
 
-    def _keep(self, name: str, monitor: str | None) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            self.folder,
-            name,
-            monitor=monitor,
-            mode="max",
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,  # of a whole epoch, or resuming would repeat its end
-        )
+    def _leave_damaged(self, checkpoints: set[Path]) -> None:
+        """Have a training start anew that has checkpoints which can't all be read."""
+        if not any(path.exists() for path in checkpoints):
+            return
+        try:
+            for path in checkpoints:
+                _read_checkpoint(path)
+        except WeaksegError:
+            self.progress.say(f"{self.name}: starts anew, for want of whole checkpoints")
+            for path in checkpoints:
+                path.unlink(missing_ok=True)
 
 
 class _Batches(L.LightningDataModule):
@@ -237,6 +239,35 @@ class _Batches(L.LightningDataModule):
         return DataLoader(
             examples, self._batch_size, drop_last=drop_last, num_workers=self._loaders
         )
+
+
+class _Keep(Checkpoint):
+    """Writes a checkpoint after each whole epoch, or after each that is better than all before.
+
+    Lightning's own takes `a::b` in a folder's name for two addresses.
+    """
+
+    def __init__(self, path: Path, monitor: str | None) -> None:
+        self._path, self._monitor = path, monitor
+        self._best = -math.inf
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__} {self._path.stem}"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._monitor is not None:
+            figure = float(trainer.callback_metrics[self._monitor])
+            if self._path.exists() and not figure > self._best:
+                return
+            self._best = max(self._best, figure)
+        trainer.save_checkpoint(self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best = state["best"]
 
 
 class _Seeds(Callback):
@@ -375,10 +406,13 @@ class _AtomicCheckpoints(TorchCheckpointIO):
         self._on_best = on_best
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        with write_atomically(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+        with write_atomically(Path(path), durable=True) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
         if self._on_best and Path(path).stem == _BEST:
             self._on_best(checkpoint["state_dict"])
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return _read_checkpoint(Path(path))
 
 
 def _count(device: torch.device) -> int:
@@ -399,11 +433,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    try:
+    with written_by_run(path):
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeaksegError(
-            f"{path} is no whole checkpoint. Remove the folder {path.parent} and run again to "
-            "train anew."
-        ) from error
     return checkpoint

@@ -3,44 +3,58 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from weakseg.data.check import EXAMPLES
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, read_photo
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json, write_json
-from weakseg.stages.base import Context
+from weakseg.stages.base import Context, files_of
 
 NAME = "inspect"
 _UNREADABLE = "unreadable.json"
+_SIZES = "sizes.json"
+
+outputs = files_of(NAME, _SIZES, _UNREADABLE)
+
+_Seen = tuple[int, int] | str
+"""A photo's height and width, or why it can't be read."""
 
 
 @dataclass(frozen=True)
 class _Inspector:
-    def __call__(self) -> Callable[[Sample], str | None]:
-        return _why_unreadable
+    def __call__(self) -> Callable[[Sample], _Seen]:
+        return _look_at
 
 
-def _why_unreadable(sample: Sample) -> str | None:
+def _look_at(sample: Sample) -> _Seen:
     try:
-        read_photo(sample.image)
+        height, width, _ = read_photo(sample.image).shape
     except UnreadablePhoto as error:
         return str(error)
-    return None
+    return height, width
 
 
 def run(context: Context) -> None:
-    """Decode every photo; write `inspect/unreadable.json`: id -> reason."""
+    """Decode every photo; write `inspect/sizes.json` and `inspect/unreadable.json`.
+
+    Every photo's id is in one of them, with height and width or with the reason.
+    """
     samples = _samples(context)
-    unreadable = {}
+    sizes, unreadable = {}, {}
     with context.progress.track(NAME, len(samples)) as advance:
-        for sample, reason in _look_at(samples, context):
-            if reason:
-                unreadable[sample.id] = reason
+        for sample, seen in _look_at_all(samples, context):
+            if isinstance(seen, str):
+                unreadable[sample.id] = seen
+            else:
+                sizes[sample.id] = seen
             advance(1)
-    write_json(context.stage_folder(NAME) / _UNREADABLE, unreadable)
+    _write(context, sizes, unreadable)
 
 
 def readable(context: Context) -> Context:
-    """The context without the photos that can't be read, which are named.
+    """The context with the photos' sizes, without those that can't be read.
+
+    The first of these are named.
 
     Those that could not be read before are tried again: a file can become readable and keep its
     size and time (permissions, a drive that was away).
@@ -48,14 +62,20 @@ def readable(context: Context) -> Context:
     Raises:
         WeaksegError: if none is left.
     """
-    path = context.stage_folder(NAME) / _UNREADABLE
-    known = read_json(path)
+    folder = context.stage_folder(NAME)
+    known = read_json(folder / _UNREADABLE)
+    sizes = {name: (height, width) for name, (height, width) in read_json(folder / _SIZES).items()}
     again = [sample for sample in _samples(context) if sample.id in known]
-    unreadable = {sample.id: reason for sample, reason in _look_at(again, context) if reason}
-    for reason in unreadable.values():
-        context.progress.say(f"left out: {reason}")
+    unreadable = {}
+    for sample, seen in _look_at_all(again, context):
+        if isinstance(seen, str):
+            unreadable[sample.id] = seen
+        else:
+            sizes[sample.id] = seen
+    for reason in list(unreadable.values())[:EXAMPLES]:
+        context.progress.say(f"can't be read: {reason}")
     if unreadable != known:
-        write_json(path, unreadable)
+        _write(context, sizes, unreadable)
 
     def without(dataset: Dataset) -> Dataset:
         samples = tuple(s for s in dataset.samples if s.id not in unreadable)
@@ -66,7 +86,14 @@ def readable(context: Context) -> Context:
     dataset = without(context.dataset)
     own = context.recipe.data.held_out is not None
     held_out = without(context.held_out) if own else dataset
-    return replace(context, dataset=dataset, held_out=held_out)
+    number = len(context.dataset.samples) - len(dataset.samples)
+    left = context.leaving_out({"that can't be read": number}, dataset, held_out)
+    return replace(left, sizes=sizes)
+
+
+def _write(context: Context, sizes: dict[str, tuple[int, int]], unreadable: dict[str, str]) -> None:
+    write_json(context.stage_folder(NAME) / _SIZES, sizes)
+    write_json(context.stage_folder(NAME) / _UNREADABLE, unreadable)
 
 
 def _samples(context: Context) -> list[Sample]:
@@ -74,5 +101,5 @@ def _samples(context: Context) -> list[Sample]:
     return list({sample.id: sample for sample in both}.values())
 
 
-def _look_at(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, str | None]]:
+def _look_at_all(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, _Seen]]:
     return zip(samples, context.executor.map(_Inspector(), samples), strict=True)

@@ -15,29 +15,40 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
-from weakseg.data.masks import read_mask, write_mask
+from weakseg.data.masks import MAX_OBJECTS, read_mask, write_mask
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes, write_json
+from weakseg.files import write_bytes, write_json, written_by_run
 from weakseg.localize.seeds import mask_from_cam
+from weakseg.names import INSTANCES, IRN
 from weakseg.networks.fused import fuse
 from weakseg.networks.irnet import PhotoRelations, relate
-from weakseg.recipe import AUTOCAST, Irn, Precision
-from weakseg.refine.instances import MAX_OBJECTS, instance_map, split_by_instance
+from weakseg.recipe import Irn, Precision
+from weakseg.refine.instances import instance_map, split_by_instance
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk, scale_to_peak
 from weakseg.stages import localize, refine
-from weakseg.stages.base import Context, PhotoTask, map_photos, naming, network_executor
+from weakseg.stages.base import (
+    Context,
+    PhotoTask,
+    made,
+    map_photos,
+    maps_of,
+    masks_of,
+    naming,
+    network_executor,
+    together,
+)
 from weakseg.stages.fit import Loop
-from weakseg.stages.networks import build_irnet, read_irnet, write_irnet
+from weakseg.stages.networks import build_irnet, compute_type, read_irnet, write_irnet
 from weakseg.training.irnet import IRNetTraining, set_mean_displacement
 from weakseg.training.segmentation import MaskedExample, MaskedPhotos
 
 LABELS = "irn-labels"
 NETWORK = "irnet"
-IRN = "irn"
 IRN_CRF = "irn+crf"
-INSTANCES = "instances"
 IRNET = "irnet.safetensors"
 MAPS = ".safetensors"
+outputs = together(maps_of(IRN, "maps", MAPS), masks_of(IRN))
+
 _MEAN_OF = 100  # photos: their mean displacement is steady long before
 
 
@@ -58,7 +69,7 @@ def train(context: Context) -> None:
     A training that was cut off goes on from its last whole epoch, with the same result.
     """
     folder, settings = context.stage_folder(NETWORK), _settings(context)
-    if (folder / IRNET).exists():
+    if made(folder, "scores.json", IRNET):
         return
     samples = _confident(context, settings.min_confidence)
     masks = context.stage_folder(LABELS if settings.from_cam else settings.start)
@@ -231,7 +242,7 @@ class _Relater:
     def __call__(self) -> Callable[[PhotoTask], PhotoRelations]:
         device = torch.device(self.device)
         network = read_irnet(self.network, device)
-        dtype = AUTOCAST[self.precision]
+        dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)
 
         def work(task: PhotoTask) -> PhotoRelations:
@@ -311,7 +322,9 @@ class _WalkedScores:
 
     def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
         def work(task: PhotoTask) -> NDArray[np.float32]:
-            maps = safetensors.numpy.load_file(self.folder / f"{task.id}{MAPS}")["maps"]
+            path = self.folder / f"{task.id}{MAPS}"
+            with written_by_run(path):
+                maps = safetensors.numpy.load_file(path)["maps"]
             return refine.against_background(maps, self.threshold)
 
         return work

@@ -1,4 +1,4 @@
-"""CAMs and shallow features of every photo; the masks and seeds that a CAM gives by itself."""
+"""What `stages.localizer` wrote of every photo; the masks and seeds that a CAM gives by itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,43 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-import torch
 from numpy.typing import NDArray
 
-from weakseg.data.images import photo_size, read_photo, shrink
+from weakseg.data.images import photo_size
 from weakseg.data.masks import IGNORE, write_mask
-from weakseg.files import write_bytes
-from weakseg.localize.cam import Localization, localize, upsampled_bands
+from weakseg.files import written_by_run
+from weakseg.localize.grid import Localization, upsampled_bands
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
-from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, Localize
-from weakseg.stages import classify
-from weakseg.stages.base import Context, PhotoTask, map_photos, naming, network_executor
-from weakseg.stages.networks import read_classifier
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, naming
 
 NAME = "localize"
 CAM = "cam"
 SEED = "seed"
 SUFFIX = ".safetensors"
 
+outputs = maps_of(NAME, "cam", SUFFIX)
+
 Localizations = Callable[[], Callable[[PhotoTask], Localization]]
 """Makes, in a worker, what gives a photo's CAM and features: from the network or from a file."""
-
-
-def run(context: Context) -> None:
-    """Write `localize/ID.safetensors`: `cam` (K, h, w), `features` (D, h, w), `confidence` (K)."""
-    make = _LocalizationWriter(by_network(context), context.stage_folder(NAME))
-    map_photos(context, NAME, make, (SUFFIX,), network_executor(context), by_size=True)
-
-
-def by_network(context: Context) -> Localizations:
-    """What the run's classifier finds in a photo."""
-    return _Localizer(
-        context.stage_folder(classify.NAME) / classify.CLASSIFIER,
-        context.recipe.localize,
-        context.recipe.data.long_side,
-        str(context.device),
-    )
 
 
 def from_files(context: Context) -> Localizations:
@@ -71,9 +52,14 @@ def run_seed(context: Context) -> None:
 
 
 def read_localization(folder: Path, photo_id: str) -> Localization:
-    """Read what the stage wrote of one photo."""
-    arrays = safetensors.numpy.load_file(folder / f"{photo_id}{SUFFIX}")
-    return Localization(**arrays)
+    """Read what the stage wrote of one photo.
+
+    Raises:
+        WeaksegError: if the file is missing or damaged.
+    """
+    path = folder / f"{photo_id}{SUFFIX}"
+    with written_by_run(path):
+        return Localization(**safetensors.numpy.load_file(path))
 
 
 def class_mask(labels: NDArray[np.int16], class_ids: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -104,55 +90,11 @@ def write_labels(
 
 
 @dataclass(frozen=True)
-class _Localizer:
-    classifier: Path
-    settings: Localize
-    long_side: int
-    device: str
-
-    def __call__(self) -> Callable[[PhotoTask], Localization]:
-        device = torch.device(self.device)
-        network = read_classifier(self.classifier, device)
-        precision = AUTOCAST[self.settings.precision]
-        network.backbone = fuse(network.backbone, precision)
-
-        def work(task: PhotoTask) -> Localization:
-            photo = shrink(read_photo(task.sample.image), self.long_side)
-            autocast = torch.autocast(device.type, precision, enabled=precision is not None)
-            with naming(task), autocast:
-                return localize(
-                    network,
-                    photo,
-                    [class_id - 1 for class_id in task.class_ids],
-                    self.settings.scales,
-                    self.settings.feature_stages,
-                    self.settings.feature_scales,
-                )
-
-        return work
-
-
-@dataclass(frozen=True)
 class _StoredLocalizations:
     folder: Path
 
     def __call__(self) -> Callable[[PhotoTask], Localization]:
         return lambda task: read_localization(self.folder, task.id)
-
-
-@dataclass(frozen=True)
-class _LocalizationWriter:
-    localizations: Localizations
-    folder: Path
-
-    def __call__(self) -> Callable[[PhotoTask], None]:
-        localization = self.localizations()
-
-        def work(task: PhotoTask) -> None:
-            content = safetensors.numpy.save(localization(task)._asdict())
-            write_bytes(self.folder / f"{task.id}{SUFFIX}", content)
-
-        return work
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,51 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes
+from weakseg.files import describe, write_bytes
 from weakseg.memory import memory_here
+from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier, Head
+from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.footprint import training_bytes
 from weakseg.networks.irnet import IRNet
 from weakseg.networks.segmenter import Segmenter
 from weakseg.networks.weights import check_finite
 from weakseg.recipe import BackboneSection, Precision, Recipe, Training
 
+_TYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_ONEDNN_HAS = {
+    "bf16-mixed": "_is_mkldnn_bf16_supported",
+    "16-mixed": "_is_mkldnn_fp16_supported",
+}
+"""Operators of torch that are not public; where one is absent, so are the instructions."""
+
 _MADE_OF = "made_of"
 
 _MAPS_PER_IMAGE = 400
 """How many times an image's memory its maps take at most; ResNet-50 is at 190."""
+
+
+def usable_precision(precision: Precision, device: torch.device) -> Precision:
+    """The precision itself, or float32 on a CPU that has no instructions for it.
+
+    Without them a convolution in bfloat16 took 25 times as long as in float32 (docs/benchmarks.md).
+    """
+    if device.type != "cpu" or precision == "32-true":
+        return precision
+    has = getattr(torch.ops.mkldnn, _ONEDNN_HAS[precision], None)
+    return precision if has is not None and has() else "32-true"
+
+
+def compute_type(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The type that a network computes in; None is float32."""
+    return _TYPES[usable_precision(precision, device)]
+
+
+def replaced_precisions(recipe: Recipe, device: torch.device) -> list[Precision]:
+    """The precisions of a recipe in whose place networks compute in float32."""
+    sections = (recipe.classify, recipe.localize, recipe.irn, recipe.segment)
+    wanted = {section.precision for section in sections if section}
+    return sorted(name for name in wanted if usable_precision(name, device) != name)
 
 
 def check_networks(recipe: Recipe, photos: int, device: torch.device) -> None:
@@ -224,8 +255,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _whole(path: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+    except WeaksegError as error:
+        raise WeaksegError(f"{path} is no {what} that can be used: {error}") from error
+    except Exception as error:  # broken files make the readers raise nearly any type
         raise WeaksegError(
-            f"{path} is no whole {what}. Remove the folder {path.parent} and run again to train it "
-            "anew."
-        ) from None
+            f"{path} is no {what} that can be used: {describe(error)}. Give another file; what is "
+            "damaged in a run's folder, the same `weakseg run` again makes anew."
+        ) from error

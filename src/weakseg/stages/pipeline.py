@@ -1,5 +1,6 @@
 """Which stages a recipe asks for, in order, and what each depends on."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.files import stamps
+from weakseg.names import INSTANCES, IRN
 from weakseg.recipe import BackboneSection, Irn, Recipe, Segment
 from weakseg.stages import (
+    assess,
     balance,
     classify,
     evaluate,
     inspect,
     irn,
     localize,
+    localizer,
     panels,
     pool,
     refine,
@@ -23,24 +27,8 @@ from weakseg.stages import (
     segment,
     separate,
 )
-from weakseg.stages.base import Stage
+from weakseg.stages.base import Stage, files_of, masks_of
 from weakseg.stages.evaluate import MaskStage
-
-SEEDS = {
-    "cam": "multi-scale class activation maps of the classifier, against a constant background",
-    "seed": "what svm starts from: the same, and 255 between two thresholds (paper A, eq. 3)",
-}
-"""Masks that `irn.start` and `segment.masks` can name, before any refinement."""
-
-REFINERS = {
-    "svm": "makes svm: an SVM per image on shallow features, from confident samples (paper A)",
-    "crf": "makes svm+crf: the fully connected CRF, over the SVM's scores",
-    "cam_crf": "makes cam+crf: the fully connected CRF, over the CAM",
-    "irn": "makes irn: IRNet's class boundaries, and a random walk between them (paper B, step 2)",
-    "irn_crf": "makes irn+crf: the fully connected CRF, over the maps that have walked",
-    "separate": "makes merged: a class from a classifier of its own joins other masks (paper B)",
-}
-"""Sections of a recipe, with the name by which `irn.start` and `segment.masks` know their masks."""
 
 
 def stages(recipe: Recipe) -> tuple[Stage, ...]:
@@ -49,59 +37,96 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
     seed = {"seed": values["seed"]}
     threshold, long_side = _cam_threshold(values), _long_side(values)
     classifier = _backbone(recipe.backbone) | {"head": values["classify"]["head"]}
-    found = [Stage(inspect.NAME, inspect.run, reads_held_out=True, then=inspect.readable)]
+    found = [
+        Stage(
+            inspect.NAME, inspect.run, inspect.outputs, reads_held_out=True, then=inspect.readable
+        )
+    ]
     training = seed | classifier | {"classify": values["classify"]}
     learned_from: tuple[str, ...] = (inspect.NAME,)
     if recipe.data.balanced:
-        balancing = seed | {key: values["data"][key] for key in ("drop_classes", "balance")}
+        balancing = seed | {
+            key: values["data"][key] for key in ("drop_classes", "only_classes", "balance")
+        }
         found.append(
-            Stage(balance.NAME, balance.run, learned_from, balancing, then=balance.balanced)
+            Stage(
+                balance.NAME,
+                balance.run,
+                files_of(balance.NAME, balance.COUNTS),
+                learned_from,
+                balancing,
+                then=balance.balanced,
+            )
         )
         learned_from = (balance.NAME,)
     if recipe.trains_on_pooled_features:
         pooling = classifier | long_side | {"precision": values["classify"]["precision"]}
-        found.append(Stage(pool.NAME, pool.run, learned_from, pooling))
+        if recipe.backbone.weights == "none":
+            pooling |= seed
+        found.append(Stage(pool.NAME, pool.run, pool.outputs, learned_from, pooling))
         learned_from = (pool.NAME,)
     if missing := values["missing_tags"]:
         action = missing.pop("action")
         settings = training | long_side | {"missing_tags": missing}
         found.append(
-            Stage(screen.NAME, screen.run, learned_from, settings, then=screen.with_found_tags)
+            Stage(
+                screen.NAME,
+                screen.run,
+                screen.outputs,
+                learned_from,
+                settings,
+                then=screen.with_found_tags,
+            )
         )
         if action != "list":
             training |= {"action": action}
             learned_from += (screen.NAME,)
     keep = values["localize"].pop("keep")
     localizing = long_side | {"localize": values["localize"]}
-    found.append(Stage(classify.NAME, classify.train, learned_from, training))
+    found.append(Stage(classify.NAME, classify.train, classify.outputs, learned_from, training))
     if keep:
-        found += _refining_stages(recipe, values, localizing)
+        masking = _refining_stages(recipe, values, localizing)
     else:
-        found.append(_one_step(recipe, values, localizing))
+        masking = [_one_step(recipe, values, localizing)]
+    found += [replace(stage, per_photo=True) for stage in masking]
     if recipe.irn:
         found += _irn_stages(values, recipe.irn)
     if recipe.irn_crf:
         settings = long_side | {"threshold": values["irn"]["threshold"], "crf": values["irn_crf"]}
-        found.append(Stage(irn.IRN_CRF, irn.run_crf, (irn.IRN,), settings))
+        found.append(Stage(irn.IRN_CRF, irn.run_crf, masks_of(irn.IRN_CRF), (IRN,), settings))
     if recipe.separate:
         of_class = {"class_name": recipe.separate.class_name}
         settings = training | localizing | _cam_crf(values) | of_class
         merged_from = (separate.NAME, recipe.separate.masks)
         found += [
-            Stage(separate.NAME, separate.run, learned_from, settings),
-            Stage(separate.MERGED, separate.run_merged, merged_from, of_class),
+            Stage(separate.NAME, separate.run, separate.outputs, learned_from, settings),
+            Stage(
+                separate.MERGED,
+                separate.run_merged,
+                masks_of(separate.MERGED),
+                merged_from,
+                of_class,
+            ),
         ]
     if recipe.segment:
         found += _segment_stages(values, recipe.segment)
     masks = measured(recipe)
     evaluated = tuple(stage.name for stage in masks)
     if recipe.irn and recipe.irn.instances:
-        evaluated += (irn.INSTANCES,)
+        evaluated += (INSTANCES,)
     splits = {key: values["data"][key] for key in ("split", "held_out")}
     found += [
         Stage(
+            assess.NAME,
+            partial(assess.run, masks=recipe.final_masks),
+            files_of("", assess.ASSESSMENT),
+            assess.needs(recipe),
+            output=assess.ASSESSMENT,
+        ),
+        Stage(
             evaluate.NAME,
             partial(evaluate.run, stages=masks),
+            files_of("", evaluate.METRICS),
             evaluated,
             threshold | splits,
             reads_masks=True,
@@ -111,6 +136,7 @@ def stages(recipe: Recipe) -> tuple[Stage, ...]:
         Stage(
             panels.NAME,
             partial(panels.run, stages=masks),
+            partial(panels.outputs, stages=masks),
             tuple(stage.name for stage in masks),
             values["report"],
             reads_masks=True,
@@ -125,23 +151,50 @@ def _refining_stages(
 ) -> list[Stage]:
     """CAMs, and what the SVM and the CRF make of them, each in files of its own."""
     found = [
-        Stage(localize.NAME, localize.run, (classify.NAME,), localizing),
-        Stage(localize.CAM, localize.run_cam, (localize.NAME,), _cam_threshold(values)),
+        Stage(localize.NAME, localizer.run, localize.outputs, (classify.NAME,), localizing),
+        Stage(
+            localize.CAM,
+            localize.run_cam,
+            masks_of(localize.CAM),
+            (localize.NAME,),
+            _cam_threshold(values),
+        ),
     ]
     if recipe.svm:
         thresholds = {
             key: values["svm"][key] for key in ("foreground_threshold", "background_threshold")
         }
         found += [
-            Stage(localize.SEED, localize.run_seed, (localize.NAME,), thresholds),
-            Stage(refine.SVM, refine.run_svm, (localize.NAME,), _svm(values)),
+            Stage(
+                localize.SEED,
+                localize.run_seed,
+                masks_of(localize.SEED),
+                (localize.NAME,),
+                thresholds,
+            ),
+            Stage(refine.SVM, refine.run_svm, refine.svm_outputs, (localize.NAME,), _svm(values)),
         ]
     if recipe.crf:
         settings = _long_side(values) | {"crf": values["crf"]}
-        found.append(Stage(refine.SVM_CRF, refine.run_svm_crf, (refine.SVM,), settings))
+        found.append(
+            Stage(
+                refine.SVM_CRF,
+                refine.run_svm_crf,
+                masks_of(refine.SVM_CRF),
+                (refine.SVM,),
+                settings,
+            )
+        )
     if recipe.cam_crf:
-        needs = (localize.NAME,)
-        found.append(Stage(refine.CAM_CRF, refine.run_cam_crf, needs, _cam_crf(values)))
+        found.append(
+            Stage(
+                refine.CAM_CRF,
+                refine.run_cam_crf,
+                masks_of(refine.CAM_CRF),
+                (localize.NAME,),
+                _cam_crf(values),
+            )
+        )
     return found
 
 
@@ -149,8 +202,8 @@ def _one_step(recipe: Recipe, values: dict[str, Any], localizing: dict[str, Any]
     """The last of these masks, from photos, with no files in between."""
     (name,) = recipe.mask_stages
     refining = _svm(values) | {"crf": values["crf"]} if recipe.svm else _cam_crf(values)
-    run = partial(refine.run_from_photos, name=name)
-    return Stage(name, run, (classify.NAME,), localizing | refining)
+    run = partial(refine.run_from_photos, name=name, by_network=localizer.by_network)
+    return Stage(name, run, masks_of(name), (classify.NAME,), localizing | refining)
 
 
 def _long_side(values: dict[str, Any]) -> dict[str, Any]:
@@ -179,13 +232,33 @@ def _segment_stages(values: dict[str, Any], section: Segment) -> list[Stage]:
     training = {"seed": values["seed"], "segment": settings}
     network = (segment.NETWORK,)
     found = [
-        Stage(segment.NETWORK, segment.train, taught_by, training),
-        Stage(segment.SEGMENT, segment.run, network, long_side, reads_held_out=True),
-        Stage(segment.TTA, segment.run_tta, network, long_side | scales, reads_held_out=True),
+        Stage(
+            segment.NETWORK,
+            segment.train,
+            files_of(segment.NETWORK, "scores.json", segment.SEGMENTER),
+            taught_by,
+            training,
+        ),
+        Stage(
+            segment.SEGMENT,
+            segment.run,
+            masks_of(segment.SEGMENT, held_out=True),
+            network,
+            long_side,
+            reads_held_out=True,
+        ),
+        Stage(
+            segment.TTA,
+            segment.run_tta,
+            masks_of(segment.TTA, held_out=True),
+            network,
+            long_side | scales,
+            reads_held_out=True,
+        ),
     ]
     if values["relabel"]:
         relabelling = long_side | scales | {"crf": values["relabel"]}
-        found.append(Stage(relabel.NAME, relabel.run, network, relabelling))
+        found.append(Stage(relabel.NAME, relabel.run, masks_of(relabel.NAME), network, relabelling))
     return found
 
 
@@ -206,20 +279,28 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
     if section.from_cam:
         learned_from, walked = irn.LABELS, localize.NAME
         needs = (localize.NAME,)
-        found.append(Stage(irn.LABELS, irn.run_labels, needs, long_side | labelling))
+        found.append(
+            Stage(irn.LABELS, irn.run_labels, masks_of(irn.LABELS), needs, long_side | labelling)
+        )
     training = long_side | {
         "seed": values["seed"],
         "precision": walking["precision"],
         "irn": settings,
     }
     found += [
-        Stage(irn.NETWORK, irn.train, (learned_from, localize.NAME), training),
-        Stage(irn.IRN, irn.run, (irn.NETWORK, walked), long_side | walking),
+        Stage(
+            irn.NETWORK,
+            irn.train,
+            files_of(irn.NETWORK, "scores.json", irn.IRNET),
+            (learned_from, localize.NAME),
+            training,
+        ),
+        Stage(IRN, irn.run, irn.outputs, (irn.NETWORK, walked), long_side | walking),
     ]
     if instances:
         relating = long_side | {"precision": walking["precision"]}
-        split_from = (irn.NETWORK, irn.IRN)
-        found.append(Stage(irn.INSTANCES, irn.run_instances, split_from, relating))
+        split_from = (irn.NETWORK, IRN)
+        found.append(Stage(INSTANCES, irn.run_instances, masks_of(INSTANCES), split_from, relating))
     return found
 
 
@@ -239,7 +320,7 @@ def measured(recipe: Recipe) -> tuple[MaskStage, ...]:
         found.append(MaskStage(refine.CAM_CRF, {**cam, "crf": True}))
     if recipe.irn:
         walked = {"start": recipe.irn.start, "threshold": recipe.irn.threshold, **by_recipe}
-        found.append(MaskStage(irn.IRN, walked))
+        found.append(MaskStage(IRN, walked))
         if recipe.irn_crf:
             found.append(MaskStage(irn.IRN_CRF, {**walked, "crf": True}))
     if recipe.separate:

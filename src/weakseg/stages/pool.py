@@ -1,6 +1,6 @@
 """Pooled features of every photo, once, where the backbone is not trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,21 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.networks.cam_classifier import with_mirror_image
 from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, BackboneSection, Precision
+from weakseg.recipe import BackboneSection, Precision
 from weakseg.stages.base import Context, PhotoTask, map_photos, network_executor
-from weakseg.stages.networks import build_classifier
+from weakseg.stages.networks import build_classifier, compute_type
+from weakseg.stages.outputs import Output
 from weakseg.training.pooled import POOLED
 
 NAME = "pool"
 SUFFIX = ".safetensors"
+
+
+def outputs(context: Context) -> Iterator[Output]:
+    """A file of every photo."""
+    folder = context.stage_folder(NAME)
+    for sample in context.dataset.samples:
+        yield Output(folder / f"{sample.id}{SUFFIX}", {POOLED: (2, None)})
 
 
 def run(context: Context) -> None:
@@ -33,6 +41,7 @@ def run(context: Context) -> None:
         recipe.classify.precision,
         context.stage_folder(NAME),
         str(context.device),
+        recipe.seed,
     )
     map_photos(
         context,
@@ -52,11 +61,13 @@ class _Pooler:
     precision: Precision
     folder: Path
     device: str
+    seed: int
 
     def __call__(self) -> Callable[[PhotoTask], None]:
         device = torch.device(self.device)
+        torch.manual_seed(self.seed)  # without weights: the backbone that the classifier will have
         network = build_classifier(self.backbone, classes=1).to(device).eval()
-        dtype = AUTOCAST[self.precision]
+        dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)
 
         @torch.inference_mode()

@@ -1,19 +1,19 @@
 """Segment any photos with the network of a finished run."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
+from weakseg.data.formats.base import read_classes
 from weakseg.data.images import PHOTO_SUFFIXES
+from weakseg.data.masks import CLASSES, write_classes
 from weakseg.errors import WeaksegError
-from weakseg.files import write_text
 from weakseg.progress import Progress
 from weakseg.stages import segment
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import read_segmenter_card
-
-CLASSES = "classes.txt"
 
 
 def run(
@@ -26,7 +26,7 @@ def run(
     tta: bool = False,
     scores: bool = False,
 ) -> int:
-    """Write a mask for every photo, at the photo's own size, and `classes.txt`: line n names id n.
+    """Write a mask for every photo, at the photo's own size, and what its ids mean: `classes.txt`.
 
     A photo's mask has its name; one from a folder keeps its place in that folder. A photo that
     can't be read is named and left out.
@@ -42,7 +42,7 @@ def run(
 
     Raises:
         WeaksegError: no such network or photo, no photo at all or none that can be read, two
-            photos for one mask, or a mask in the place of a photo.
+            photos for one mask, a mask in the place of a photo, or a folder of other classes.
     """
     network = find_network(model)
     if network.name == segment.BEST_SO_FAR:
@@ -50,12 +50,17 @@ def run(
     named = name_photos(photos)
     _check_targets(named, folder)
     classes = read_segmenter_card(network).classes
+    if read_classes(folder / CLASSES) not in (None, classes):
+        raise WeaksegError(
+            f"{folder / CLASSES} names other classes than those of {network}. Choose another folder"
+            " for the masks."
+        )
     left_out = segment.segment_photos(
         network, list(named.items()), folder, executor, progress, device, tta, scores
     )
     if len(left_out) == len(named):
         raise WeaksegError(f"None of the {len(named)} photos can be read.")
-    write_text(folder / CLASSES, "".join(f"{name}\n" for name in classes))
+    write_classes(folder, classes)
     return len(named) - len(left_out)
 
 
@@ -116,8 +121,16 @@ def _check_targets(named: dict[str, Path], folder: Path) -> None:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file() and path.name[0] != "."
-    )
+    """All photos below a folder, through links as well, each folder once."""
+    found = []
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        paths = (Path(place) / name for name in files if name[0] != ".")
+        found += [p for p in paths if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()]
+    return sorted(found)

@@ -9,19 +9,22 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from weakseg.data.images import read_photo, shrink
-from weakseg.files import write_bytes
-from weakseg.localize.cam import upsample
+from weakseg.files import write_bytes, written_by_run
+from weakseg.localize.grid import upsample
 from weakseg.recipe import Crf
 from weakseg.refine.crf import dense_crf, unary_from_labels, unary_from_probabilities
 from weakseg.refine.samples import image_rng
-from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
+from weakseg.refine.settings import SVMSettings
+from weakseg.refine.svm import refine_with_svm, zscore
 from weakseg.stages import localize
-from weakseg.stages.base import Context, PhotoTask, map_photos, naming
+from weakseg.stages.base import Context, PhotoTask, map_photos, maps_of, masks_of, naming, together
 
 SVM = "svm"
 SVM_CRF = "svm+crf"
 CAM_CRF = "cam+crf"
 SCORES = ".safetensors"
+
+svm_outputs = together(maps_of(SVM, "scores", SCORES, background=True), masks_of(SVM))
 
 Scores = Callable[[], Callable[[PhotoTask], NDArray[np.float32]]]
 """Makes, in a worker, what gives a photo's scores (K+1, h, w), row 0 the background."""
@@ -47,13 +50,18 @@ def run_cam_crf(context: Context) -> None:
     _refine_by_crf(context, CAM_CRF, scores, context.recipe.cam_crf)
 
 
-def run_from_photos(context: Context, name: str) -> None:
+def run_from_photos(
+    context: Context, name: str, by_network: Callable[[Context], localize.Localizations]
+) -> None:
     """Write `NAME/ID.png` of `svm`, `svm+crf` or `cam+crf`, and nothing in between.
 
     A photo goes from the classifier to its mask in one worker. The masks are those that the stages
     make one after the other, byte for byte, since files hold what is passed on here.
+
+    Args:
+        by_network: `localizer.by_network`, from a module that needs torch.
     """
-    found = localize.by_network(context)
+    found = by_network(context)
     if name == SVM:
         make = _HighestWriter(_svm_scores(context, found), context.stage_folder(SVM))
         map_photos(context, SVM, make, by_size=True)
@@ -124,8 +132,9 @@ class _StoredScores:
 
     def __call__(self) -> Callable[[PhotoTask], NDArray[np.float32]]:
         def work(task: PhotoTask) -> NDArray[np.float32]:
-            stored = safetensors.numpy.load_file(self.folder / f"{task.id}{SCORES}")
-            scores: NDArray[np.float32] = stored["scores"]
+            path = self.folder / f"{task.id}{SCORES}"
+            with written_by_run(path):
+                scores: NDArray[np.float32] = safetensors.numpy.load_file(path)["scores"]
             return scores
 
         return work

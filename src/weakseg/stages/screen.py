@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +13,15 @@ import torch
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
 from weakseg.data.split import folds_by_tags
-from weakseg.errors import WeaksegError
-from weakseg.files import remove_partial_files, write_text
+from weakseg.files import remove_partial_files, write_text, written_by_run
 from weakseg.networks.cam_classifier import confidences, with_mirror_image
 from weakseg.networks.fused import fuse
-from weakseg.recipe import AUTOCAST, MissingTags, Precision
+from weakseg.recipe import MissingTags, Precision
 from weakseg.stages import classify, pool
-from weakseg.stages.base import Context, network_executor
+from weakseg.stages.base import Context, made, network_executor
 from weakseg.stages.executor import InProcessExecutor
-from weakseg.stages.networks import read_classifier
+from weakseg.stages.networks import compute_type, read_classifier
+from weakseg.stages.outputs import Output
 from weakseg.training.pooled import read_pooled
 
 NAME = "screen"
@@ -34,6 +34,15 @@ class Found(NamedTuple):
     image: str
     tag: str
     confidence: float
+
+
+def outputs(context: Context) -> Iterator[Output]:
+    """The list, and of each fold its share of the list and its network."""
+    folder = context.stage_folder(NAME)
+    yield Output(folder / MISSING_TAGS)
+    for number in range(min(_settings(context).folds, len(context.dataset.samples))):
+        for name in (MISSING_TAGS, classify.SCORES, classify.CLASSIFIER):
+            yield Output(folder / f"fold-{number}" / name)
 
 
 def run(context: Context) -> None:
@@ -51,7 +60,7 @@ def run(context: Context) -> None:
     found: list[Found] = []
     for number, fold in enumerate(folds):
         folder = context.stage_folder(NAME) / f"fold-{number}"
-        if not (folder / MISSING_TAGS).exists():
+        if not made(folder, MISSING_TAGS, classify.SCORES, classify.CLASSIFIER):
             folder.mkdir(exist_ok=True)
             remove_partial_files(folder)
             judged = {sample.id for sample in fold}
@@ -136,7 +145,7 @@ class Judge:
     def __call__(self) -> Callable[[Sample], list[float]]:
         device = torch.device(self.device)
         network = read_classifier(self.classifier, device)
-        dtype = AUTOCAST[self.precision]
+        dtype = compute_type(self.precision, device)
         network.backbone = fuse(network.backbone, dtype)
 
         @torch.inference_mode()
@@ -163,11 +172,6 @@ def _write(path: Path, found: Iterable[Found]) -> None:
 
 
 def _read(path: Path) -> list[Found]:
-    try:
-        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+    with written_by_run(path), path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
         return [Found(row["image"], row["tag"], float(row["confidence"])) for row in rows]
-    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError):
-        raise WeaksegError(
-            f"{path} is no whole list of missing tags. Remove the folder {path.parent} and run "
-            "again to make it anew."
-        ) from None

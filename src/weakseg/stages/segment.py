@@ -15,21 +15,22 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
-from weakseg.data.masks import write_mask
+from weakseg.data.masks import MaskFile, write_mask
 from weakseg.errors import WeaksegError, shortened
 from weakseg.files import write_bytes, write_json
-from weakseg.localize.cam import upsample, upsampled_bands
+from weakseg.localize.grid import upsample, upsampled_bands
 from weakseg.networks.fused import fuse
 from weakseg.progress import Progress
-from weakseg.recipe import AUTOCAST, Segment
+from weakseg.recipe import Segment
 from weakseg.segment.tta import segment
 from weakseg.stages import balance
-from weakseg.stages.base import Context, same_size
+from weakseg.stages.base import Context, made, same_size
 from weakseg.stages.executor import Executor, ThreadExecutor
 from weakseg.stages.fit import Loop
 from weakseg.stages.networks import (
     SegmenterCard,
     build_segmenter,
+    compute_type,
     read_segmenter,
     read_segmenter_card,
     write_segmenter,
@@ -58,7 +59,7 @@ def train(context: Context) -> None:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
     folder = context.stage_folder(NETWORK)
-    if (folder / SEGMENTER).exists():
+    if made(folder, "scores.json", SEGMENTER):
         return
     recipe, settings = context.recipe, context.recipe.segment
     assert settings is not None
@@ -182,7 +183,7 @@ class SegmentationModel:
 
     def __init__(self, file: Path, device: torch.device) -> None:
         self._network, self.card = read_segmenter(file, device)
-        self._device, self._dtype = device, AUTOCAST[self.card.precision]
+        self._device, self._dtype = device, compute_type(self.card.precision, device)
         self._network.backbone = fuse(self._network.backbone, self._dtype)
 
     def probabilities(
@@ -229,7 +230,7 @@ def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Pa
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in _pairs(held_out, folder) if mask.is_file()]
     for photo, mask in pairs:
-        if fault := mask_fault(mask, photo_size(photo), len(context.dataset.classes)):
+        if fault := mask_fault(MaskFile(mask), photo_size(photo), len(context.dataset.classes)):
             raise WeaksegError(f"segment.validation_masks: {fault}")
     if not pairs:
         raise WeaksegError(

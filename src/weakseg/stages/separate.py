@@ -4,18 +4,20 @@ Paper B leaves `person` out of the tags that its classifier learns, for they are
 tries to bring it back into the third step by the CAM of a binary classifier (table 3).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from weakseg.data.dataset import Sample
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.files import remove_partial_files
-from weakseg.recipe import Recipe, Separate
-from weakseg.stages import classify, localize, pool, refine
-from weakseg.stages.base import Context, PhotoTask, map_photos
+from weakseg.recipe import Separate
+from weakseg.stages import classify, localize, localizer, pool, refine
+from weakseg.stages.base import Context, Outputs, PhotoTask, map_photos, masks_of
+from weakseg.stages.outputs import Output
 
 NAME = "separate"
 MERGED = "merged"
@@ -23,23 +25,17 @@ MERGED = "merged"
 
 def run(context: Context) -> None:
     """Write `separate/`: a run of its own, from the class's tags to its `cam+crf` masks."""
-    own = _own_context(context)
-    carriers = tuple(sample for sample in own.masked_samples() if sample.tags)
-    masked = replace(
-        own, recipe=_every_photo(own.recipe), dataset=replace(own.dataset, samples=carriers)
-    )
-    steps: list[tuple[str, Callable[[Context], None], Context]] = [
-        (classify.NAME, classify.train, own),
-        (localize.NAME, localize.run, masked),
-        (refine.CAM_CRF, refine.run_cam_crf, masked),
-    ]
-    if context.recipe.trains_on_pooled_features:
-        steps.insert(0, (pool.NAME, pool.run, own))
-    for name, step, its_context in steps:
-        folder = own.stage_folder(name)
+    for step in _steps(context):
+        folder = step.context.stage_folder(step.name)
         folder.mkdir(exist_ok=True)
         remove_partial_files(folder)
-        step(its_context)
+        step.run(step.context)
+
+
+def outputs(context: Context) -> Iterator[Output]:
+    """The files of its steps."""
+    for step in _steps(context):
+        yield from step.outputs(step.context)
 
 
 def run_merged(context: Context) -> None:
@@ -54,6 +50,26 @@ def run_merged(context: Context) -> None:
     map_photos(context, MERGED, make)
 
 
+class _Step(NamedTuple):
+    name: str
+    run: Callable[[Context], None]
+    outputs: Outputs
+    context: Context
+
+
+def _steps(context: Context) -> list[_Step]:
+    own = _own_context(context)
+    masked = own.of([sample for sample in own.masked_samples() if sample.tags])
+    steps = [
+        _Step(classify.NAME, classify.train, classify.outputs, own),
+        _Step(localize.NAME, localizer.run, localize.outputs, masked),
+        _Step(refine.CAM_CRF, refine.run_cam_crf, masks_of(refine.CAM_CRF), masked),
+    ]
+    if context.recipe.trains_on_pooled_features:
+        steps.insert(0, _Step(pool.NAME, pool.run, pool.outputs, own))
+    return steps
+
+
 def _own_context(context: Context) -> Context:
     """The run's photos under a single class, which they have or don't."""
     name = _settings(context).class_name
@@ -66,11 +82,6 @@ def _own_context(context: Context) -> Context:
     samples = tuple(map(alone, context.dataset.samples))
     dataset = replace(context.dataset, classes=(name,), samples=samples)
     return replace(context, folder=context.stage_folder(NAME), dataset=dataset)
-
-
-def _every_photo(recipe: Recipe) -> Recipe:
-    localize_all = recipe.localize.model_copy(update={"every": 1})
-    return recipe.model_copy(update={"localize": localize_all})
 
 
 def _settings(context: Context) -> Separate:

@@ -4,7 +4,7 @@ All draws come from the caller's generator.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from weakseg.data.masks import IGNORE
+from weakseg.names import AugmentationName
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -81,7 +82,6 @@ def strong(
     return photo, mask
 
 
-AugmentationName = Literal["flip", "strong"]
 AUGMENTATIONS: dict[AugmentationName, Augmentation] = {"flip": flip, "strong": strong}
 
 

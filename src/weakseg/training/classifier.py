@@ -17,7 +17,8 @@ class ClassifierTraining(L.LightningModule):
 
     Logs `loss` (mean of the epoch), `f1` and `map` (means over the classes that the held-out
     photos have). The F1 and average precision of each class are in `per_class` after a
-    validation. `UNKNOWN` targets count in none of them.
+    validation, with the `base_rate`: the share of photos that have it, which is the average
+    precision of guesses. `UNKNOWN` targets count in none of them.
 
     Args:
         network: the classifier.
@@ -43,6 +44,7 @@ class ClassifierTraining(L.LightningModule):
         self._f1 = MultilabelF1Score(columns, average=None)
         self._average_precision = MultilabelAveragePrecision(columns, average=None)
         self._seen = torch.zeros(classes)
+        self._judged = torch.zeros(classes)
         self.per_class: dict[str, list[float | None]] = {}
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
@@ -53,6 +55,7 @@ class ClassifierTraining(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._seen = torch.zeros_like(self._seen, device=self.device)
+        self._judged = torch.zeros_like(self._seen)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
@@ -62,14 +65,19 @@ class ClassifierTraining(L.LightningModule):
         known = tags != UNKNOWN
         scores, tags = logits.sigmoid() * known, tags * known
         self._seen += tags.sum(dim=0)
+        self._judged += known.sum(dim=0)
         if tags.shape[1] == 1:
             scores, tags = F.pad(scores, (0, 1)), F.pad(tags, (0, 1))
         self._f1.update(scores, tags.int())
         self._average_precision.update(scores, tags.int())
 
     def on_validation_epoch_end(self) -> None:
-        seen = self.all_gather(self._seen).reshape(-1, len(self._seen)).sum(dim=0) > 0
-        classes = len(seen)
+        classes = len(self._seen)
+        with_tag, judged = (
+            self.all_gather(counts).reshape(-1, classes).sum(dim=0)
+            for counts in (self._seen, self._judged)
+        )
+        seen = with_tag > 0
         f1 = self._f1.compute()[:classes]
         average_precision = self._average_precision.compute()[:classes]
         self._f1.reset()
@@ -79,6 +87,7 @@ class ClassifierTraining(L.LightningModule):
         self.per_class = {
             "f1": _known(f1, seen),
             "average_precision": _known(average_precision, seen),
+            "base_rate": _known(with_tag / judged, seen),
         }
 
     def _predict(self, inputs: Tensor) -> Tensor:

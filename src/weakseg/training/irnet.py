@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from weakseg.data.masks import IGNORE
-from weakseg.localize.cam import grid_size
+from weakseg.localize.grid import grid_size
 from weakseg.networks.irnet import IRNet, Relations
-from weakseg.refine.affinity import pair_ends, path_maxima
+from weakseg.refine.affinity import pair_ends
+from weakseg.refine.torch_affinity import path_maxima
 from weakseg.training.optimizers import Optimizer, polynomial_decay
 from weakseg.training.segmentation import MaskedExample
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-from torch.nn import Parameter
+# A recipe holds these settings, and is read where nothing is trained.
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Parameter
+    from torch.optim import Optimizer as TorchOptimizer
 
 _HIGHEST_RATE = 1000
 """Published rates end at some 30, those of linear heads on frozen features."""
@@ -37,10 +39,12 @@ class SGD:
             raise ValueError(f"momentum is {self.momentum}; expected 0 <= momentum < 1")
 
     def build(
-        self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
-    ) -> torch.optim.Optimizer:
+        self, pretrained: "Iterable[Parameter]", new: "Iterable[Parameter]"
+    ) -> "TorchOptimizer":
+        from torch import optim
+
         groups = _groups(pretrained, self.lr, new, self.head_lr)
-        return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+        return optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,18 @@ class _AdamFamily:
     lr: float
     head_lr: float
     weight_decay: float
-    _kind: ClassVar[type[torch.optim.Adam] | type[torch.optim.AdamW]]
 
     def __post_init__(self) -> None:
         _check_rates(self.lr, self.head_lr, self.weight_decay)
 
     def build(
-        self, pretrained: Iterable[Parameter], new: Iterable[Parameter]
-    ) -> torch.optim.Optimizer:
+        self, pretrained: "Iterable[Parameter]", new: "Iterable[Parameter]"
+    ) -> "TorchOptimizer":
+        from torch import optim
+
         groups = _groups(pretrained, self.lr, new, self.head_lr)
-        return self._kind(groups, weight_decay=self.weight_decay)
+        kinds: dict[str, type[optim.Adam]] = {"adam": optim.Adam, "adamw": optim.AdamW}
+        return kinds[self.name](groups, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,6 @@ class Adam(_AdamFamily):
     """Adam, with the weight decay added to the gradient (L2); attributes as for `SGD`."""
 
     name: Literal["adam"]
-    _kind: ClassVar = torch.optim.Adam
 
 
 @dataclass(frozen=True)
@@ -74,21 +79,20 @@ class AdamW(_AdamFamily):
     """Adam with decoupled weight decay; attributes as for `SGD`."""
 
     name: Literal["adamw"]
-    _kind: ClassVar = torch.optim.AdamW
 
 
 Optimizer = SGD | Adam | AdamW
 
 
-def polynomial_decay(optimizer: torch.optim.Optimizer, steps: int, power: float) -> dict[str, Any]:
+def polynomial_decay(optimizer: "TorchOptimizer", steps: int, power: float) -> dict[str, Any]:
     """For Lightning: rates that fall as `(1 - step / steps) ** power`."""
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: max(0.0, 1 - step / steps) ** power
-    )
+    from torch.optim.lr_scheduler import LambdaLR
+
+    decay = LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps) ** power)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
 
-def check_finite(logits: Tensor, epoch: int) -> None:
+def check_finite(logits: "Tensor", epoch: int) -> None:
     """Raise FloatingPointError where a network gives NaN or infinity after an epoch, from 0."""
     if not logits.isfinite().all():
         raise FloatingPointError(f"epoch {epoch + 1} leaves NaN or infinity in its outputs")
@@ -103,7 +107,7 @@ def _check_rates(lr: float, head_lr: float, weight_decay: float) -> None:
 
 
 def _groups(
-    pretrained: Iterable[Parameter], lr: float, new: Iterable[Parameter], head_lr: float
+    pretrained: "Iterable[Parameter]", lr: float, new: "Iterable[Parameter]", head_lr: float
 ) -> list[dict[str, Any]]:
     groups = [
         {"name": "lr", "params": [p for p in pretrained if p.requires_grad], "lr": lr},

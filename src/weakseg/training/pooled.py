@@ -9,14 +9,21 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
+from weakseg.files import written_by_run
 from weakseg.training.photos import Example, target
 
 POOLED = "pooled"
 
 
 def read_pooled(folder: Path, photo_id: str) -> Tensor:
-    """Pooled features of a photo and of its mirror image, float32 (2, D)."""
-    return safetensors.torch.load_file(folder / f"{photo_id}.safetensors")[POOLED]
+    """Pooled features of a photo and of its mirror image, float32 (2, D).
+
+    Raises:
+        WeaksegError: if the file is missing or damaged.
+    """
+    path = folder / f"{photo_id}.safetensors"
+    with written_by_run(path):
+        return safetensors.torch.load_file(path)[POOLED]
 
 
 class PooledPhotos(TorchDataset[Example]):

@@ -16,8 +16,9 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.metrics import ConfusionMatrix
+from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
-from weakseg.training.augment import AUGMENTATIONS, AugmentationName
+from weakseg.training.augment import AUGMENTATIONS
 from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 from weakseg.training.photos import place
 

@@ -1,15 +1,25 @@
 """What a format has to tell about a folder, and what formats share."""
 
+import codecs
 import os
+import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from weakseg.data.images import PHOTO_SUFFIXES
-from weakseg.errors import WeaksegError
+from weakseg.data.masks import MaskFile, TrueMask, numbered_classes
+from weakseg.data.names import base_name
+from weakseg.errors import WeaksegError, quoted
+
+ANY_DEPTH = 100
+_OF_THE_SYSTEM = "._@#$~"  # .git, __MACOSX, Synology's @eaDir, #recycle, $RECYCLE.BIN, ~trash
+
+_MASK_SUFFIXES = (".png", ".tif", ".tiff")  # the first goes before the others
+_NAMED_MASK = re.compile("(.+)[_-](?:mask|masks|label|labels|seg|gt)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +31,13 @@ class Photos:
             the format says otherwise.
         ignored: suffix -> number of files that were passed over because of it.
         faults: names that can't be used, one line each.
+        notes: where they were found, where that is not plain, one line each.
     """
 
     paths: Mapping[str, Path]
     ignored: Mapping[str, int]
     faults: tuple[str, ...]
-
-    def id_of(self, name: str) -> str:
-        """Id that a list means by `name`, which may carry the file's suffix."""
-        stem = Path(name).stem if _suffix(name) in PHOTO_SUFFIXES else name
-        if stem in self.paths and normal(self.paths[stem].name) == name:
-            return stem
-        return name if name in self.paths else stem
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +57,37 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class TagTable:
-    """What is known about the images, and the lines that can't be used."""
+    """What is known about the images.
+
+    Attributes:
+        rows: what the list states.
+        faults: lines that can't be used, one line each.
+        notes: how the list was understood, where that is not plain, and what was passed over.
+        doubts: words that may be one tag rather than several -> a fault, which it is unless all
+            of them are declared classes.
+    """
 
     rows: tuple[TagRow, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    doubts: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images of a split, in its own order, and the lines that can't be used."""
+    """The images of a split, in its own order, the lines that can't be used, and what to say."""
 
     names: tuple[str, ...]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Id -> true mask, and a line for each kind of file or entry that was passed over."""
+
+    of: Mapping[str, TrueMask]
+    notes: tuple[str, ...] = ()
 
 
 class Format(ABC):
@@ -84,6 +108,13 @@ class Format(ABC):
     def matches(self, root: Path) -> bool:
         """Whether `root` looks like this format."""
 
+    def doubt(self, root: Path) -> str | None:
+        """Why `root`, which looks like this format, may well be another, or None.
+
+        Where there is a doubt the format is taken only if it is asked for by its name.
+        """
+        return None
+
     @abstractmethod
     def photos(self, root: Path) -> Photos:
         """All photos, tagged or not."""
@@ -96,12 +127,12 @@ class Format(ABC):
         """The classes that the folder declares, or None if its tags are its classes."""
         return read_classes(root / "classes.txt")
 
-    def masks(self, root: Path) -> Mapping[str, Path]:
-        """Id -> mask, for the images that have one."""
-        return list_by_stem(root / "masks", ".png")
+    def masks(self, root: Path, photos: Photos) -> Masks:
+        """The masks of the photos that have one."""
+        return list_masks(root / "masks", photos)
 
-    def objects(self, root: Path) -> Mapping[str, Path]:
-        """Id -> mask of objects, each with a number of its own, for the images that have one."""
+    def objects(self, root: Path, photos: Photos) -> Mapping[str, TrueMask]:
+        """Id -> mask of objects, each with a number of its own, for the photos that have one."""
         return {}
 
     def splits(self, root: Path) -> Mapping[str, Path]:
@@ -114,20 +145,22 @@ class Format(ABC):
         faults = []
         for number, line in read_lines(path):
             name = self.image_name(line)
-            if fault := name_fault(name):
+            if fault := name_fault(base_name(name)):
                 faults.append(f"{path.name} line {number} {fault}.")
             else:
                 names[name] = None
         return Split(tuple(names), tuple(faults))
 
     def image_name(self, line: str) -> str:
-        """The image that a line of a split's file names."""
-        return line
+        """The image that a line of a split's file names: a photo, or a photo and its mask."""
+        photo, _, mask = line.rpartition(" ")
+        paired = photo and Path(base_name(photo)).stem == Path(base_name(mask)).stem
+        return photo.rstrip() if paired else line
 
 
 def normal(text: str) -> str:
     """Text as NFC, so that names agree between file systems and spreadsheets."""
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def is_printable(text: str) -> bool:
@@ -140,31 +173,95 @@ def name_fault(name: str) -> str | None:
     if not name:
         return "names no image"
     if "/" in name or "\\" in name or name in {".", ".."}:
-        return f"names {name!r}, which is a path; write the bare name of a photo"
+        return f"names {quoted(name)}, which is a path; write the bare name of a photo"
     if not is_printable(name):
-        return f"names {name!r}, which has control characters or is no UTF-8; rename the photo"
+        return (
+            f"names {quoted(name)}, which has control characters or is no UTF-8; rename the photo"
+        )
     return None
+
+
+def alike(root: Path, names: Sequence[str]) -> list[Path]:
+    """What a folder holds under one of `names`, in whatever case.
+
+    In the order of `names`; of one name, what is written just so comes first.
+    """
+    order = {name.casefold(): (place, name) for place, name in enumerate(names)}
+
+    def rank(found: str) -> tuple[int, bool, str]:
+        place, name = order[found.casefold()]
+        return place, found != name, found
+
+    with os.scandir(root) as entries:
+        found = [entry.name for entry in entries if entry.name.casefold() in order]
+    return [root / name for name in sorted(found, key=rank)]
+
+
+def find_folder(root: Path, *names: str) -> Path | None:
+    """The folder of `root` that has one of `names`, as `alike` has it."""
+    return next((path for path in alike(root, names) if path.is_dir()), None)
 
 
 def list_photos(root: Path, folders: Iterable[str] = (".",), depth: int = 0) -> Photos:
     """The photos in `folders` of `root`, and in what lies up to `depth` folders below them.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders of the system are passed over.
 
     Raises:
         WeaksegError: if one of the folders is missing or can't be listed.
     """
-    paths: dict[str, Path] = {}
+    files = (path for folder in folders for path in _files(root / folder, depth))
+    return _photos(root, files, joined=False)
+
+
+def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
+    """The photos in `root` and, however deep, in its folders, but those `without`.
+
+    Where photos in several folders have one name, their ids begin with their folders' names.
+
+    Raises:
+        WeaksegError: if the folder is missing or can't be listed.
+    """
+    passed_over: list[Path] = []
+    photos = _photos(root, _files(root, ANY_DEPTH, passed_over, without), joined=True)
+    notes = []
+    if deeper := [path for path in photos.paths.values() if path.parent != root]:
+        inner = quoted(str(deeper[0].parent.relative_to(root)))
+        notes.append(f"photos in folders below {root.name}/: {len(deeper)}, such as in {inner}")
+    if joined := [i for i, path in photos.paths.items() if i != normal(path.stem)]:
+        notes.append(
+            "photos of one name in several folders, which are called after both:"
+            f" {len(joined)}, such as {quoted(joined[0])}"
+        )
+    if passed_over:
+        first = quoted(str(passed_over[0].relative_to(root)))
+        notes.append(f"folders of a system or a tool: {len(passed_over)}, such as {first}")
+    return Photos(photos.paths, photos.ignored, photos.faults, tuple(notes))
+
+
+def _photos(root: Path, files: Iterable[Path], joined: bool) -> Photos:
+    usable: list[Path] = []
     ignored: Counter[str] = Counter()
     faults = []
-    for path in (path for folder in folders for path in _files(root / folder, depth)):
+    for path in files:
         if not is_photo(path):
             ignored[_suffix(path.name)] += 1
+        elif fault := name_fault(path.name):
+            faults.append(f"A file in {quoted(path.parent.name)} {fault}.")
+        else:
+            usable.append(path)
+    folders = defaultdict(set)
+    for path in usable:
+        folders[normal(path.stem)].add(path.parent)
+    paths: dict[str, Path] = {}
+    for path in usable:
+        image = normal(path.stem)
+        if joined and len(folders[image]) > 1:
+            image = normal("_".join((*path.parent.relative_to(root).parts, path.stem)))
+        if fault := name_fault(image):
+            faults.append(f"A folder in {root.name}/ {fault}.")
             continue
-        if fault := name_fault(path.name):
-            faults.append(f"A file in {path.parent.name}/ {fault}.")
-            continue
-        other = paths.setdefault(normal(path.stem), path)
+        other = paths.setdefault(image, path)
         if other != path:
             both = (str(p.relative_to(root)) for p in (other, path))
             faults.append(
@@ -182,23 +279,70 @@ def list_by_stem(folder: Path, suffix: str, depth: int = 0) -> dict[str, Path]:
     return {normal(path.stem): path for path in files if _suffix(path.name) == suffix}
 
 
+def list_masks(folder: Path, photos: Photos) -> Masks:
+    """The masks in a folder: PNG or TIFF files with their photo's id, or that and `_mask`.
+
+    Files that seem to be masks and can't be read as such are in the notes, and those of no photo.
+    """
+    if not folder.is_dir():
+        return Masks({})
+    ranked: dict[str, tuple[tuple[bool, int], Path]] = {}
+    passed_over: Counter[str] = Counter()
+    strays = []
+    for path in _files(folder, 0):
+        suffix = _suffix(path.name)
+        stem = normal(path.stem)
+        named = _NAMED_MASK.fullmatch(stem)
+        image = named[1] if named and stem not in photos.paths else stem
+        if suffix not in _MASK_SUFFIXES:
+            passed_over[suffix] += image in photos.paths
+        elif image not in photos.paths:
+            strays.append(path.name)
+        else:
+            rank = (image != stem, _MASK_SUFFIXES.index(suffix))
+            ranked[image] = min(ranked.get(image, (rank, path)), (rank, path))
+    notes = [
+        f"{folder.name}/ has {count} files {suffix} that are not read: masks are PNG or TIFF, as"
+        " JPEG changes ids."
+        for suffix, count in sorted(passed_over.items())
+        if count
+    ]
+    if strays:
+        notes.append(f"{folder.name}/ has {len(strays)} masks of no photo, such as {strays[0]!r}.")
+    return Masks({image: MaskFile(path) for image, (_, path) in ranked.items()}, tuple(notes))
+
+
 def is_photo(path: Path) -> bool:
     """Whether the file's suffix is a photo's."""
     return _suffix(path.name) in PHOTO_SUFFIXES
 
 
+def is_of_the_system(folder: str) -> bool:
+    """Whether a folder of this name is a system's or a tool's own, and holds nobody's photos."""
+    return folder[0] in _OF_THE_SYSTEM
+
+
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file, with or without byte order mark; line ends are kept.
+    """Text of a UTF-8 file, or one of UTF-16 with a byte order mark; line ends are kept.
 
     Raises:
-        WeaksegError: if the file is missing, can't be read or is no UTF-8.
+        WeaksegError: if the file is missing, can't be read or is no such text.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise WeaksegError(f"{path} is not UTF-8. Save it as UTF-8 text.") from None
+        content = path.read_bytes()
     except OSError as error:
         raise WeaksegError(f"Can't read {path}: {error.strerror or error}.") from error
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise WeaksegError(f"{path} is a workbook and no text. Open it and save it as CSV UTF-8.")
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise WeaksegError(
+            f"{path} is not UTF-8 (line {line}). Save it as UTF-8 text; Excel calls that"
+            " 'CSV UTF-8'."
+        ) from None
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -208,14 +352,38 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def read_classes(path: Path) -> tuple[str, ...] | None:
-    """Read class names, one a line, or None if the file is missing or has none."""
+    """Read class names, one a line or as `write_classes` wrote them; None if there are none.
+
+    Raises:
+        WeaksegError: if the file can't be read.
+    """
     if not path.is_file():
         return None
-    return tuple(name for _, name in read_lines(path)) or None
+    lines = [line for _, line in read_lines(path)]
+    try:
+        numbered = numbered_classes(lines)
+    except ValueError as error:
+        raise WeaksegError(f"{path} can't be read: {error} Write the names alone.") from None
+    return (tuple(lines) if numbered is None else numbered) or None
 
 
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """Regular files by name; a pipe or a device would block whoever opens it."""
+def _files(
+    folder: Path,
+    depth: int,
+    passed_over: list[Path] | None = None,
+    without: Collection[str] = (),
+    seen: set[Path] | None = None,
+) -> Iterator[Path]:
+    """Regular files by name; a pipe or a device would block whoever opens it.
+
+    A folder that links lead to once more is not entered again. Folders of the system that aren't
+    hidden are added to `passed_over`.
+    """
+    seen = set() if seen is None else seen
+    real = folder.resolve()
+    if real in seen:
+        return
+    seen.add(real)
     try:
         with os.scandir(folder) as entries:
             visible = sorted((e.name, e.is_dir(), e.is_file()) for e in entries if e.name[0] != ".")
@@ -224,8 +392,11 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
     for name, is_folder, is_file in visible:
         if is_file:
             yield folder / name
-        elif is_folder and depth:
-            yield from _files(folder / name, depth - 1)
+        elif is_folder and depth and name not in without:
+            if not is_of_the_system(name):
+                yield from _files(folder / name, depth - 1, passed_over, (), seen)
+            elif passed_over is not None:
+                passed_over.append(folder / name)
 
 
 def _suffix(name: str) -> str:

@@ -1,168 +1,131 @@
 """A folder of COCO: instances in JSON files, whose categories are the tags."""
 
-import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 from weakseg.data.formats.base import (
     Format,
+    Masks,
     Photos,
     Split,
-    TagRow,
     TagTable,
-    is_printable,
     list_by_stem,
     list_photos,
     name_fault,
-    normal,
-    read_text,
 )
+from weakseg.data.formats.coco_file import CocoFile, OutlinedMask, looks_like_coco, read_coco_file
+from weakseg.data.formats.tags_csv import TAGS_CSV
+from weakseg.data.masks import TrueMask
+from weakseg.data.names import match_names
 from weakseg.errors import WeaksegError
 
-_PREFIX = "instances_"
-_LISTS = ("images", "annotations", "categories")
-_USED = frozenset({*_LISTS, "id", "name", "file_name", "image_id", "category_id"})
+_INSTANCES = "instances_"
+_OF_OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
+_BESIDE_PHOTOS = "_annotations.coco.json"
+_DEPTH = 3  # images / default / sequence / part, as CVAT nests them
+_MOST_FILES = 50  # in one folder: more are a file a photo, of another format
 
 
 class Coco(Format):
     """COCO's object detection task, or a set laid out like it.
 
-    - `annotations/instances_NAME.json`: the lists `images` (`id`, `file_name`), `annotations`
-      (`image_id`, `category_id`) and `categories` (`id`, `name`); nothing else of them is read.
-      An image is tagged with the categories that have an annotation in it, crowds included; one
-      without annotations is tagged with nothing. Each file is a split of its NAME.
-    - `NAME/` or `images/`, and the folders in them: the photos. The id is the file's name without
-      suffix, whatever folder `file_name` puts before it.
-    - `masks/ID.png`: for evaluation. Category ids may have gaps, mask ids have none: a class has
-      its place, from 1, among the categories in the order of their ids. The annotations' own
-      outlines are not read.
+    - `annotations/instances_NAME.json`: the lists `images` (`id`, `file_name`, `height`, `width`),
+      `annotations` (`image_id`, `category_id`, `segmentation`, `iscrowd`) and `categories` (`id`,
+      `name`). An image is tagged with the categories that have an annotation in it, crowds
+      included; one without annotations is tagged with nothing, unless the file has none at all.
+      Each file is a split of its NAME.
+    - Where there are none of that name, and no `tags.csv`: `annotations/NAME.json`, else
+      `NAME/_annotations.coco.json`, as Roboflow has them, else `NAME.json`, such as Label Studio's
+      `result.json`.
+    - `NAME/` or `images/`, and the folders in them, else the folder itself: the photos. The id is
+      the file's name without suffix, whatever folder or address `file_name` puts before it.
+    - Outlines are the masks, for evaluation; see `OutlinedMask`. `masks/ID.png` takes their place.
+      Category ids may have gaps, mask ids have none: a class has its place, from 1, among the
+      categories in the order of their ids.
     """
 
     name = "coco"
-    summary = "annotations/instances_NAME.json, and the photos in NAME/ or images/; optional masks/"
+    summary = (
+        "annotations/instances_NAME.json or the like, and the photos in NAME/ or images/; optional"
+        " masks/"
+    )
 
     def matches(self, root: Path) -> bool:
         return bool(self.splits(root))
 
     def photos(self, root: Path) -> Photos:
-        folders = [name for name in ("images", *self.splits(root)) if (root / name).is_dir()]
-        if not folders:
-            expected = " or ".join(f"{name}/" for name in ("images", *self.splits(root)))
-            raise WeaksegError(f"{root} has no photos. Put them into {expected}.")
-        return list_photos(root, dict.fromkeys(folders), depth=1)
+        splits = self.splits(root)
+        folders = [name for name in ("images", *splits) if (root / name).is_dir()]
+        if folders:
+            return list_photos(root, dict.fromkeys(folders), _DEPTH)
+        if any(path.parent == root for path in splits.values()):
+            return list_photos(root)
+        expected = " or ".join(f"{name}/" for name in ("images", *splits))
+        raise WeaksegError(f"{root} has no photos. Put them into {expected}.")
 
     def tags(self, root: Path, ids: Collection[str]) -> TagTable:
-        files = [_read(path) for path in self.splits(root).values()]
+        files = self._files(root)
         return TagTable(
             tuple(row for file in files for row in file.rows),
-            tuple(fault for file in files for fault in file.faults),
+            (),
+            tuple(note for file in files for note in file.notes),
         )
 
     def classes(self, root: Path) -> tuple[str, ...]:
-        first, *others = self.splits(root).values()
-        classes = _read(first).classes
-        for other in others:
-            if _read(other).classes != classes:
+        declaring = [
+            (path, classes)
+            for path in self.splits(root).values()
+            if (classes := read_coco_file(path).classes)
+        ]
+        for path, classes in declaring:
+            if classes != declaring[0][1]:
                 raise WeaksegError(
-                    f"{first} and {other} have different categories. Give both the same."
+                    f"{declaring[0][0]} and {path} have different categories. Give both the same."
                 )
-        return classes
+        return declaring[0][1] if declaring else ()
+
+    def masks(self, root: Path, photos: Photos) -> Masks:
+        own = super().masks(root, photos)
+        return replace(own, of={**self._outlined(root, photos), **own.of})
+
+    def objects(self, root: Path, photos: Photos) -> Mapping[str, TrueMask]:
+        outlined = self._outlined(root, photos)
+        return {image: replace(mask, objects=True) for image, mask in outlined.items()}
 
     def splits(self, root: Path) -> Mapping[str, Path]:
-        files = list_by_stem(root / "annotations", ".json").items()
-        named = {s.removeprefix(_PREFIX): path for s, path in files if s.startswith(_PREFIX)}
-        return {name: path for name, path in named.items() if not name_fault(name)}
+        annotations = _json_files(root / "annotations")
+        files = {
+            name.removeprefix(_INSTANCES): path
+            for name, path in annotations.items()
+            if name.startswith(_INSTANCES)
+        }
+        named = {name: path for name, path in files.items() if not name_fault(name)}
+        if named or (root / TAGS_CSV).is_file():
+            return named
+        others = {n: p for n, p in annotations.items() if not n.startswith(_OF_OTHER_TASKS)}
+        beside = {path.parent.name: path for path in sorted(root.glob(f"*/{_BESIDE_PHOTOS}"))}
+        for files in (others, beside, _json_files(root)):
+            if found := {name: path for name, path in files.items() if looks_like_coco(path)}:
+                return found
+        return {}
 
     def read_split(self, path: Path) -> Split:
-        """The images of one of the files; its faults are among those of the tags."""
-        return Split(tuple(dict.fromkeys(row.image for row in _read(path).rows)), ())
+        """The images of one of the files."""
+        return Split(read_coco_file(path).images, ())
+
+    def _files(self, root: Path) -> list[CocoFile]:
+        return [read_coco_file(path) for path in self.splits(root).values()]
+
+    def _outlined(self, root: Path, photos: Photos) -> dict[str, OutlinedMask]:
+        outlined: dict[str, OutlinedMask] = {}
+        for file in self._files(root):
+            ids = match_names(file.masks, photos.paths).ids
+            for name, mask in file.masks.items():
+                outlined.setdefault(ids[name], mask)
+        return outlined
 
 
-@dataclass(frozen=True, slots=True)
-class _Instances:
-    """What is used of a file.
-
-    Attributes:
-        classes: the categories' names, in the order of their ids.
-        rows: the images with their categories.
-        faults: entries that can't be used, one line each.
-    """
-
-    classes: tuple[str, ...]
-    rows: tuple[TagRow, ...]
-    faults: tuple[str, ...]
-
-
-def _read(path: Path) -> _Instances:
-    status = path.stat()
-    return _read_once(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read_once(path: Path, changed: int, size: int) -> _Instances:
-    lists = _parse(path)
-    faults = []
-    categories: dict[int, str] = {}
-    for index, category in enumerate(lists["categories"]):
-        match category:
-            case {"id": int(key), "name": str(name)} if (
-                name.strip() and is_printable(name) and key not in categories
-            ):
-                categories[key] = normal(name.strip())
-            case _:
-                faults.append(f"categories[{index}] needs a name, and an id of its own")
-    images: dict[int, str] = {}
-    tags: dict[int, dict[str, None]] = {}
-    for index, image in enumerate(lists["images"]):
-        match image:
-            case {"id": int(key), "file_name": str(name)} if key not in tags:
-                tags[key] = {}
-                if fault := _file_name_fault(name):
-                    faults.append(f"images[{index}] {fault}")
-                else:
-                    images[key] = normal(PurePosixPath(name).name)
-            case _:
-                faults.append(f"images[{index}] needs a file_name, and an id of its own")
-    for index, annotation in enumerate(lists["annotations"]):
-        match annotation:
-            case {"image_id": int(image), "category_id": int(category)} if (
-                image in tags and category in categories
-            ):
-                tags[image][categories[category]] = None
-            case _:
-                faults.append(f"annotations[{index}] names no image and category of the file")
-    return _Instances(
-        tuple(categories[key] for key in sorted(categories)),
-        tuple(TagRow(images[k], tuple(tags[k]), f"{path.name} image {k}") for k in images),
-        tuple(f"{path.name} {fault}." for fault in faults),
-    )
-
-
-def _file_name_fault(name: str) -> str | None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        return f"names {name!r}, which may lie outside the folder; write a path below it"
-    return name_fault(path.name)
-
-
-def _parse(path: Path) -> dict[str, list[Any]]:
-    """The lists of a file, with no more of their entries than is used.
-
-    What isn't used, most of a file, is dropped while parsing: that takes a third of the memory.
-    """
-    try:
-        content = json.loads(
-            read_text(path), object_hook=lambda o: {k: v for k, v in o.items() if k in _USED}
-        )
-    except (ValueError, RecursionError) as error:
-        raise WeaksegError(f"{path} can't be read as JSON: {error}. Save it anew.") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), list) for name in _LISTS
-    ):
-        raise WeaksegError(
-            f"{path} has no lists {', '.join(_LISTS)}. Write it as COCO's instances files are."
-        )
-    return content
+def _json_files(folder: Path) -> dict[str, Path]:
+    files = list_by_stem(folder, ".json")
+    return files if len(files) <= _MOST_FILES else {}

@@ -8,14 +8,16 @@ from pathlib import Path
 from weakseg.data.formats.annotations import read_tags
 from weakseg.data.formats.base import (
     Format,
+    Masks,
     Photos,
     TagTable,
     list_by_stem,
+    list_masks,
     list_photos,
     read_classes,
     read_lines,
 )
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, quoted
 
 _DEPTH = 3  # train / ILSVRC2013_train / n00007846
 _LIST_OF_ONE_CLASS = re.compile(r"train_\d+")
@@ -62,9 +64,10 @@ class Ilsvrc(Format):
     def classes(self, root: Path) -> tuple[str, ...] | None:
         return tuple(_class_names(root).values()) or read_classes(root / "classes.txt")
 
-    def masks(self, root: Path) -> Mapping[str, Path]:
-        of_lid = root / "LID_track1_annotations" / "track1_val_annotations_raw"
-        return list_by_stem(of_lid, ".png") | list_by_stem(root / "masks", ".png")
+    def masks(self, root: Path, photos: Photos) -> Masks:
+        of_lid = list_masks(root / "LID_track1_annotations" / "track1_val_annotations_raw", photos)
+        own = list_masks(root / "masks", photos)
+        return Masks({**of_lid.of, **own.of}, of_lid.notes + own.notes)
 
     def splits(self, root: Path) -> Mapping[str, Path]:
         lists = list_by_stem(root / "ImageSets" / "DET", ".txt")
@@ -89,7 +92,7 @@ def _class_names(root: Path) -> dict[str, str]:
                 names[wordnet_id] = name
             case _:
                 raise WeaksegError(
-                    f"{path} line {number} is {line!r}, where {len(names) + 1} is expected between"
-                    " a WordNet id and a name. Take the file from ILSVRC's devkit."
+                    f"{path} line {number} is {quoted(line)}, where {len(names) + 1} is expected"
+                    " between a WordNet id and a name. Take the file from ILSVRC's devkit."
                 )
     return names

@@ -1,69 +1,351 @@
-"""`tags.csv`: the image-level labels, one row an image."""
+"""`tags.csv`: the image-level labels, as people's spreadsheets have them."""
 
 import csv
 import io
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from weakseg.data.formats.base import (
-    TagRow,
-    TagTable,
-    is_printable,
-    name_fault,
-    normal,
-    read_text,
-)
-from weakseg.errors import WeaksegError
+from weakseg.data.formats.base import TagRow, TagTable, alike, name_fault, normal, read_text
+from weakseg.data.formats.tag_cells import Cell, read_cells
+from weakseg.data.images import PHOTO_SUFFIXES
+from weakseg.data.names import base_name, loose_key
+from weakseg.errors import WeaksegError, listed, quoted
 
 TAGS_CSV = "tags.csv"
 
+_FILE_NAMES = (TAGS_CSV, "tags.tsv", "tags.txt")
+_TABLES = frozenset({".csv", ".tsv"})
+_WORKBOOKS = frozenset({".xlsx", ".xls", ".ods"})
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITER_LINE = re.compile('"?sep=(.)"?\r?\n')  # Excel's own way to say it
 
-def read_tags_csv(path: Path) -> TagTable:
-    """Read a table with the columns `image` and `tags`; others are passed over.
 
-    Tags are separated by `;` if any cell has one, else by white space. An empty cell says that
-    none of the classes is in the image.
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_IMAGE = _words(
+    "image images img photo photos picture file files filename filepath path imagename imagefile"
+    " imagepath photoname imageid photoid id url imageurl"
+)
+_TAGS = _words("tag tags label labels class classes category categories")
+_ONE_TAG = _words("tag label class category")
+_YES = _words("x 1 1.0 yes y true t ja oui sí si wahr vrai ✓ ✔ ☑")
+_NO = _words("0 0.0 no n false f nein non falsch faux ✗ ✘ ☐")
+_MARKS = _YES | _NO
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A line's cells, stripped, and its number."""
+
+    line: int
+    cells: Sequence[str]
+
+    @property
+    def filled(self) -> int:
+        """How many cells there are without the empty ones at the end."""
+        return next((n for n in range(len(self.cells), 0, -1) if self.cells[n - 1]), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """A table of which the column with the photos is known.
+
+    Attributes:
+        path: the file.
+        delimiter: what separates its columns.
+        named: whether the first line has the columns' names.
+        header: the columns' names.
+        records: the other lines, with as many cells as there are columns.
+        image: index of the column with the photos.
+        faults: lines that have another number of cells.
+    """
+
+    path: Path
+    delimiter: str
+    named: bool
+    header: Sequence[str]
+    records: Sequence[_Record]
+    image: int
+    faults: tuple[str, ...]
+
+    @property
+    def others(self) -> list[int]:
+        """The columns that have a name, but that with the photos."""
+        return [i for i, name in enumerate(self.header) if name and i != self.image]
+
+    def where(self, record: _Record) -> str:
+        return f"{self.path.name} line {record.line}"
+
+    def names(self, columns: Iterable[int]) -> str:
+        return listed([quoted(self.header[i]) for i in columns], 20)
+
+
+def find_tags_csv(root: Path) -> Path | None:
+    """`tags.csv` of a folder, which may be called `tags.tsv` or `tags.txt`, in whatever case."""
+    return next((path for path in alike(root, _FILE_NAMES) if path.is_file()), None)
+
+
+def no_tags_csv(root: Path) -> WeaksegError:
+    """The error for a folder without a table of tags, with what may be meant to be one."""
+    hint = ""
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() in _WORKBOOKS:
+            hint = f" Save {quoted(path.name)} under that name, as CSV UTF-8."
+        elif path.suffix.lower() in _TABLES:
+            hint = f" If {quoted(path.name)} has the tags, give it that name."
+    return WeaksegError(
+        f"There is no {root / TAGS_CSV}. Write one, with a row image,tags for each photo.{hint}"
+    )
+
+
+def read_tags_csv(path: Path, ids: Collection[str] = ()) -> TagTable:
+    """Read a table with a column of photos, and a column of tags or one for each tag.
+
+    - Columns are separated by commas, semicolons or tabs.
+    - The photos' column is called `image`, `photo`, `file name` or the like; or it is the one that
+      has the photos' names, and then the line with the columns' names may be missing.
+    - The tags are in the column `tags`, or else in all called `label`, `class` or the like, split
+      as `read_cells` does it. Where there is none, the columns that hold x, 1 or yes are called
+      after the tags that they mark. Where there are none either, the only other column has the
+      tags. The rest is passed over.
+    - A row without a tag says that none of the classes is in the photo.
+
+    Args:
+        ids: the photos, or some of them.
 
     Raises:
         WeaksegError: if the file can't be read as such a table. Rows that can't be used are
             faults of the table instead.
     """
-    if not path.is_file():
-        raise WeaksegError(f"There is no {path}. Write one, with a row image,tags for each photo.")
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    cells: list[tuple[str, str, str]] = []
-    faults: list[str] = []
-    try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        if not {"image", "tags"} <= set(header):
-            raise WeaksegError(
-                f"{path} starts with {','.join(header)!r}, where the columns image,tags are"
-                " expected. Name them in the first line and separate columns by commas."
+    sheet = _read_sheet(path, ids)
+    marks = _marks(sheet)
+    table = _read_marks(sheet, marks) if marks else _read_lists(sheet, _lists(sheet))
+    rows = []
+    faults = [*sheet.faults, *table.faults]
+    for row in table.rows:
+        if fault := name_fault(base_name(row.image)):
+            faults.append(f"{row.where} {fault}.")
+        else:
+            rows.append(row)
+    return TagTable(tuple(rows), tuple(faults), table.notes, table.doubts)
+
+
+def _read_lists(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
+    one_tag = len(columns) > 1 or _word(sheet.header[columns[0]]) in _ONE_TAG
+    texts = [[normal(record.cells[i]) for i in columns] for record in sheet.records]
+    counts = Counter(chain.from_iterable(texts))
+    first: dict[str, str] = {}
+    for record, of_row in zip(sheet.records, texts, strict=True):
+        for text in of_row:
+            if text not in first:
+                first[text] = sheet.where(record)
+    read = read_cells([Cell(text, first[text], n) for text, n in counts.items()], one_tag)
+    rows = (
+        TagRow(
+            normal(record.cells[sheet.image]),
+            tuple(tag for text in of_row for tag in read.tags[text]),
+            sheet.where(record),
+        )
+        for record, of_row in zip(sheet.records, texts, strict=True)
+        if all(text in read.tags for text in of_row)
+    )
+    understood = []
+    if [sheet.header[i].casefold() for i in columns] != ["tags"]:
+        understood.append(f"tags in {sheet.names(columns)}")
+    understood.extend(read.notes)
+    return TagTable(tuple(rows), read.faults, _notes(sheet, columns, understood), read.doubts)
+
+
+def _read_marks(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
+    rows = []
+    faults = []
+    for record in sheet.records:
+        cells = {i: record.cells[i].casefold() for i in columns}
+        tags = tuple(normal(sheet.header[i]) for i in columns if cells[i] in _YES)
+        rows.append(TagRow(normal(record.cells[sheet.image]), tags, sheet.where(record)))
+        faults += [
+            f"{sheet.where(record)} has {quoted(cell)} in the column {quoted(sheet.header[i])}."
+            " Write x, 1 or yes where the tag is in the photo, else no, 0 or nothing; or call the"
+            " column tags, if it has the tags' names."
+            for i, cell in cells.items()
+            if cell and cell not in _MARKS
+        ]
+    understood = [f"a column for each of {len(columns)} tags: {sheet.names(columns)}"]
+    return TagTable(tuple(rows), tuple(faults), _notes(sheet, columns, understood))
+
+
+def _notes(sheet: _Sheet, columns: Collection[int], tags: Sequence[str]) -> tuple[str, ...]:
+    understood = []
+    if sheet.delimiter != ",":
+        understood.append(
+            f"columns separated by {_DELIMITERS.get(sheet.delimiter, sheet.delimiter)}"
+        )
+    if not sheet.named:
+        understood.append("no line with the columns' names")
+    elif sheet.header[sheet.image].casefold() != "image":
+        understood.append(f"photos in {sheet.names([sheet.image])}")
+    understood.extend(tags)
+    if left := [i for i in sheet.others if i not in columns]:
+        understood.append(f"passed over: {sheet.names(left)}")
+    return (f"{sheet.path.name}: {'; '.join(understood)}",) if understood else ()
+
+
+def _lists(sheet: _Sheet) -> list[int]:
+    """The columns with names of tags.
+
+    Raises:
+        WeaksegError: if it isn't plain which they are, or they have marks in place of names.
+    """
+    filled = [i for i in sheet.others if any(record.cells[i] for record in sheet.records)]
+    columns = _named_for_tags(sheet) or filled or sheet.others
+    if not columns or len({_word(sheet.header[i]) for i in columns}) > 1:
+        raise WeaksegError(
+            f"{sheet.path} has the columns {sheet.names(range(len(sheet.header)))}: which has the"
+            " tags? Name that column tags; or have image and a column for each tag alone, with x or"
+            " 1 where the photo shows it and 0 or nothing where not."
+        )
+    values = {record.cells[i].casefold() for record in sheet.records for i in columns} - {""}
+    if values <= _MARKS and values & _YES and values & _NO:
+        raise WeaksegError(
+            f"{sheet.path} has nothing but {listed(sorted(values))} in {sheet.names(columns)}. Name"
+            " such a column after the tag that it marks, or write the tags' names into it."
+        )
+    return columns
+
+
+def _named_for_tags(sheet: _Sheet) -> list[int]:
+    exact = [i for i in sheet.others if sheet.header[i].casefold() == "tags"]
+    return exact or [i for i in sheet.others if _word(sheet.header[i]) in _TAGS]
+
+
+def _marks(sheet: _Sheet) -> list[int]:
+    """The columns that mark a tag: those in which most cells that aren't empty are marks.
+
+    A single one beside columns of texts may as well say that somebody has looked.
+    """
+    columns: list[int] = []
+    texts: list[int] = []
+    for i in sheet.others if not _named_for_tags(sheet) else ():
+        cells = Counter(record.cells[i].casefold() for record in sheet.records)
+        filled = cells.total() - cells[""]
+        if filled:
+            marks = sum(count for cell, count in cells.items() if cell in _MARKS)
+            (columns if 2 * marks > filled else texts).append(i)
+    return columns if len(columns) > 1 or not texts else []
+
+
+def _read_sheet(path: Path, ids: Collection[str]) -> _Sheet:
+    """Find delimiter and photos' column by the columns' names, else by the photos' names."""
+    text = read_text(path)
+    delimiters = list(_DELIMITERS)
+    if told := _DELIMITER_LINE.match(text):
+        delimiters, text = [told[1]], f"\n{text[told.end() :]}"
+    keys = {loose_key(image) for image in ids}
+    for delimiter in delimiters:
+        if any(map(_is_for_image, _first_record(path, text, delimiter))):
+            records = list(_records(path, text, delimiter))
+            named = [i for i, name in enumerate(records[0].cells) if _is_for_image(name)]
+            image = _photos_column(records, keys, named)
+            if image is None:
+                image = _photos_column(records, keys)
+            return _sheet(path, delimiter, records, named[0] if image is None else image, True)
+    for delimiter in delimiters:
+        try:
+            records = list(_records(path, text, delimiter))
+        except WeaksegError:  # columns are separated otherwise
+            continue
+        image = _photos_column(records, keys)
+        if image is not None:
+            first = normal(records[0].cells[image])
+            is_photo = loose_key(first) in keys or Path(first).suffix.lower() in PHOTO_SUFFIXES
+            return _sheet(path, delimiter, records, image, not is_photo)
+    start = text.strip().partition("\n")[0].strip()
+    raise WeaksegError(
+        f"{path} starts with {quoted(start)}, where the columns image,tags are expected. Name them"
+        " in the first line."
+    )
+
+
+def _sheet(
+    path: Path, delimiter: str, records: Sequence[_Record], image: int, named: bool
+) -> _Sheet:
+    if named:
+        header = records[0].cells[: records[0].filled]
+        records = records[1:]
+    elif (width := max(record.filled for record in records)) > 2:
+        raise WeaksegError(
+            f"{path} has {width} columns and no names for them. Add a first line that does:"
+            " image,tags and so on."
+        )
+    else:
+        header = ["tags", "tags"]
+    fitting = []
+    faults = []
+    for record in records:
+        if record.filled <= len(header) <= len(record.cells):
+            fitting.append(record)
+        else:
+            more = record.filled > len(header)
+            faults.append(
+                f"{path.name} line {record.line} has {record.filled if more else len(record.cells)}"
+                f" cells, where the header has {len(header)}; "
+                + ("separate tags by ;." if more else "an empty cell says that there is no tag.")
             )
+    return _Sheet(path, delimiter, named, header, fitting, image, tuple(faults))
+
+
+def _photos_column(
+    records: Sequence[_Record], keys: Collection[str], columns: Sequence[int] = ()
+) -> int | None:
+    """The one of `columns` that names most photos, if any; or of all, if it names half of them.
+
+    Args:
+        keys: the photos' `loose_key`s.
+    """
+    enough = 1 if columns else max(1, min(len(records), len(keys)) / 2)
+    hits = {
+        i: sum(loose_key(normal(r.cells[i])) in keys for r in records if i < len(r.cells))
+        for i in columns or range(records[0].filled if records else 0)
+    }
+    best = max(hits, key=hits.__getitem__, default=None)
+    return best if best is not None and hits[best] >= enough else None
+
+
+def _first_record(path: Path, text: str, delimiter: str) -> Sequence[str]:
+    try:
+        return next((record.cells for record in _records(path, text, delimiter)), ())
+    except WeaksegError:  # columns are separated otherwise
+        return ()
+
+
+def _records(path: Path, text: str, delimiter: str) -> Iterator[_Record]:
+    """The lines that aren't blank.
+
+    Raises:
+        WeaksegError: if the text is no such table.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
         for row in reader:
-            where = f"{path.name} line {reader.line_num}"
-            if not any(cell.strip() for cell in row):
-                continue
-            if len(row) != len(header):
-                faults.append(
-                    f"{where} has {len(row)} cells, where the header has {len(header)};"
-                    " separate tags by ; or by spaces, not by commas."
-                )
-                continue
-            image, tags = (normal(row[header.index(name)].strip()) for name in ("image", "tags"))
-            if fault := name_fault(image):
-                faults.append(f"{where} {fault}.")
-            elif not is_printable(" ".join(tags.split())):
-                faults.append(f"{where} has control characters in {tags!r}; remove them.")
-            else:
-                cells.append((image, tags, where))
+            record = _Record(reader.line_num, [cell.strip() for cell in row])
+            if record.filled:
+                yield record
     except csv.Error as error:
         raise WeaksegError(
             f"{path} line {reader.line_num} is no CSV: {error}. Check its quotes."
         ) from error
-    separator = ";" if any(";" in tags for _, tags, _ in cells) else None
-    rows = (TagRow(image, _split(tags, separator), where) for image, tags, where in cells)
-    return TagTable(tuple(rows), tuple(faults))
 
 
-def _split(tags: str, separator: str | None) -> tuple[str, ...]:
-    return tuple(tag for part in tags.split(separator) if (tag := part.strip()))
+def _is_for_image(name: str) -> bool:
+    return _word(name) in _IMAGE and not name[-1].isdecimal()  # img_1 is a photo
+
+
+def _word(name: str) -> str:
+    """A column's name without spaces, `_` and `-`, and a number at its end: `Tag 1` is `tag`."""
+    return re.sub(r"[\s_-]+|\d+$", "", name.casefold())

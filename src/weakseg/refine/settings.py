@@ -1,0 +1,139 @@
+"""The numbers of the SVM, the CRF and the random walk, without what they take to import."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from weakseg.localize.seeds import check_thresholds
+from weakseg.refine.samples import Sampling
+
+KernelName = Literal["rbf", "linear"]
+
+
+@dataclass(frozen=True)
+class SVMSettings:
+    """How `refine_with_svm` works; the defaults are paper A's.
+
+    The paper names no kernel: `kernel`, `C` and `gamma` are scikit-learn's defaults.
+
+    Attributes:
+        foreground_threshold: T_fg (eq. 3), in [background_threshold, 1].
+        background_threshold: T_bg (eq. 3), in [0, foreground_threshold].
+        samples_per_class: the most pixels drawn of each class, background included; at least 1.
+        sampling: how foreground pixels are drawn; see `samples.select_samples`.
+        exclusion_threshold: T_s (eq. 8), in [-1, 1]; None excludes nothing.
+        cycles: how often samples are relabelled and the SVM trained anew, 0 to 1000; labels settle
+            after some ten.
+        kernel: the SVM's kernel.
+        C: the price of a sample on the wrong side, 1e-6 to 1e6: beyond, float32 can't tell what a
+            step gains.
+        gamma: the width of the RBF kernel, 1e-9 to 1e3, between which samples are neither all
+            alike nor all strangers to float32; "scale" is 1 / (D * variance of the samples).
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    foreground_threshold: float = 0.2
+    background_threshold: float = 0.05
+    samples_per_class: int = 2500
+    sampling: Sampling = "probability"
+    exclusion_threshold: float | None = 0.2
+    cycles: int = 5
+    kernel: KernelName = "rbf"
+    C: float = 1.0
+    gamma: float | Literal["scale"] = "scale"
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.foreground_threshold, self.background_threshold)
+        exclusion = self.exclusion_threshold
+        checks = {
+            "samples_per_class": (self.samples_per_class >= 1, "at least 1"),
+            "sampling": (self.sampling in get_args(Sampling), f"one of {get_args(Sampling)}"),
+            "exclusion_threshold": (
+                exclusion is None or -1 <= exclusion <= 1,
+                "None or in [-1, 1]",
+            ),
+            "cycles": (0 <= self.cycles <= 1000, "in [0, 1000]"),
+            "kernel": (self.kernel in get_args(KernelName), f"one of {get_args(KernelName)}"),
+            "C": (1e-6 <= self.C <= 1e6, "in [1e-6, 1e6]"),
+            "gamma": (
+                self.gamma == "scale"
+                or (not isinstance(self.gamma, str) and 1e-9 <= self.gamma <= 1e3),
+                "'scale', or in [1e-9, 1e3]",
+            ),
+        }
+        for name, (valid, accepted) in checks.items():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {accepted}")
+
+
+@dataclass(frozen=True)
+class CRFSettings:
+    """Kernels of the CRF and the number of mean field iterations.
+
+    Attributes:
+        gaussian_sxy: Standard deviation of the position kernel, in pixels, 1e-6 to 1e6.
+        gaussian_compat: Weight of the position kernel, 0 to 1e4; 0 leaves the kernel out.
+        bilateral_sxy: Standard deviation of the bilateral kernel in position, in pixels, likewise.
+        bilateral_srgb: Standard deviation of the bilateral kernel in colour, in grey levels
+            (0..255), 1e-6 to 1e6.
+        bilateral_compat: Weight of the bilateral kernel, 0 to 1e4; 0 leaves the kernel out.
+        iterations: Number of mean field updates, 0 to 1000; some ten converge.
+
+    Raises:
+        ValueError: A value is outside its range.
+    """
+
+    gaussian_sxy: float
+    gaussian_compat: float
+    bilateral_sxy: float
+    bilateral_srgb: float
+    bilateral_compat: float
+    iterations: int = 10
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "iterations":
+                whole = 0 <= value <= 1000 and value == int(value)
+                valid, accepted = whole, "an integer in [0, 1000]"
+            elif field.name.endswith("compat"):
+                valid, accepted = 0 <= value <= 1e4, "a number in [0, 1e4]"
+            else:
+                valid, accepted = 1e-6 <= value <= 1e6, "a number in [1e-6, 1e6]"
+            if not valid:
+                raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
+
+
+@dataclass(frozen=True)
+class RandomWalkSettings:
+    """Which cells a walk goes to, and how far.
+
+    Attributes:
+        radius: a step leads to cells nearer than this, in cells; an integer in [2, 32], since
+            memory grows with its square, and time with the fourth power.
+        beta: power of the affinities, in (0, 1e6]; the higher, the fewer boundaries are crossed.
+        steps: number of steps, an integer in [0, 65536]: long before, all cells that a walk can
+            reach are alike.
+        tolerance: the walk stops early, once the weights of all polynomials still to come add up
+            to no more than this, in [0, 0.5]. Cells then differ by a few times as much, in shares
+            of the start's maximum. 0: by no more than float32's rounding.
+
+    Raises:
+        ValueError: a value is outside its range.
+    """
+
+    radius: int = 5
+    beta: float = 10.0
+    steps: int = 256
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.radius <= 32:
+            raise ValueError(f"radius is {self.radius}; expected an integer in [2, 32]")
+        if not 0 < self.beta <= 1e6:
+            raise ValueError(f"beta is {self.beta}; expected a number in (0, 1e6]")
+        if not 0 <= self.steps <= 2**16:
+            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 65536]")
+        if not 0 <= self.tolerance <= 0.5:
+            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 0.5]")

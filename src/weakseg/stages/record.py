@@ -1,0 +1,119 @@
+"""A run's folder: who writes into it, and the record of what is done."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field, ValidationError
+
+from weakseg.errors import WeaksegError
+from weakseg.files import cannot_write, read_json, remove_partial_files, write_json
+from weakseg.progress import Progress
+
+RECORD = "run.json"
+LOCK = "run.lock"
+
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What file systems say that have no locks."""
+
+
+class Owner(BaseModel):
+    """The process that writes into the folder, or that did so last."""
+
+    pid: int
+    host: str
+    since: str
+
+
+class StageRecord(BaseModel):
+    """How far a stage is.
+
+    Attributes:
+        fingerprint: of all that its results depend on.
+        digests: of its tables, by path in the run's folder, once it is finished.
+    """
+
+    fingerprint: str
+    finished: bool = False
+    seconds: float = 0.0
+    digests: dict[str, str] = Field(default_factory=dict)
+
+
+class Record(BaseModel):
+    """What `run.json` holds."""
+
+    version: str = ""
+    seed: int = 0
+    device: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+    owner: Owner | None = None
+    stages: dict[str, StageRecord]
+
+
+@contextmanager
+def owned(folder: Path, progress: Progress) -> Iterator[Record]:
+    """Be the one run that writes into a folder, which is made if it is not there; give its record.
+
+    The system's lock on `run.lock` ends with this process, however that ends.
+
+    Raises:
+        WeaksegError: another process has it, the folder is no run's, or it can't be written.
+    """
+    _read(folder)
+    lock = FileLock(folder / LOCK, fallback_to_soft=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise _in_use(folder) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise cannot_write(folder, error) from error
+        progress.say(f"{folder} can't be locked: let no other run write into it meanwhile")
+    try:
+        record = _read(folder)
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        record.owner = Owner(pid=os.getpid(), host=socket.gethostname(), since=since)
+        remove_partial_files(folder)
+        yield record
+    finally:
+        lock.release()
+
+
+def write_record(folder: Path, record: Record) -> None:
+    write_json(folder / RECORD, record.model_dump(mode="json"))
+
+
+def _read(folder: Path) -> Record:
+    path = folder / RECORD
+    if path.exists():
+        try:
+            return Record.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise WeaksegError(
+                f"{path} is no record of a run ({where}: {first['msg']}). Choose another folder."
+            ) from error
+    if folder.exists() and (not folder.is_dir() or any(p.name != LOCK for p in folder.iterdir())):
+        raise WeaksegError(
+            f"{folder} exists and is no run's folder (it has no {RECORD}). Choose another."
+        )
+    return Record(stages={})
+
+
+def _in_use(folder: Path) -> WeaksegError:
+    try:
+        owner = _read(folder).owner
+    except WeaksegError:  # it has only just begun
+        owner = None
+    who = f"process {owner.pid} on {owner.host}, since {owner.since}" if owner else "just begun"
+    return WeaksegError(
+        f"{folder} is in use by another run ({who}). Wait for it, or choose another folder."
+    )

@@ -1,0 +1,116 @@
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tiny import Start, masks, tiny_recipe
+from weakseg.errors import WeaksegError
+from weakseg.stages import preview
+from weakseg.stages.executor import InProcessExecutor
+
+
+@pytest.fixture(autouse=True)
+def _eight_photos_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "_SHORT", 8)
+
+
+def told(lines: list[str]) -> str:
+    (line,) = (line for line in lines if line.startswith("preview: ") and "photos have" in line)
+    return line
+
+
+def test_some_photos_have_masks_and_panels_before_the_others_and_the_same(
+    photos: Path, finished: Path, start: Start, tmp_path: Path
+) -> None:
+    said = start(photos, tmp_path / "out").said
+    assert told(said) == f"preview: 2 photos have masks, see {tmp_path / 'out' / 'panels'}."
+    assert said.index(told(said)) < said.index("localize: 2 of 10 done before")
+    assert "svm+crf: 2 of 10 done before" in said
+    assert masks(tmp_path / "out") == masks(finished)
+    again = start(photos, tmp_path / "out").said
+    assert not any("preview" in line for line in again)
+
+
+def test_what_the_others_take_is_told_once_it_has_settled(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(report={"panels": 8})
+    line = told(start(photos, tmp_path / "out", recipe).said)
+    size = re.search(r"the other 2 take some \d+ s and (\d+) MB of disk, where", line)
+    assert size
+    written = [
+        path.stat().st_size
+        for name in ("localize", *recipe.mask_stages)
+        for path in (tmp_path / "out" / name).iterdir()
+    ]
+    assert int(size[1]) == pytest.approx(sum(written) * 2 / 10 / 1e6, abs=1)
+
+
+def test_a_disk_too_small_is_told_with_what_helps(
+    photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(preview.shutil, "disk_usage", lambda folder: nothing)
+    recipe = tiny_recipe(report={"panels": 8}, localize={"keep": True})
+    line = told(start(photos, tmp_path / "out", recipe).said)
+    assert line.endswith(
+        "where 0 MB are free: too few. With localize.keep=false nothing but the last masks is "
+        "written."
+    )
+
+
+class _Killed(InProcessExecutor):
+    """Fails at the n-th photo."""
+
+    def __init__(self, photos: int) -> None:
+        self._left = photos
+
+    def map(self, make, items):
+        for result in super().map(make, items):
+            self._left -= 1
+            if self._left < 0:
+                raise WeaksegError("killed")
+            yield result
+
+
+@pytest.mark.parametrize("after", [11, 17, 23])
+def test_a_run_that_was_cut_off_amid_the_preview_ends_the_same(
+    after: int, photos: Path, finished: Path, start: Start, tmp_path: Path
+) -> None:
+    with pytest.raises(WeaksegError, match="killed"):
+        start(photos, tmp_path / "out", executor=_Killed(after))
+    start(photos, tmp_path / "out")
+    assert masks(tmp_path / "out") == masks(finished)
+
+
+def test_other_settings_are_previewed_from_where_they_matter(
+    photos: Path, finished: Path, start: Start, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    said = start(photos, out, tiny_recipe(svm={"cycles": 2})).said
+    assert "localize: up to date" in said
+    assert said.count("cam+crf: up to date") == 1
+    assert said.index("seed: up to date") < said.index(told(said))
+    assert "svm: 2 of 10 done before" in said
+
+
+def test_photos_without_files_in_between_have_a_preview_too(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(localize={"keep": False}, report={"panels": 8})
+    said = start(photos, tmp_path / "out", recipe).said
+    assert "the other 2 take some" in told(said)
+    assert "svm+crf: 8 of 10 done before" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (9000, "2.5 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert preview._duration(seconds) == text
+
+
+@pytest.mark.parametrize(("size", "text"), [(99e6, "99 MB"), (1.44e9, "1.4 GB")])
+def test_sizes(size: float, text: str) -> None:
+    assert preview._gigabytes(size) == text
