@@ -396,12 +396,11 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"\(0, 32, 32\); it must be \(D, h, w\)"):
             refine_with_svm(features[:0], cam, DEFAULTS, image_rng(0, "a"))
 
-    @pytest.mark.parametrize("kernel", ["rbf", "linear"])
     @pytest.mark.parametrize("C", [1e-6, 1e6])
     @pytest.mark.parametrize("gamma", [1e-9, 1e3])
-    def test_the_ends_of_the_settings_ranges_give_numbers(self, kernel, C, gamma):
+    def test_the_ends_of_the_settings_ranges_give_numbers(self, C, gamma):
         _, features, cam = photo(2)
-        settings = SVMSettings(kernel=kernel, C=C, gamma=gamma, samples_per_class=100)
+        settings = SVMSettings(C=C, gamma=gamma, samples_per_class=100, cycles=1)
         refined = refine_with_svm(features, cam, settings, image_rng(0, "a"))
         assert refined.outcome == "svm" and np.isfinite(refined.scores).all()
 

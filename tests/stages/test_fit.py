@@ -107,7 +107,7 @@ def test_the_runs_workers_rest_while_loaders_work(tmp_path: Path, loaders: bool)
 @pytest.mark.parametrize(
     ("rate", "reason"),
     [
-        (1e38, "epoch 1 of 3 leaves it NaN or infinity for weights"),
+        (1e38, "epoch 1 of 3 leaves NaN or infinity in its weights"),
         (1e15, "its mean loss in epoch 1 of 3 is [0-9.]+e[+0-9]+, at the start 3.4"),
         (10, "its mean loss in epoch 2 of 3 is"),
     ],

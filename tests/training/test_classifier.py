@@ -177,3 +177,16 @@ def test_optimizers_name_a_value_out_of_range(values: dict, message: str) -> Non
     good = {"lr": 0.1, "head_lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
     with pytest.raises(ValueError, match=message):
         SGD("sgd", **{**good, **values})
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_outputs_that_are_no_numbers_are_never_judged(
+    network: CamClassifier, number: float
+) -> None:
+    settings = SGD("sgd", lr=0.1, head_lr=0.1, momentum=0.0, weight_decay=0.0)
+    training = ClassifierTraining(network, settings, decay_power=0.0, pooled=True)
+    features = torch.full((2, network.head.in_channels), number)
+    with torch.no_grad():
+        network.head.weight.fill_(1.0)
+    with pytest.raises(FloatingPointError, match="epoch 1 leaves NaN or infinity in its outputs"):
+        training.validation_step((features, torch.zeros(2, network.head.out_channels)), 0)

@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 from weakseg.data.masks import write_mask
-from weakseg.training.segmentation import MaskedPhotos, pixel_loss
+from weakseg.networks.backbones import Backbone
+from weakseg.networks.segmenter import Segmenter
+from weakseg.training.optimizers import SGD
+from weakseg.training.segmentation import MaskedPhotos, SegmentationTraining, pixel_loss
 
 
 @pytest.fixture
@@ -78,3 +81,11 @@ def test_a_batch_without_a_label_teaches_nothing() -> None:
     assert loss == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+def test_outputs_that_are_no_numbers_are_never_judged() -> None:
+    network = Segmenter(Backbone("test_efficientnet", "none", output_stride=16), classes=2).eval()
+    network.head.bias.data[0] = torch.nan
+    training = SegmentationTraining(network, SGD("sgd", 0.1, 0.1, 0.0, 0.0), decay_power=0.0)
+    with pytest.raises(FloatingPointError, match="epoch 1 leaves NaN or infinity in its outputs"):
+        training.validation_step((torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32).long()), 0)

@@ -12,7 +12,7 @@ def training_bytes(network: nn.Module, count: int, side: int) -> int:
     By a pass without numbers, on PyTorch's meta device. Weights and what comes and goes within the
     step are not counted: a step takes at least this.
     """
-    shapes = copy.deepcopy(network).to("meta").train()
+    shapes = copy.deepcopy(network).to("meta").eval()  # BatchNorm would refuse a single image
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -329,7 +329,7 @@ class _Divergence(Callback):
     @staticmethod
     def _check_weights(trainer: L.Trainer, module: L.LightningModule) -> None:
         if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
-            raise FloatingPointError(f"{_epoch(trainer)} leaves it NaN or infinity for weights")
+            raise FloatingPointError(f"{_epoch(trainer)} leaves NaN or infinity in its weights")
 
 
 def _epoch(trainer: L.Trainer) -> str:

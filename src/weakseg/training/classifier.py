@@ -60,7 +60,7 @@ class ClassifierTraining(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         inputs, tags = batch
         logits = self._predict(inputs).float()
-        check_finite(logits)
+        check_finite(logits, self.current_epoch)
         # Neither figure counts a true negative with the lowest score.
         known = tags != UNKNOWN
         scores, tags = logits.sigmoid() * known, tags * known

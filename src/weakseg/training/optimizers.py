@@ -92,10 +92,10 @@ def polynomial_decay(optimizer: "TorchOptimizer", steps: int, power: float) -> d
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
 
 
-def check_finite(logits: "Tensor") -> None:
-    """Raise FloatingPointError where a network in training gives NaN or infinity."""
+def check_finite(logits: "Tensor", epoch: int) -> None:
+    """Raise FloatingPointError where a network gives NaN or infinity after an epoch, from 0."""
     if not logits.isfinite().all():
-        raise FloatingPointError("it gives NaN or infinity for what is held out")
+        raise FloatingPointError(f"epoch {epoch + 1} leaves NaN or infinity in its outputs")
 
 
 def _check_rates(lr: float, head_lr: float, weight_decay: float) -> None:

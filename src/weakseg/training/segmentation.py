@@ -121,7 +121,7 @@ class SegmentationTraining(L.LightningModule):
     def validation_step(self, batch: MaskedExample, index: int) -> None:
         images, masks = batch
         logits = self.network(images)
-        check_finite(logits)
+        check_finite(logits, self.current_epoch)
         self._matrix.update(_ids(masks), _ids(logits.argmax(dim=1)))
 
     def on_validation_epoch_end(self) -> None:
