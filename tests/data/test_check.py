@@ -34,7 +34,7 @@ def test_sound_folder(tagged_folder: Folder) -> None:
     assert list(report.images_per_tag.items()) == [("cat", 2), ("dog", 1)]
     assert list(report.images_per_number_of_tags.items()) == [(0, 1), (1, 1), (2, 1)]
     assert [(s.name, s.images) for s in report.splits] == [("train", 2)]
-    assert list(report.lines()) == [
+    assert list(report.lines())[:8] == [
         f"{root}: tagged-folder, usable",
         "3 photos, 3 tagged, 1 with a mask",
         "tags.csv: tags separated by spaces",
@@ -161,8 +161,8 @@ def test_photos_whose_values_need_fewer_bits_than_they_have_are_told(
 def test_long_lists_are_cut(tagged_folder: Folder) -> None:
     root = tagged_folder(photos(9), "image,tags\n1,cat\n")
     lines = list(check_dataset(root).lines())
-    assert lines[-1] == "  and 3 more"
-    assert "Photos without tags: 8" in lines
+    start = lines.index("Photos without tags: 8")
+    assert lines[start + 1 : start + 7] == [*(f"  {i}" for i in range(2, 7)), "  and 3 more"]
 
 
 def test_all_tags_to_look_at_are_listed(tagged_folder: Folder) -> None:
@@ -170,8 +170,8 @@ def test_all_tags_to_look_at_are_listed(tagged_folder: Folder) -> None:
     rows = [f"1,{';'.join(words)}", f"2,{';'.join(words)}", f"3,{';'.join(f'{w}s' for w in words)}"]
     report = check_dataset(tagged_folder(photos(3), "\n".join(["image,tags", *rows])))
     lines = list(report.lines())
-    assert lines[-9] == "Tags to look at: 8"
-    assert lines[-1] == "  hhhhhhhhhings (1) looks like hhhhhhhhhing (2)"
+    last = lines[lines.index("Tags to look at: 8") + 8]
+    assert last == "  hhhhhhhhhings (1) looks like hhhhhhhhhing (2)"
 
 
 @pytest.mark.parametrize(

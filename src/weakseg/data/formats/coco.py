@@ -16,7 +16,7 @@ from weakseg.data.formats.base import (
     name_fault,
 )
 from weakseg.data.formats.coco_file import CocoFile, OutlinedMask, looks_like_coco, read_coco_file
-from weakseg.data.formats.tags_csv import TAGS_CSV
+from weakseg.data.formats.tags_csv import find_tags_csv
 from weakseg.data.masks import TrueMask
 from weakseg.data.names import match_names
 from weakseg.errors import WeaksegError
@@ -103,7 +103,7 @@ class Coco(Format):
             if name.startswith(_INSTANCES)
         }
         named = {name: path for name, path in files.items() if not name_fault(name)}
-        if named or (root / TAGS_CSV).is_file():
+        if named or find_tags_csv(root):
             return named
         others = {n: p for n, p in annotations.items() if not n.startswith(_OF_OTHER_TASKS)}
         beside = {path.parent.name: path for path in sorted(root.glob(f"*/{_BESIDE_PHOTOS}"))}
