@@ -49,18 +49,38 @@ class Fault(Enum):
     FOREIGN = "of another photo"
 
 
-def find_faults(outputs: Iterable[Output], digests: Mapping[Path, str]) -> list[tuple[Path, Fault]]:
+def find_faults(
+    outputs: Iterable[Output], digests: Mapping[Path, str], settled: int = 0
+) -> list[tuple[Path, Fault]]:
     """The files that are not as they were written.
 
     Args:
         digests: of tables, as `digest` gives them; a table without one is looked at no further.
+        settled: as `last_change` gives it; what has not changed since then is as it was.
     """
     found = []
     for output in outputs:
+        if settled and 0 < _changed(output.path) <= settled:
+            continue
         fault = _find_fault(output, digests)
         if fault:
             found.append((output.path, fault))
     return found
+
+
+def last_change(outputs: Iterable[Output]) -> int:
+    """When one of the files was last changed or renamed, in ns; 0 where a system can't tell."""
+    return max((_changed(output.path) for output in outputs), default=0)
+
+
+def _changed(path: Path) -> int:
+    """Not the time that a copy keeps and anyone can set, but the file system's own."""
+    if os.name == "nt":  # there it is that of a file's making
+        return 0
+    try:
+        return os.stat(path).st_ctime_ns  # noqa: PTH116
+    except OSError:
+        return 0
 
 
 def digest(path: Path) -> str:
