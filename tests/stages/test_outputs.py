@@ -1,6 +1,7 @@
 """What is missing, damaged or foreign in a run's folder is found and made again, alone."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.stages import irn, localize, pool, refine
 from weakseg.stages.base import PhotoTask
-from weakseg.stages.outputs import PICTURE, Fault, Output, digest, find_faults
+from weakseg.stages.outputs import PICTURE, Fault, Output, digest, find_faults, last_change
 from weakseg.training.pooled import read_pooled
 
 TASK = PhotoTask(Sample("a", Path("a.jpg"), (), None), ())
@@ -84,6 +85,33 @@ def test_a_table_is_known_by_its_content(tmp_path: Path) -> None:
     assert find_faults([Output(path)], digests) == [(path, Fault.DAMAGED)]
     path.unlink()
     assert find_faults([Output(path)], digests) == [(path, Fault.MISSING)]
+
+
+def test_what_has_not_changed_is_looked_at_no_further(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.json"]
+    write_mask(paths[0], np.ones((5, 7), np.uint8))
+    paths[1].write_bytes(b"no mask")
+    paths[2].write_text("{}")
+    outputs = [Output(path) for path in paths]
+    settled = last_change(outputs)
+    assert find_faults(outputs, {}, settled) == []
+    assert find_faults(outputs, {}) == [(paths[1], Fault.DAMAGED)]
+    assert find_faults(outputs[1:2], {}, 1) == [(paths[1], Fault.DAMAGED)]
+    paths[0].unlink()
+    assert find_faults(outputs, {}, settled) == [(paths[0], Fault.MISSING)]
+
+
+def test_a_time_that_is_set_hides_no_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_mask(path, np.ones((5, 7), np.uint8))
+    status = path.stat()
+    settled = last_change([Output(path)])
+    while True:  # until the file system's clock, of some milliseconds, has moved on
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if last_change([Output(path)]) > settled:
+            break
+    assert find_faults([Output(path)], {}, settled) == [(path, Fault.DAMAGED)]
 
 
 def cut(path: Path) -> None:

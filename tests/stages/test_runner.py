@@ -368,11 +368,11 @@ def test_a_damaged_checkpoint_starts_a_training_anew(
 def test_a_raised_version_reruns_a_stage_and_what_needs_it(
     copy: Path, photos: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def raised(recipe: Recipe) -> list[Stage]:
-        return [
+    def raised(recipe: Recipe) -> tuple[Stage, ...]:
+        return tuple(
             replace(stage, version=stage.version + 1) if stage.name == "svm" else stage
             for stage in stages(recipe)
-        ]
+        )
 
     monkeypatch.setattr(runner, "stages", raised)
     rerun = ["svm", "svm+crf", "evaluate", "panels"]

@@ -37,12 +37,15 @@ class StageRecord(BaseModel):
     Attributes:
         fingerprint: of all that its results depend on.
         digests: of its tables, by path in the run's folder, once it is finished.
+        settled: the time of the last change to its files when it was finished, as the file system
+            has it, in ns; 0 where that is unknown.
     """
 
     fingerprint: str
     finished: bool = False
     seconds: float = 0.0
     digests: dict[str, str] = Field(default_factory=dict)
+    settled: int = 0
 
 
 class Record(BaseModel):

@@ -24,7 +24,7 @@ from weakseg.stages.balance import without_dropped
 from weakseg.stages.base import Context, Stage
 from weakseg.stages.executor import Executor
 from weakseg.stages.networks import check_networks, replaced_precisions
-from weakseg.stages.outputs import TABLES, Fault, digest, find_faults
+from weakseg.stages.outputs import TABLES, Fault, digest, find_faults, last_change
 from weakseg.stages.pipeline import measured, stages
 from weakseg.stages.record import Record, StageRecord, owned, write_record
 
@@ -173,6 +173,7 @@ def _bring_up_to_date(
     finally:
         known.seconds = round(known.seconds + time.monotonic() - start, 2)
         known.digests = _digests(stage, context)
+        known.settled = last_change(stage.outputs(context)) if known.finished else 0
         write_record(context.folder, record)
 
 
@@ -192,7 +193,7 @@ def _put_right(
         Whether all that the stage writes is there.
     """
     digests = {context.folder / path: text for path, text in known.digests.items()}
-    faults = find_faults(stage.outputs(context), digests)
+    faults = find_faults(stage.outputs(context), digests, known.settled)
     changed = [(path, fault) for path, fault in faults if fault is not Fault.MISSING]
     if known.finished and faults:
         path, fault = faults[0]
