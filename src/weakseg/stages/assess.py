@@ -125,10 +125,15 @@ def _summary(
     base rate. `coverage` is the median share of a photo that its mask covers, over the photos
     tagged with the class; of these, `nearly_empty`, `nearly_full` and `without_seeds` count those
     with less than `EMPTY` covered, with more than `FULL`, and with no pixel from which the SVM
-    could learn the class. `cam_agreement` is the median IoU of the bare CAM's mask and the mask.
+    could learn the class. `cam_agreement` is the median IoU of the bare CAM's mask and the mask,
+    where that is not nearly empty.
     """
     coverage = [one.coverage for one in found]
-    agreement = [one.agreement for one in found if one.agreement is not None]
+    agreement = [
+        one.agreement
+        for one in found
+        if one.agreement is not None and one.coverage >= EMPTY  # or it says no more than that
+    ]
     seeded = [one.seeded for one in found if one.seeded is not None]
     summary: dict[str, Any] = {
         "name": name,
@@ -158,7 +163,7 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
         "often nearly empty": summary["nearly_empty"] >= many,
         "often nearly the whole photo": summary["nearly_full"] >= many,
         "often without seeds": (summary["without_seeds"] or 0) >= many,
-        "CAM and mask are elsewhere": agreement is not None and agreement < DISAGREEMENT,
+        "elsewhere than its CAM": agreement is not None and agreement < DISAGREEMENT,
     }
     return [remark for remark, applies in rules.items() if applies]
 
