@@ -232,6 +232,22 @@ def test_a_cut_off_stage_goes_on_where_it_stopped(
     assert not leftover.exists()
 
 
+def test_a_run_that_is_cut_off_amid_a_removal_goes_on(
+    copy: Path, photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    other = tiny_recipe(localize={"scales": [0.5, 1.0, 1.5]})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner, "remove", cut_off)
+        start(photos, copy, other)
+    assert "localize" not in json.loads((copy / "run.json").read_text())["stages"]
+    start(photos, copy, other)
+    start(photos, tmp_path / "whole", other)
+    assert masks(copy) == masks(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_cut_off_training_gives_the_same_network(
     finished: Path,

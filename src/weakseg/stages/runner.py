@@ -104,8 +104,9 @@ def _run_stages(context: Context, record: Record) -> None:
         return fingerprints[stage.name]
 
     def is_known(stage: Stage) -> bool:
+        current = fingerprint(stage)  # those of later stages are made of it, known or not
         known = record.stages.get(stage.name)
-        return known is not None and known.fingerprint == fingerprint(stage)
+        return known is not None and known.fingerprint == current
 
     def bring(stage: Stage, some: Context, whole: bool = True) -> None:
         others = _independent(stage, plan)
