@@ -192,7 +192,7 @@ def test_evaluate_needs_no_tags(data: Path, tmp_path: Path) -> None:
     result = weakseg(*call, predictions)
     assert result.returncode == 2 and "no mask for 1 of 8" in result.stderr
     skipping = ("--missing", "skip", "--drop", "car", "--json", figures)
-    result = weakseg(*call, predictions, *skipping)
+    result = weakseg(*call, predictions, *skipping, COLUMNS=200)
     assert result.returncode == 0, result.stderr
     row = json.loads(figures.read_text())
     assert (row["images"], row["protocol"]["skipped"], row["protocol"]["dropped"]) == (

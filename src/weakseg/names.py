@@ -22,6 +22,10 @@ IRN = "irn"
 INSTANCES = "instances"
 """Stages of which those that measure masks read files."""
 
+CLASSIFY = "classify"
+SCORES = "scores.json"
+"""The stage that trains the classifier, and its figures on tags held out."""
+
 SEEDS = {
     "cam": "multi-scale class activation maps of the classifier, against a constant background",
     "seed": "what svm starts from: the same, and 255 between two thresholds (paper A, eq. 3)",

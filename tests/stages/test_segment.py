@@ -98,7 +98,7 @@ def test_other_scales_of_augmentation_redo_only_the_augmented(
     out = Path(shutil.copytree(finished, tmp_path / "out"))
     said = start(photos, out, _recipe(tta_scales=[1.0, 2.0])).said
     kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
-    assert kept == ["inspect", "classify", "localize", "cam", "segmenter", "segment"]
+    assert kept == ["inspect", "classify", "localize", "cam", "segmenter", "segment", "assess"]
     start(photos, tmp_path / "fresh", _recipe(tta_scales=[1.0, 2.0]))
     assert masks(out) == masks(tmp_path / "fresh")
     assert masks(out) != masks(finished)
@@ -111,7 +111,7 @@ def test_another_network_or_none_redoes_nothing_before_it(
     values = _recipe().model_dump() | {"segment": None}
     said = start(photos, out, Recipe.model_validate(values)).said
     kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
-    assert kept == ["inspect", "classify", "localize", "cam"]
+    assert kept == ["inspect", "classify", "localize", "cam", "assess"]
     values["data"]["held_out"] = None
     assert "classify: up to date" in start(photos, out, Recipe.model_validate(values)).said
 

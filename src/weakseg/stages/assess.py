@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from weakseg.data.masks import read_mask
 from weakseg.data.tags import TagFaults, find_tag_faults
 from weakseg.files import read_json, write_json
+from weakseg.names import CLASSIFY, SCORES
 from weakseg.recipe import Recipe
-from weakseg.stages import classify, localize
+from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
 
 NAME = "assess"
@@ -59,7 +60,7 @@ def run(context: Context, masks: str) -> None:
                 found.setdefault(one.class_id, []).append(one)
             advance(1)
     faults = find_tag_faults([sample.tags for sample in context.dataset.samples])
-    scores = read_json(context.stage_folder(classify.NAME) / classify.SCORES)["per_class"]
+    scores = read_json(context.stage_folder(CLASSIFY) / SCORES)["per_class"]
     classes = [
         _summary(name, found.get(class_id, []), faults, scores)
         for class_id, name in enumerate(context.dataset.classes, 1)
@@ -72,7 +73,7 @@ def run(context: Context, masks: str) -> None:
 def needs(recipe: Recipe) -> tuple[str, ...]:
     """The stages whose files are read."""
     read = [name for name in (localize.CAM, localize.SEED) if name in recipe.mask_stages]
-    return tuple(dict.fromkeys((classify.NAME, *read, recipe.final_masks)))
+    return tuple(dict.fromkeys((CLASSIFY, *read, recipe.final_masks)))
 
 
 def _folder_of(context: Context, name: str, masks: str) -> Path | None:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
+from weakseg.names import CLASSIFY, SCORES
 from weakseg.recipe import Recipe
 from weakseg.stages import balance, pool
 from weakseg.stages.base import Context, files_of, made
@@ -20,9 +21,8 @@ from weakseg.training.classifier import ClassifierTraining
 from weakseg.training.photos import Example, TaggedPhotos
 from weakseg.training.pooled import PooledPhotos
 
-NAME = "classify"
+NAME = CLASSIFY
 CLASSIFIER = "classifier.safetensors"
-SCORES = "scores.json"
 
 outputs = files_of(NAME, SCORES, CLASSIFIER)
 

@@ -56,18 +56,19 @@ def run(
     """
     dataset = load_dataset(data, recipe.data.split, data_format)
     held_out = _held_out(recipe, dataset, data, data_format)
-    for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
-        progress.say(note)
     _check_classes(recipe, dataset)
     _check_counts(recipe, len(dataset.samples))
     check_networks(recipe, len(dataset.samples), device)
-    for precision in replaced_precisions(recipe, device):
-        progress.say(f"This CPU has no instructions for {precision}: float32 is used in its place")
-    _say_left_out(progress, "photos without tags", dataset.untagged)
-    _say_left_out(progress, "tags without a photo", dataset.missing)
-    for line in _tag_faults(recipe, dataset):
-        progress.say(f"tags: {line}")
+    tag_faults = list(_tag_faults(recipe, dataset))
     with owned(folder, progress) as record:
+        for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
+            progress.say(note)
+        for precision in replaced_precisions(recipe, device):
+            progress.say(f"This CPU has no instructions for {precision}: float32 takes its place")
+        _say_left_out(progress, "photos without tags", dataset.untagged)
+        _say_left_out(progress, "tags without a photo", dataset.missing)
+        for line in tag_faults:
+            progress.say(f"tags: {line}")
         record.version, record.seed, record.device = __version__, recipe.seed, _describe(device)
         record.data = {
             "folder": str(data),
@@ -104,9 +105,8 @@ def _run_stages(context: Context, record: Record) -> None:
         return fingerprints[stage.name]
 
     def is_known(stage: Stage) -> bool:
-        current = fingerprint(stage)  # those of later stages are made of it, known or not
-        known = record.stages.get(stage.name)
-        return known is not None and known.fingerprint == current
+        known, now = record.stages.get(stage.name), fingerprint(stage)
+        return known is not None and known.fingerprint == now
 
     def bring(stage: Stage, some: Context, whole: bool = True) -> None:
         others = _independent(stage, plan)
