@@ -337,7 +337,7 @@ def test_unreadable_and_untagged_photos_are_named_and_left_out(
     broken.write_bytes(broken.read_bytes()[:200])
     said = start(data, tmp_path / "out").said
     assert any(line.startswith("can't be read:") and broken.name in line for line in said)
-    assert "left out: 1 photos without tags, such as extra" in said
+    assert "left out: 1 photos without tags, such as 'extra'" in said
     assert "left out: 1 photos that can't be read" in said
     assert said[-1] == "9 photos have a mask; left out: 1 without tags, 1 that can't be read"
     record = json.loads((tmp_path / "out" / "run.json").read_text())
