@@ -36,7 +36,7 @@ from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.fused import fuse
 from weakseg.recipe import Precision, Recipe, load_recipe
 from weakseg.stages import classify
-from weakseg.stages.networks import AUTOCAST, read_classifier
+from weakseg.stages.networks import compute_type, read_classifier
 
 REQUIRED_POINTS = 0.1
 PRECISIONS: tuple[Precision, ...] = ("bf16-mixed", "32-true")
@@ -51,7 +51,7 @@ class Ours:
     def __init__(self, run: Path, precision: Precision) -> None:
         keep_freed_memory()
         self._settings, self._network = _load(run)
-        self._dtype = AUTOCAST[precision]
+        self._dtype = compute_type(precision, torch.device("cpu"))
         self._network.backbone = fuse(self._network.backbone, self._dtype)
 
     def __call__(self, photo: Photo, classes: Sequence[int]) -> Maps:

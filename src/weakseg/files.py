@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import textwrap
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, shortened
 
 _TEMPORARY_PREFIX = ".partial-"
 _SYNCING = 8  # at a time: a file system writes its journal once for all that wait for it
@@ -151,7 +150,7 @@ def describe(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     if isinstance(error, KeyError):
         text = f"it has no {text}"
-    return textwrap.shorten(text or type(error).__name__, 200, placeholder=" ...").rstrip(".")
+    return shortened(text.rstrip(".") or type(error).__name__, 200)
 
 
 def cannot_write(path: Path, error: OSError) -> WeaksegError:

@@ -19,7 +19,7 @@ from pydantic import (
 
 from weakseg import safe_yaml
 from weakseg.data.balance import Balance
-from weakseg.errors import WeaksegError, nearest, shortened, unknown_name
+from weakseg.errors import WeaksegError, nearest, quoted, shortened, unknown_name
 from weakseg.files import absolute
 from weakseg.names import AugmentationName, Head
 from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
@@ -435,9 +435,9 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    given = shortened(override)
+    given = quoted(override)
     if not equals:
-        raise WeaksegError(f"Override {given!r} has no '='. Expected section.key=value.")
+        raise WeaksegError(f"Override {given} has no '='. Expected section.key=value.")
     *sections, last = key.split(".")
     node = values
     for section in sections:
@@ -445,13 +445,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
             node[section] = {}
         node = node[section]
         if not isinstance(node, dict):
-            raise WeaksegError(
-                f"Override {given!r}: {shortened(section)!r} is a value, no section."
-            )
+            raise WeaksegError(f"Override {given}: {quoted(section)} is a value, no section.")
     try:
         node[last] = safe_yaml.parse(text)
     except ValueError as error:
-        raise WeaksegError(f"Override {given!r}: the value is no YAML: {error}.") from error
+        raise WeaksegError(f"Override {given}: the value is no YAML: {error}.") from error
 
 
 def _describe(problem: Any) -> str:

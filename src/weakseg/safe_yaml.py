@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from weakseg.errors import shortened
+from weakseg.errors import quoted, shortened
 
 MOST_CHARACTERS = 100_000
 """A recipe has some thousand; PyYAML takes seconds for more than this."""
@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
             raise
         except Exception:  # int("x"), a 99th month: each type has its own ways to fail
             kind = node.tag.rpartition(":")[2]
-            raise _error(f"{shortened(str(node.value))!r} is no {kind}", node) from None
+            raise _error(f"{quoted(str(node.value))} is no {kind}", node) from None
 
 
 def _check(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
@@ -66,7 +66,7 @@ def _check(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         for key, count in keys.items():
             if count > 1:
-                raise _error(f"the key {shortened(key)!r} is there {count} times", node)
+                raise _error(f"the key {quoted(key)} is there {count} times", node)
         inner = [part for pair in node.value for part in pair]
     elif isinstance(node, yaml.SequenceNode):
         inner = node.value

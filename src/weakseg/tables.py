@@ -11,7 +11,7 @@ from rich.table import Table
 from weakseg.stages import assess
 from weakseg.stages import evaluate as evaluation
 
-MOST_CLASSES = 40
+_MOST_CLASSES = 40
 
 
 def print_figures(rows: Sequence[dict[str, Any]]) -> None:
@@ -27,8 +27,8 @@ def print_figures(rows: Sequence[dict[str, Any]]) -> None:
 def print_assessment(assessment: dict[str, Any]) -> None:
     """The classes of `assessment.json`, those with remarks first and, of very many, alone."""
     entries = sorted(assessment["classes"], key=lambda entry: not entry["remarks"])
-    if len(entries) > MOST_CLASSES:
-        entries = [entry for entry in entries if entry["remarks"]][:MOST_CLASSES]
+    if len(entries) > _MOST_CLASSES:
+        entries = [entry for entry in entries if entry["remarks"]][:_MOST_CLASSES]
     table = Table(
         "class",
         "photos",

@@ -116,7 +116,7 @@ def test_batchnorm_statistics_never_change_in_training() -> None:
         ({"name": "test_vit"}, "tokens, not feature maps"),
         ({"name": "levit_128s"}, "can't be used: an image of 64x64 ends in"),
         ({"name": "test_mambaout"}, "Set head_convolution to false"),
-        ({"name": "x" * 100_000}, "Unknown backbone 'x{60}...'"),
+        ({"name": "x" * 100_000}, "Unknown backbone 'x{80}...'"),
         ({"name": "test_resnet", "frozen_stages": 9}, "expected -1"),
         ({"name": "test_mambaout", "output_stride": 8}, "output_stride 8"),
     ],

@@ -232,6 +232,20 @@ def test_a_cut_off_stage_goes_on_where_it_stopped(
     assert not leftover.exists()
 
 
+def test_a_run_that_is_cut_off_amid_a_removal_goes_on(
+    finished: Path, copy: Path, photos: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner, "remove", cut_off)
+        start(photos, copy, tiny_recipe(localize={"scales": [0.5, 1.0, 1.5]}))
+    assert "localize" not in json.loads((copy / "run.json").read_text())["stages"]
+    start(photos, copy)
+    assert masks(copy) == masks(finished)
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_cut_off_training_gives_the_same_network(
     finished: Path,
@@ -321,7 +335,7 @@ def test_unreadable_and_untagged_photos_are_named_and_left_out(
     broken.write_bytes(broken.read_bytes()[:200])
     said = start(data, tmp_path / "out").said
     assert any(line.startswith("can't be read:") and broken.name in line for line in said)
-    assert "left out: 1 photos without tags, such as extra" in said
+    assert "left out: 1 photos without tags, such as 'extra'" in said
     assert "left out: 1 photos that can't be read" in said
     assert said[-1] == "9 photos have a mask; left out: 1 without tags, 1 that can't be read"
     record = json.loads((tmp_path / "out" / "run.json").read_text())

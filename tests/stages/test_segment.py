@@ -210,6 +210,22 @@ def test_a_photo_that_the_network_fails_at_leaves_the_others(
     assert f"left out: {tmp_path / 'a.png'}: {said}" in lines.said
 
 
+def test_a_run_ends_by_the_name_of_a_photo_that_the_network_fails_at(
+    finished: Path, photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError("too large")
+
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    (out / "segment" / "000007.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(segment.SegmentationModel, "probabilities", fails)
+        with pytest.raises(WeaksegError, match=r"^segment: 1 photos get no mask, .*000007.*large"):
+            start(photos, out, _recipe())
+    start(photos, out, _recipe())
+    assert masks(out) == masks(finished)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -17,7 +17,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weakseg.errors import WeaksegError, nearest, shortened
+from weakseg.errors import WeaksegError, nearest, quoted, shortened
 from weakseg.names import ALIASES
 from weakseg.networks.weights import load_weights
 
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         if not timm.is_model(name):
             hint = nearest(name, [*ALIASES, *timm.list_models()])
             raise WeaksegError(
-                f"Unknown backbone {shortened(name)!r}."
+                f"Unknown backbone {quoted(name)}."
                 + (f" Did you mean {hint!r}?" if hint else "")
                 + f" Known: {', '.join(sorted(ALIASES))}, and timm's models (resnet50, ...)."
             )

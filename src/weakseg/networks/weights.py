@@ -7,7 +7,7 @@ read as tensors only: no code in them is ever run.
 
 import importlib
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from weakseg.errors import WeaksegError, shortened
+from weakseg.errors import WeaksegError, listed, shortened
 from weakseg.names import ALIASES, PACKAGED
 
 _VGG_HEADS = ("pre_logits", "classifier")
@@ -167,15 +167,16 @@ def _load_matching(model: Any, tensors: dict[str, Tensor], origin: str) -> None:
         for key, value in kept.items()
         if key in own and value.shape != own[key].shape
     ]
-    reason = _some(misfits)
+    reason = listed(misfits, _SHOWN)
     if not misfits:
         check_finite(kept, origin)
         missing, unknown = model.load_state_dict(kept, strict=False)
         if not missing and not unknown:
             return
-        reason = f"it wants {_some(missing)} and they have none" if missing else ""
+        reasons = [f"it wants {listed(missing, _SHOWN)} and they have none"] if missing else []
         if unknown:
-            reason += f"{'; ' if missing else ''}they have {_some(unknown)} and it has none"
+            reasons.append(f"they have {listed(unknown, _SHOWN)} and it has none")
+        reason = "; ".join(reasons)
     raise WeaksegError(f"The tensors of {origin} don't fit this backbone: {reason}.")
 
 
@@ -204,8 +205,3 @@ def _inner(key: str, own: Collection[str]) -> str | None:
             return None
         key = key.removeprefix(wrapper)
     return key
-
-
-def _some(names: Sequence[str]) -> str:
-    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-    return ", ".join([*(shortened(name, 100) for name in names[:_SHOWN]), *more])

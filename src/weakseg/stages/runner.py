@@ -15,7 +15,7 @@ from weakseg import __version__
 from weakseg.data.dataset import Dataset, load_dataset
 from weakseg.data.masks import write_classes
 from weakseg.data.tags import find_tag_faults
-from weakseg.errors import WeaksegError, unknown_name
+from weakseg.errors import WeaksegError, quoted, unknown_name
 from weakseg.files import remove, remove_partial_files, stamp, sync_files, write_text
 from weakseg.progress import Progress
 from weakseg.recipe import Recipe, dump_recipe
@@ -278,7 +278,7 @@ def _check_counts(recipe: Recipe, photos: int) -> None:
 
 def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
     if ids:
-        progress.say(f"left out: {len(ids)} {what}, such as {ids[0]}")
+        progress.say(f"left out: {len(ids)} {what}, such as {quoted(ids[0])}")
 
 
 def _photos_fingerprint(dataset: Dataset) -> str:

@@ -215,9 +215,14 @@ def _segment_held_out(context: Context, name: str, tta: bool) -> None:
         if not (folder / f"{sample.id}.png").exists()
     ]
     model = context.stage_folder(NETWORK) / SEGMENTER
-    segment_photos(
+    left_out = segment_photos(
         model, photos, folder, context.executor, context.progress, context.device, tta, name=name
     )
+    if left_out:
+        raise WeaksegError(
+            f"{name}: {len(left_out)} photos get no mask, such as {left_out[0].rstrip('.')}. Lower "
+            "data.long_side, or leave them out of the split."
+        )
 
 
 def _judges(held_out: Sequence[Sample], context: Context) -> tuple[list[tuple[Path, Path]], str]:
