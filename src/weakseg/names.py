@@ -23,8 +23,8 @@ INSTANCES = "instances"
 """Stages of which those that measure masks read files."""
 
 CLASSIFY = "classify"
-SCORES = "scores.json"
-"""The stage that trains the classifier, and its figures on tags held out."""
+FIGURES = "scores.json"
+"""The stage that trains the classifier; a training's figures on what is held out."""
 
 SEEDS = {
     "cam": "multi-scale class activation maps of the classifier, against a constant background",

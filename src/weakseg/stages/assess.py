@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from weakseg.data.masks import read_mask
 from weakseg.data.tags import TagFaults, find_tag_faults
 from weakseg.files import read_json, write_json
-from weakseg.names import CLASSIFY, SCORES
+from weakseg.names import CLASSIFY, FIGURES
 from weakseg.recipe import Recipe
 from weakseg.stages import localize
 from weakseg.stages.base import Context, PhotoTask
@@ -60,7 +60,7 @@ def run(context: Context, masks: str) -> None:
                 found.setdefault(one.class_id, []).append(one)
             advance(1)
     faults = find_tag_faults([sample.tags for sample in context.dataset.samples])
-    scores = read_json(context.stage_folder(CLASSIFY) / SCORES)["per_class"]
+    scores = read_json(context.stage_folder(CLASSIFY) / FIGURES)["per_class"]
     classes = [
         _summary(name, found.get(class_id, []), faults, scores)
         for class_id, name in enumerate(context.dataset.classes, 1)

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset as TorchDataset
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
-from weakseg.names import CLASSIFY, SCORES
+from weakseg.names import CLASSIFY, FIGURES
 from weakseg.recipe import Recipe
 from weakseg.stages import balance, pool
 from weakseg.stages.base import Context, files_of, made
@@ -24,7 +24,7 @@ from weakseg.training.pooled import PooledPhotos
 NAME = CLASSIFY
 CLASSIFIER = "classifier.safetensors"
 
-outputs = files_of(NAME, SCORES, CLASSIFIER)
+outputs = files_of(NAME, FIGURES, CLASSIFIER)
 
 
 def train(context: Context) -> None:
@@ -44,7 +44,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     Raises:
         WeaksegError: fewer than two photos.
     """
-    if made(folder, SCORES, CLASSIFIER):
+    if made(folder, FIGURES, CLASSIFIER):
         return
     recipe, settings = context.recipe, context.recipe.classify
     classes = context.dataset.classes
@@ -84,7 +84,7 @@ def train_classifier(context: Context, name: str, folder: Path, samples: Sequenc
     per_class = {
         name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()
     }
-    write_json(folder / SCORES, {**figures, "per_class": per_class, "epochs": epochs})
+    write_json(folder / FIGURES, {**figures, "per_class": per_class, "epochs": epochs})
     write_classifier(folder / CLASSIFIER, network, recipe.backbone, settings.head, classes)
 
 

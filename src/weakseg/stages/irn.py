@@ -19,7 +19,7 @@ from weakseg.data.masks import MAX_OBJECTS, read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json, written_by_run
 from weakseg.localize.seeds import mask_from_cam
-from weakseg.names import INSTANCES, IRN
+from weakseg.names import FIGURES, INSTANCES, IRN
 from weakseg.networks.fused import fuse
 from weakseg.networks.irnet import PhotoRelations, relate
 from weakseg.recipe import Irn, Precision
@@ -69,7 +69,7 @@ def train(context: Context) -> None:
     A training that was cut off goes on from its last whole epoch, with the same result.
     """
     folder, settings = context.stage_folder(NETWORK), _settings(context)
-    if made(folder, "scores.json", IRNET):
+    if made(folder, FIGURES, IRNET):
         return
     samples = _confident(context, settings.min_confidence)
     masks = context.stage_folder(LABELS if settings.from_cam else settings.start)
@@ -94,7 +94,7 @@ def train(context: Context) -> None:
     network.to(context.device)
     spread = samples[:: -(-len(samples) // _MEAN_OF)]
     set_mean_displacement(network, _images(spread, context.recipe.data.long_side))
-    write_json(folder / "scores.json", {"photos": len(samples), "epochs": epochs})
+    write_json(folder / FIGURES, {"photos": len(samples), "epochs": epochs})
     write_irnet(folder / IRNET, network, settings.backbone)
 
 

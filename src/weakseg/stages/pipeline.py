@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from weakseg.files import stamps
-from weakseg.names import INSTANCES, IRN
+from weakseg.names import FIGURES, INSTANCES, IRN
 from weakseg.recipe import BackboneSection, Irn, Recipe, Segment
 from weakseg.stages import (
     assess,
@@ -235,7 +235,7 @@ def _segment_stages(values: dict[str, Any], section: Segment) -> list[Stage]:
         Stage(
             segment.NETWORK,
             segment.train,
-            files_of(segment.NETWORK, "scores.json", segment.SEGMENTER),
+            files_of(segment.NETWORK, FIGURES, segment.SEGMENTER),
             taught_by,
             training,
         ),
@@ -291,7 +291,7 @@ def _irn_stages(values: dict[str, Any], section: Irn) -> list[Stage]:
         Stage(
             irn.NETWORK,
             irn.train,
-            files_of(irn.NETWORK, "scores.json", irn.IRNET),
+            files_of(irn.NETWORK, FIGURES, irn.IRNET),
             (learned_from, localize.NAME),
             training,
         ),

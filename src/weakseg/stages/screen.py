@@ -14,7 +14,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
 from weakseg.data.split import folds_by_tags
 from weakseg.files import remove_partial_files, write_text, written_by_run
-from weakseg.names import SCORES
+from weakseg.names import FIGURES
 from weakseg.networks.cam_classifier import confidences, with_mirror_image
 from weakseg.networks.fused import fuse
 from weakseg.recipe import MissingTags, Precision
@@ -42,7 +42,7 @@ def outputs(context: Context) -> Iterator[Output]:
     folder = context.stage_folder(NAME)
     yield Output(folder / MISSING_TAGS)
     for number in range(min(_settings(context).folds, len(context.dataset.samples))):
-        for name in (MISSING_TAGS, SCORES, classify.CLASSIFIER):
+        for name in (MISSING_TAGS, FIGURES, classify.CLASSIFIER):
             yield Output(folder / f"fold-{number}" / name)
 
 
@@ -61,7 +61,7 @@ def run(context: Context) -> None:
     found: list[Found] = []
     for number, fold in enumerate(folds):
         folder = context.stage_folder(NAME) / f"fold-{number}"
-        if not made(folder, MISSING_TAGS, SCORES, classify.CLASSIFIER):
+        if not made(folder, MISSING_TAGS, FIGURES, classify.CLASSIFIER):
             folder.mkdir(exist_ok=True)
             remove_partial_files(folder)
             judged = {sample.id for sample in fold}

@@ -19,6 +19,7 @@ from weakseg.data.masks import MaskFile, write_mask
 from weakseg.errors import WeaksegError, shortened
 from weakseg.files import write_bytes, write_json
 from weakseg.localize.grid import upsample, upsampled_bands
+from weakseg.names import FIGURES
 from weakseg.networks.fused import fuse
 from weakseg.progress import Progress
 from weakseg.recipe import Segment
@@ -59,7 +60,7 @@ def train(context: Context) -> None:
         WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
     """
     folder = context.stage_folder(NETWORK)
-    if made(folder, "scores.json", SEGMENTER):
+    if made(folder, FIGURES, SEGMENTER):
         return
     recipe, settings = context.recipe, context.recipe.segment
     assert settings is not None
@@ -111,7 +112,7 @@ def train(context: Context) -> None:
                 f"{context.folder} uses its best epoch so far"
             )
         raise
-    write_json(folder / "scores.json", {"miou_against": judged_by, "epochs": epochs})
+    write_json(folder / FIGURES, {"miou_against": judged_by, "epochs": epochs})
     write_segmenter(folder / SEGMENTER, network.state_dict(), card)
     best_so_far.unlink(missing_ok=True)
 
