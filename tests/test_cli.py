@@ -187,6 +187,9 @@ def test_evaluate_needs_no_tags(data: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     row = json.loads(figures.read_text())
     assert (row["images"], row["miou"]) == (8, 1)
+    result = weakseg(*call, truth, "--json", figures / "below a file.json")
+    assert result.returncode == 2 and "where a folder is needed" in result.stderr
+    assert "100.0" in result.stdout
     predictions = Path(shutil.copytree(truth, tmp_path / "predictions"))
     (predictions / f"{first.split(',')[0]}.png").unlink()
     result = weakseg(*call, predictions)

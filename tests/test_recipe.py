@@ -106,7 +106,10 @@ def test_an_override_changes_no_alias() -> None:
         (["evaluate.cam_threshold=1.5"], ["evaluate.cam_threshold", "1.5"]),
         (["crf.kernels.bilateral_srgb=0"], ["crf.kernels", "bilateral_srgb"]),
         (["svm.cycles=-1", "classify.epochs=0"], ["svm", "classify.epochs"]),
-        (["svm.cycles"], ["has no '='"]),
+        (["svm.cycles"], ["'svm.cycles': expected section.key=value"]),
+        (["=1"], ["'=1': expected section.key=value"]),
+        (["svm..cycles=1"], ["'svm..cycles=1': expected section.key=value"]),
+        (["data.drop_classes=no"], ["data.drop_classes: Input should be a list: [a, b]"]),
         (["seed.x=1"], ["'seed' is a value"]),
         (["seed=[1"], ["no YAML"]),
     ],
@@ -118,6 +121,13 @@ def test_one_line_names_every_problem(overrides: list[str], parts: list[str]) ->
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_list_of_a_wrong_item_is_not_called_too_short_as_well() -> None:
+    with pytest.raises(WeaksegError, match=r"localize\.scales\.0: .* given 100\.$"):
+        load_recipe("demo", ["localize.scales=[100]"])
+    with pytest.raises(WeaksegError, match=r"localize\.scales: .* at least 1 item"):
+        load_recipe("demo", ["localize.scales=[]"])
 
 
 def test_no_number_is_taken_at_the_ends_of_its_type() -> None:

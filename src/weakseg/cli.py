@@ -236,11 +236,11 @@ def evaluate(
             dropped=drop or (),
             foreground=foreground,
         )
-    if json:
-        write_json(json, row)
     print_figures([row])
     for name, value in row["per_class"].items():
         print(f"  {name:<16} {'-' if value is None else f'{100 * value:.1f}'}")
+    if json:
+        write_json(json, row)
 
 
 def main() -> None:

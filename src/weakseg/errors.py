@@ -2,6 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LONGEST_NAME = 100
 
@@ -35,6 +39,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be, or None."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def mismatch(error: "ValidationError") -> str:
+    """The first thing that a file's content lacks or has wrong, and where."""
+    first = error.errors()[0]
+    return f"{shortened('.'.join(map(str, first['loc']))) or 'the whole'}: {first['msg']}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> WeaksegError:

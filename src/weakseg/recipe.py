@@ -398,7 +398,7 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = error.errors()
+        problems = _causes(error.errors())
         shown = [_describe(problem) for problem in problems[:_MOST_PROBLEMS]]
         if more := len(problems) - len(shown):
             shown.append(f"and {more} more")
@@ -436,9 +436,9 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     given = quoted(override)
-    if not equals:
-        raise WeaksegError(f"Override {given} has no '='. Expected section.key=value.")
-    *sections, last = key.split(".")
+    *sections, last = parts = key.split(".")
+    if not equals or not all(parts):
+        raise WeaksegError(f"Override {given}: expected section.key=value.")
     node = values
     for section in sections:
         if node.get(section) is None:
@@ -452,6 +452,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise WeaksegError(f"Override {given}: the value is no YAML: {error}.") from error
 
 
+def _causes(problems: Sequence[Any]) -> list[Any]:
+    """Without the lists that are too short only because an item of them is wrong."""
+    within = {problem["loc"][:-1] for problem in problems}
+    return [p for p in problems if p["type"] != "too_short" or p["loc"] not in within]
+
+
 def _describe(problem: Any) -> str:
     where = shortened(".".join(str(part) for part in problem["loc"] if part not in _OPTIMIZERS))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -460,7 +466,7 @@ def _describe(problem: Any) -> str:
         meant = f" (did you mean {hint}?)" if hint else ""
         section = where.rpartition(".")[0] if len(problem["loc"]) > 1 else "a recipe"
         return f"unknown key {where}{meant}; {section} has {', '.join(known)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list: [a, b]")
     said = problem["type"] in ("missing", "value_error")
     given = "" if said else f", given {shortened(repr(problem['input']))}"
     if problem["type"] == "string_type" and not isinstance(problem["input"], dict | list):

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from weakseg.stages import assess
 from weakseg.stages import evaluate as evaluation
 
 _MOST_CLASSES = 40
@@ -26,6 +25,8 @@ def print_figures(rows: Sequence[dict[str, Any]]) -> None:
 
 def print_assessment(assessment: dict[str, Any]) -> None:
     """The classes of `assessment.json`, those with remarks first and, of very many, alone."""
+    from weakseg.stages import assess  # imports PyTorch, which figures alone can do without
+
     entries = sorted(assessment["classes"], key=lambda entry: not entry["remarks"])
     if len(entries) > _MOST_CLASSES:
         entries = [entry for entry in entries if entry["remarks"]][:_MOST_CLASSES]

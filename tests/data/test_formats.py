@@ -112,7 +112,8 @@ def test_rows_that_cannot_be_used(tmp_path: Path, row: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "starts with '', where the columns image,tags are expected"),
+        ("", r"is empty\. Write a line image,tags"),
+        ("\n \n", r"is empty\."),
         ("007,cat\n", "starts with '007,cat'"),
         ("image:tags\n007:cat\n", "starts with 'image:tags'"),
         ("x" * 100_000, r"starts with 'x{80}\.\.\.', where"),

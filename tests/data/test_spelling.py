@@ -39,6 +39,10 @@ def test_short_and_different_words_are_left_alone(one: str, other: str) -> None:
     assert near_misses({one: 1, other: 100}) == ()
 
 
+def test_tags_without_letters_are_alike_only_if_they_are_the_same() -> None:
+    assert near_misses({"😀": 2, "😡": 9, "..": 3, "?!": 1}) == ()
+
+
 def test_a_whole_text_in_place_of_a_tag_takes_no_time() -> None:
     text = "word" * 25_000
     assert near_misses({text: 1, text + "x": 9}) == ()

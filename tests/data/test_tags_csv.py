@@ -164,6 +164,11 @@ def test_hints_where_there_is_none(tmp_path: Path, name: str, hint: str) -> None
     assert str(no_tags_csv(tmp_path)).endswith(hint) or hint in str(no_tags_csv(tmp_path))
 
 
+def test_a_folder_in_the_tables_place_is_no_hint(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").mkdir()
+    assert str(no_tags_csv(tmp_path)).endswith("row image,tags for each photo.")
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     tags=st.dictionaries(

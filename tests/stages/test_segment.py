@@ -278,7 +278,10 @@ def test_a_run_without_a_network_or_a_broken_one_is_one_clear_error(
     safetensors.torch.save_file(tensors, broken, metadata)
     with pytest.raises(WeaksegError, match=r"can be used: .*size mismatch") as misfit:
         _predict(broken, [photo], tmp_path / "out")
-    for caught in (cut, misfit):
+    other = finished / "classify" / "classifier.safetensors"
+    with pytest.raises(WeaksegError, match=r"can be used: long_side: Field required\. ") as foreign:
+        _predict(other, [photo], tmp_path / "out")
+    for caught in (cut, misfit, foreign):
         said = str(caught.value)
-        assert said.startswith(str(broken)) and "\n" not in said and len(said) < 600
+        assert said.startswith((str(broken), str(other))) and "\n" not in said and len(said) < 600
         assert "Remove" not in said and "folder " not in said.replace("run's folder", "")

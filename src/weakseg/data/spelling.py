@@ -81,7 +81,8 @@ def near_misses(counts: Mapping[str, int]) -> tuple[NearMiss, ...]:
     Returns:
         Sorted by tag; each tag once, and none that has no image.
     """
-    plain = {tag: "".join(filter(str.isalnum, tag.casefold())) for tag in counts}
+    # What has no letter, such as two emoji, would all be alike without this.
+    plain = {tag: "".join(filter(str.isalnum, tag.casefold())) or tag for tag in counts}
     words = set(plain.values())
     same = _groups((tag, {name, *_plurals(name)} & words) for tag, name in plain.items())
     middling = {tag: name for tag, name in plain.items() if SHORTEST <= len(name) <= LONGEST}

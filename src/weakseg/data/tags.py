@@ -80,9 +80,11 @@ class TagFaults:
         """A line for each fault: what it does to the masks, and what helps; long ones are cut."""
         for tag in self.everywhere[:most]:
             leave_out = f", or leave it out ({_leave_out(tag)})" if len(self.counts) > 1 else ""
+            without = self.photos - self.counts[tag]
+            lesson = f"{_number(without)} without it can't teach" if without else "nothing teaches"
             yield (
-                f"{tag!r} is on {self.counts[tag]} of {self.photos} photos: "
-                f"{_number(self.photos - self.counts[tag])} without it can't teach what it is not. "
+                f"{tag!r} is on {self.counts[tag]} of {self.photos} photos: {lesson} what it is "
+                "not. "
                 "Its masks will flood what all photos share, and push other classes aside. Add "
                 f"photos without it, as many as you can{leave_out}."
             )

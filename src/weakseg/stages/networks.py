@@ -10,10 +10,10 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, mismatch
 from weakseg.files import describe, write_bytes
 from weakseg.memory import memory_here
 from weakseg.names import Head
@@ -258,7 +258,8 @@ def _whole(path: Path, what: str) -> Iterator[None]:
     except WeaksegError as error:
         raise WeaksegError(f"{path} is no {what} that can be used: {error}") from error
     except Exception as error:  # broken files make the readers raise nearly any type
+        reason = mismatch(error) if isinstance(error, ValidationError) else describe(error)
         raise WeaksegError(
-            f"{path} is no {what} that can be used: {describe(error)}. Give another file; what is "
+            f"{path} is no {what} that can be used: {reason}. Give another file; what is "
             "damaged in a run's folder, the same `weakseg run` again makes anew."
         ) from error

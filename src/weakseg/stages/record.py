@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, mismatch
 from weakseg.files import cannot_write, read_json, remove_partial_files, write_json
 from weakseg.progress import Progress
 
@@ -99,10 +99,8 @@ def _read(folder: Path) -> Record:
         try:
             return Record.model_validate(read_json(path))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
             raise WeaksegError(
-                f"{path} is no record of a run ({where}: {first['msg']}). Choose another folder."
+                f"{path} is no record of a run ({mismatch(error)}). Choose another folder."
             ) from error
     if folder.exists() and (not folder.is_dir() or any(p.name != LOCK for p in folder.iterdir())):
         raise WeaksegError(

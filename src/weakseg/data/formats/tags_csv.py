@@ -94,7 +94,7 @@ def find_tags_csv(root: Path) -> Path | None:
 def no_tags_csv(root: Path) -> WeaksegError:
     """The error for a folder without a table of tags, with what may be meant to be one."""
     hint = ""
-    for path in sorted(root.iterdir()):
+    for path in sorted(filter(Path.is_file, root.iterdir())):
         if path.suffix.lower() in _WORKBOOKS:
             hint = f" Save {quoted(path.name)} under that name, as CSV UTF-8."
         elif path.suffix.lower() in _TABLES:
@@ -266,6 +266,8 @@ def _read_sheet(path: Path, ids: Collection[str]) -> _Sheet:
             is_photo = loose_key(first) in keys or Path(first).suffix.lower() in PHOTO_SUFFIXES
             return _sheet(path, delimiter, records, image, not is_photo)
     start = text.strip().partition("\n")[0].strip()
+    if not start:
+        raise WeaksegError(f"{path} is empty. Write a line image,tags and one for each photo.")
     raise WeaksegError(
         f"{path} starts with {quoted(start)}, where the columns image,tags are expected. Name them"
         " in the first line."
