@@ -47,6 +47,19 @@ def test_what_the_others_take_is_told_once_it_has_settled(
     assert int(size[1]) == pytest.approx(sum(written) * 2 / 10 / 1e6, abs=1)
 
 
+def test_what_is_kept_is_told_before_any_work(
+    photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preview, "_gigabytes", lambda size: f"{size:.0f} bytes")
+    said = start(photos, tmp_path / "out").said
+    (line,) = (line for line in said if line.startswith("CAMs and features will take "))
+    files = [p for name in ("localize", "svm") for p in (tmp_path / "out" / name).iterdir()]
+    kept = [path.stat().st_size for path in files if path.suffix == ".safetensors"]
+    told_of = int(line.split()[5])
+    assert told_of < sum(kept) < told_of + 400 * len(kept)  # their headers
+    assert said.index(line) < min(i for i, text in enumerate(said) if text.startswith("classify"))
+
+
 def test_a_disk_too_small_is_told_with_what_helps(
     photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

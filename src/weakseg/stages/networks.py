@@ -61,12 +61,15 @@ def replaced_precisions(recipe: Recipe, device: torch.device) -> list[Precision]
     return sorted(name for name in wanted if usable_precision(name, device) != name)
 
 
-def check_networks(recipe: Recipe, photos: int, device: torch.device) -> None:
+def check_networks(recipe: Recipe, photos: int, device: torch.device) -> int:
     """Find out, before anything runs, whether the networks of a recipe can be had and trained.
 
     Args:
         photos: how many there are.
         device: where networks are trained.
+
+    Returns:
+        How many channels of shallow features are kept of a photo.
 
     Raises:
         WeaksegError: if not, or if a backbone lacks a stage that is wanted as a feature.
@@ -87,6 +90,7 @@ def check_networks(recipe: Recipe, photos: int, device: torch.device) -> None:
     if recipe.segment:
         segmenter = build_segmenter(recipe.segment.backbone, classes=1)
         _check_memory("segment", segmenter, recipe.segment, photos, device)
+    return sum(stages[i].channels for i in recipe.localize.feature_stages)
 
 
 def _check_memory(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from weakseg.data.dataset import Sample
+from weakseg.data.images import shrunk_size
+from weakseg.localize.grid import grid_size
 from weakseg.progress import Advance, Progress
 from weakseg.stages import panels
 from weakseg.stages.base import Context, Stage
@@ -62,14 +64,37 @@ def run(
     panels.draw(context, drawn, chosen)
     said = f"{NAME}: {len(chosen)} photos have masks, see {context.stage_folder(panels.NAME)}"
     if len(chosen) >= _SETTLED:
-        free = shutil.disk_usage(context.folder).free
         said += (
             f"; the other {len(samples) - len(chosen)} take some {_duration(seconds)} and "
-            f"{_gigabytes(size)} of disk, where {_gigabytes(free)} are free"
+            f"{_beside_free(size, context.folder)}"
         )
-        if size > free:
-            said += ": too few. With localize.keep=false nothing but the last masks is written"
     context.progress.say(f"{said}.")
+
+
+def say_disk(context: Context, channels: int) -> None:
+    """Say what the CAMs, features and scores that are kept of many photos will take.
+
+    Args:
+        channels: of the shallow features of a photo.
+    """
+    recipe, samples = context.recipe, context.masked_samples()
+    if len(samples) <= _SHORT or not recipe.localize.keep:
+        return
+    size = 0
+    for sample in samples:
+        height, width = grid_size(*shrunk_size(*context.sizes[sample.id], recipe.data.long_side))
+        tags = len(sample.tags)
+        maps = tags + (tags + 1 if recipe.svm else 0)
+        size += height * width * (channels + 4 * maps)
+    context.progress.say(f"CAMs and features will take {_beside_free(size, context.folder)}.")
+
+
+def _beside_free(size: float, folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    said = f"{_gigabytes(size)} of disk, where {_gigabytes(free)} are free"
+    if size > free:
+        said += ": too few. With localize.keep=false nothing but the last masks is written"
+    return said
 
 
 @dataclass(frozen=True)

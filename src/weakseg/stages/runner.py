@@ -58,7 +58,7 @@ def run(
     held_out = _held_out(recipe, dataset, data, data_format)
     _check_classes(recipe, dataset)
     _check_counts(recipe, len(dataset.samples))
-    check_networks(recipe, len(dataset.samples), device)
+    channels = check_networks(recipe, len(dataset.samples), device)
     tag_faults = list(_tag_faults(recipe, dataset))
     with owned(folder, progress) as record:
         for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
@@ -79,10 +79,10 @@ def run(
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
         left_out = {"without tags": len(dataset.untagged)} if dataset.untagged else {}
         context = Context(folder, recipe, dataset, held_out, executor, progress, device, left_out)
-        _run_stages(context, record)
+        _run_stages(context, record, channels)
 
 
-def _run_stages(context: Context, record: Record) -> None:
+def _run_stages(context: Context, record: Record, channels: int) -> None:
     photos, truth = _photos_fingerprint(context.dataset), _masks_fingerprint(context.dataset)
     tried_on = _files_fingerprint(context.held_out)
     its_truth = _masks_fingerprint(context.held_out)
@@ -112,7 +112,10 @@ def _run_stages(context: Context, record: Record) -> None:
         others = _independent(stage, plan)
         _bring_up_to_date(stage, fingerprint(stage), others, some, record, whole)
 
+    first_work = next(stage.name for stage in plan if not stage.then)
     for place, stage in enumerate(plan):
+        if stage.name == first_work:
+            preview.say_disk(context, channels)
         if stage.per_photo and not is_known(stage):
             following = list(takewhile(lambda one: one.per_photo, plan[place:]))
             ahead = [s for s in following if not (is_known(s) and record.stages[s.name].finished)]
