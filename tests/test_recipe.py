@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from weakseg.errors import WeaksegError
-from weakseg.recipe import check_recipe, dump_recipe, load_recipe, shipped_recipes
+from weakseg.names import shipped_recipes
+from weakseg.recipe import check_recipe, dump_recipe, load_recipe
 from weakseg.stages.pipeline import stages
 from weakseg.training.optimizers import Adam
 

@@ -18,7 +18,7 @@ from weakseg.data.masks import IGNORE
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import absolute, read_json, write_json
 from weakseg.memory import use_huge_pages
-from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones
+from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones, shipped_recipes
 from weakseg.progress import progress_for
 
 # PyTorch takes seconds to import, and so do some others: verbs import what needs them themselves,
@@ -148,7 +148,7 @@ def list_names(
 ) -> None:
     """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
     known: dict[str, Callable[[], Mapping[str, str]]] = {
-        "recipes": _recipes,
+        "recipes": shipped_recipes,
         "backbones": _backbones if everything or pattern else _installed_backbones,
         "seeds": lambda: SEEDS,
         "refiners": lambda: REFINERS,
@@ -281,12 +281,6 @@ def _device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def _recipes() -> dict[str, str]:
-    from weakseg.recipe import shipped_recipes
-
-    return shipped_recipes()
 
 
 def _installed_backbones() -> dict[str, str]:

@@ -1,6 +1,8 @@
 """What a recipe can name, apart from what stands behind it, which takes seconds to import."""
 
+from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 Head = Literal["linear", "extra_convolutions"]
@@ -46,3 +48,14 @@ REFINERS = {
 def installed_backbones() -> list[str]:
     """The backbones whose ImageNet weights are installed, by their short names."""
     return sorted(short for short, name in ALIASES.items() if find_spec(PACKAGED[name]))
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The shipped recipes' names, each with the first line of its opening comment."""
+    folder = files("weakseg") / "recipes"
+    texts = {
+        Path(entry.name).stem: entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    }
+    return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(texts.items())}

@@ -21,7 +21,7 @@ from weakseg import safe_yaml
 from weakseg.data.balance import Balance
 from weakseg.errors import WeaksegError, nearest, quoted, shortened, unknown_name
 from weakseg.files import absolute
-from weakseg.names import AugmentationName, Head
+from weakseg.names import AugmentationName, Head, shipped_recipes
 from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
@@ -359,17 +359,6 @@ class Recipe(Section):
     def trains_on_pooled_features(self) -> bool:
         """Whether the classifier needs no more of a photo than its pooled features, made once."""
         return self.backbone.frozen and self.classify.head == "linear"
-
-
-def shipped_recipes() -> dict[str, str]:
-    """The shipped recipes' names, each with the first line of its opening comment."""
-    folder = files("weakseg") / "recipes"
-    texts = {
-        Path(entry.name).stem: entry.read_text(encoding="utf-8")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    }
-    return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(texts.items())}
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
