@@ -12,7 +12,7 @@ import argparse
 import csv
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +54,22 @@ def remove_tag(
     ]
 
 
+def write_dataset(
+    out: Path, source: Path, tags: Mapping[str, Sequence[str]], classes: Sequence[str]
+) -> None:
+    """A VOC folder with tags and classes of its own, and photos and masks linked into another."""
+    out.mkdir(parents=True)
+    for name in ("JPEGImages", "SegmentationClassAug", "SegmentationClass"):
+        if (source / name).is_dir():
+            (out / name).symlink_to((source / name).resolve())
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["image", "tags"])
+    rows.writerows([image, ";".join(of_image)] for image, of_image in tags.items())
+    write_text(out / "tags.csv", table.getvalue())
+    write_text(out / "classes.txt", "\n".join(classes) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="VOC devkit folder")
@@ -71,16 +87,8 @@ def main() -> None:
     thinned = thin_out(train.samples, rare, RARE_PHOTOS_SHARE, rng)
     faulty = remove_tag(thinned, MISSING, MISSING_SHARE, rng)
 
-    arguments.out.mkdir(parents=True)
-    for name in ("JPEGImages", "SegmentationClassAug", "SegmentationClass"):
-        if (arguments.data / name).is_dir():
-            (arguments.out / name).symlink_to((arguments.data / name).resolve())
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["image", "tags"])
-    rows.writerows([s.id, ";".join(s.tags)] for s in (*faulty, *val.samples))
-    write_text(arguments.out / "tags.csv", table.getvalue())
-    write_text(arguments.out / "classes.txt", "\n".join(train.classes) + "\n")
+    tags = {sample.id: sample.tags for sample in (*faulty, *val.samples)}
+    write_dataset(arguments.out, arguments.data, tags, train.classes)
     for split, samples in (("train", faulty), ("val", val.samples)):
         lines = "".join(f"{sample.id}\n" for sample in samples)
         write_text(arguments.out / LISTS / f"{split}.txt", lines)

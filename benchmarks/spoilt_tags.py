@@ -9,18 +9,17 @@ true IoU beside the remarks, which see no mask. The new tags are on no true mask
 """
 
 import argparse
-import csv
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from faults import write_dataset
+from variants import figures_of
 from weakseg.data.dataset import load_dataset
-from weakseg.files import read_json, write_text
-from weakseg.progress import progress_for
+from weakseg.files import read_json
 from weakseg.recipe import load_recipe
-from weakseg.stages import assess, evaluate, runner
+from weakseg.stages import assess
 from weakseg.stages.executor import LocalExecutor
 
 Tags = dict[str, list[str]]
@@ -49,24 +48,10 @@ def spoilt(tags: Mapping[str, Sequence[str]], train: Sequence[str]) -> Tags:
     return found
 
 
-def write_dataset(folder: Path, source: Path, tags: Tags, classes: Sequence[str]) -> None:
-    """Tags and classes of its own, photos and masks linked."""
-    folder.mkdir(parents=True)
-    for name in ("JPEGImages", "SegmentationClassAug", "SegmentationClass", "ImageSets"):
-        if (source / name).is_dir():
-            (folder / name).symlink_to((source / name).resolve())
-    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
-    with (folder / "tags.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["image", "tags"])
-        rows.writerows([image, ";".join(of_image)] for image, of_image in tags.items())
-
-
-def show(run: Path) -> None:
-    rows = {row["name"]: row for row in read_json(run / evaluate.METRICS)["stages"]}
+def show(name: str, run: Path, rows: Mapping[str, dict[str, Any]]) -> None:
     assessment = read_json(run / assess.ASSESSMENT)
     row = rows[assessment["masks"]]
-    print(f"\n{run}: {row['name']}, mIoU {100 * row['miou']:.1f} of {row['images']} photos")
+    print(f"\n{name}: {row['name']}, mIoU {100 * row['miou']:.1f} of {row['images']} photos")
     for entry in assessment["classes"]:
         iou = row["per_class"][entry["name"]]
         shown = "-" if iou is None else f"{100 * iou:.1f}"
@@ -90,15 +75,13 @@ def main() -> None:
     }
     overrides = [f"localize.every={arguments.every}", "cam_crf=null", "report.panels=0"]
     recipe = load_recipe("refined_pixel_labeling_cpu", overrides)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name, (its_tags, more) in made.items():
-        data, run = arguments.out / name / "data", arguments.out / name / "run"
-        if not data.exists():
-            write_dataset(data, arguments.data, its_tags, (*whole.classes, *more))
-        with LocalExecutor() as executor:
-            runner.run(recipe, data, run, executor, progress_for(), device)
-    for name in made:
-        show(arguments.out / name / "run")
+    with LocalExecutor() as executor:
+        for name, (its_tags, more) in made.items():
+            data, run = arguments.out / name / "data", arguments.out / name / "run"
+            if not data.exists():
+                write_dataset(data, arguments.data, its_tags, (*whole.classes, *more))
+                (data / "ImageSets").symlink_to((arguments.data / "ImageSets").resolve())
+            show(name, run, figures_of(recipe, data, run, executor))
 
 
 if __name__ == "__main__":
