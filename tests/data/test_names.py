@@ -26,6 +26,7 @@ def photos(*files: str) -> dict[str, Path]:
         ("1.jpg", r"C:\Users\ann\1.jpg", "by a path"),
         ("1.jpg", r"\\server\share\1.jpg", "by a path"),
         ("1.jpg", "https://example.org/a/1.jpg?size=2#top", "by a path"),
+        ("1.jpg", "s3://bucket/a/1.jpg?version=2", "by a path"),
         ("my photo.jpg", "file:///home/my%20photo.jpg", "by a path"),
         ("1.jpg", "http://[broken/1.jpg", "by a path"),
         ("IMG_1.JPG", "photos/img_1.jpg", "in another case"),

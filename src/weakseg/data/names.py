@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from weakseg.data.images import PHOTO_SUFFIXES
 from weakseg.errors import quoted
 
-_ADDRESS = re.compile("[a-z]+://", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
 _LONGEST_TAIL = 4
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from weakseg.data.formats.base import TagRow, is_photo, is_printable, name_fault, normal
 from weakseg.data.images import MAX_PIXELS
 from weakseg.data.masks import IGNORE, UnreadableMask
+from weakseg.data.names import base_name
 from weakseg.data.outlines import paint, pixels, region
 from weakseg.errors import WeaksegError
 from weakseg.files import stamp
@@ -416,13 +417,12 @@ def _base_name(file_name: str) -> str:
 
     Only that counts, whatever folders come before it: the photo is sought in the data set alone.
     """
-    path, mark, query = file_name.partition("?")
-    if mark and not is_photo(Path(path)):
-        # Label Studio: /data/local-files/?d=folder/1.jpg; else ? belongs to the name
-        path = query.removeprefix("d=") if path.endswith("/") else file_name
-    if "://" in file_name or path != file_name:
-        path = unquote(path)
-    name = normal(path.replace("\\", "/").rpartition("/")[2])
+    place, mark, query = file_name.partition("?")
+    if mark and place.endswith("/"):  # Label Studio: /data/local-files/?d=folder/1.jpg
+        file_name = unquote(query.removeprefix("d="))
+    elif mark and is_photo(Path(place)):  # else ? belongs to the name
+        file_name = place
+    name = normal(base_name(file_name))
     return "" if name_fault(name) else name
 
 
