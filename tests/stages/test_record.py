@@ -29,10 +29,12 @@ from weakseg.stages.record import owned, write_record
 folder = Path(sys.argv[1])
 with owned(folder, progress_for()) as record:
     write_record(folder, record)
-    if "fork" in sys.argv and os.fork() == 0:
+    if "fork" not in sys.argv:
+        print("owned", flush=True)
+    elif os.fork() == 0:
+        print("owned", flush=True)  # by now a fork has let go of the lock
         os.read(int(sys.argv[3]), 1)
         os._exit(0)
-    print("owned", flush=True)
     input()
 """
 
