@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench voc clean
+.PHONY: demo test quick lint bench voc clean
 
 demo: data/demo
 	$(BIN)/weakseg run demo --data data/demo --out runs/demo
@@ -13,7 +13,10 @@ data/demo: | $(VENV)/installed
 	mv $@.partial $@
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
+
+quick: lint
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

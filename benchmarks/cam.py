@@ -4,18 +4,19 @@
 
 The peer is the loop that scripts use: for each scale, and for its mirror image, the photo is
 resized and one image goes through the network in float32; maps are brought to the grid and summed.
-Both have the run's classifier and one thread, and are timed in turn, in one process, so that the
-peer, too, has our setting that freed memory is kept.
+Both have the classifier and settings of the run's steps `classify` and `localize` and one thread,
+and are timed in turn, in one process, so that the peer, too, has our setting that freed memory is
+kept.
 
-Before anything is timed, the masks that the recipe's constant background makes of both are held
-against the real ones: mIoU over all the photos must agree within 0.1 points. CPU seconds are those
-of some of the photos, each the best of some times; peak memory is that of the first.
+Before anything is timed, the masks that the constant background of the step `cam` makes of both
+are held against the real ones: mIoU over all the photos must agree within 0.1 points. CPU seconds
+are those of some of the photos, each the best of some times; peak memory is that of the first.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,19 +26,21 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from side_by_side import Row, added_mib, record
+from weakseg import open_run
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.images import read_photo
-from weakseg.localize.cam import localize
-from weakseg.localize.grid import grid_size, upsample
+from weakseg.grid import grid_size, upsample
+from weakseg.localize.cam import localize_tags
 from weakseg.localize.seeds import mask_from_cam
 from weakseg.memory import keep_freed_memory
+from weakseg.methods.base import Step
+from weakseg.methods.classifier import CLASSIFIER, backbone_of
+from weakseg.methods.networks import prepare, read_classifier
+from weakseg.methods.settings import Precision
 from weakseg.metrics import ConfusionMatrix
 from weakseg.networks.cam_classifier import CamClassifier
-from weakseg.networks.fused import fuse
-from weakseg.recipe import Precision, Recipe, load_recipe
-from weakseg.stages import classify
-from weakseg.stages.networks import compute_type, read_classifier
 
+CPU = torch.device("cpu")
 REQUIRED_POINTS = 0.1
 PRECISIONS: tuple[Precision, ...] = ("bf16-mixed", "32-true")
 
@@ -46,18 +49,17 @@ Maps = NDArray[np.float32]
 
 
 class Ours:
-    """As the stage does it, features and all."""
+    """As the step does it, features and all."""
 
-    def __init__(self, run: Path, precision: Precision) -> None:
+    def __init__(self, localize: Step, precision: Precision) -> None:
         keep_freed_memory()
-        self._settings, self._network = _load(run)
-        self._dtype = compute_type(precision, torch.device("cpu"))
-        self._network.backbone = fuse(self._network.backbone, self._dtype)
+        self._settings = localize.settings
+        self._network, self._computing = prepare(_classifier(localize), precision, CPU)
 
     def __call__(self, photo: Photo, classes: Sequence[int]) -> Maps:
-        own = self._settings.localize
-        with torch.autocast("cpu", self._dtype, enabled=self._dtype is not None):
-            return localize(
+        own = self._settings
+        with self._computing():
+            return localize_tags(
                 self._network, photo, classes, own.scales, own.feature_stages, own.feature_scales
             ).cam
 
@@ -65,8 +67,8 @@ class Ours:
 class Peer:
     """The loops written out."""
 
-    def __init__(self, run: Path) -> None:
-        self._settings, self._network = _load(run)
+    def __init__(self, localize: Step) -> None:
+        self._settings, self._network = localize.settings, _classifier(localize)
 
     def __call__(self, photo: Photo, classes: Sequence[int]) -> Maps:
         return self.localization(photo, classes)[0]
@@ -74,7 +76,7 @@ class Peer:
     @torch.no_grad()
     def localization(self, photo: Photo, classes: Sequence[int]) -> tuple[Maps, Maps]:
         """CAMs and shallow features."""
-        own = self._settings.localize
+        own = self._settings
         height, width = photo.shape[:2]
         size = grid_size(height, width)
         total = torch.zeros(len(classes), *size)
@@ -100,10 +102,9 @@ def _resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)[0]
 
 
-def _load(run: Path) -> tuple[Recipe, CamClassifier]:
+def _classifier(localize: Step) -> CamClassifier:
     torch.set_num_threads(1)
-    file = run / classify.NAME / classify.CLASSIFIER
-    return load_recipe(str(run / "recipe.yaml")), read_classifier(file, torch.device("cpu"))
+    return read_classifier(localize["classifier"].folder / CLASSIFIER, CPU)
 
 
 def class_indices(sample: Sample, dataset: Dataset) -> list[int]:
@@ -146,7 +147,7 @@ def seconds(makers: Sequence[Ours | Peer], samples: Sequence[Sample], repeats: i
     return totals
 
 
-def one(maker: partial[Ours | Peer], photo: Photo) -> None:
+def one(maker: Callable[[], Ours | Peer], photo: Photo) -> None:
     maker()(photo, [0, 1])
 
 
@@ -158,16 +159,17 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=10, help="of these, photos that are timed")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
-    dataset = load_dataset(arguments.data, recipe.data.split)
+    run = open_run(arguments.run)
+    localize, threshold = run.steps["localize"], run.steps["cam"].settings.background
+    dataset = load_dataset(arguments.data, run.recipe.data.split)
     samples = dataset.samples[:: max(1, len(dataset.samples) // arguments.images)]
     samples = samples[: arguments.images]
     timed = samples[:: max(1, len(samples) // arguments.timed)][: arguments.timed]
     photo = read_photo(timed[0].image)
-    peer, rows = Peer(arguments.run), []
+    peer, rows = Peer(localize), []
     for precision in PRECISIONS:
-        ours = Ours(arguments.run, precision)
-        mious, same = agreement(ours, peer, samples, dataset, recipe.evaluate.cam_threshold)
+        ours = Ours(localize, precision)
+        mious, same = agreement(ours, peer, samples, dataset, threshold)
         print(
             f"{precision}: mIoU {mious[0]:.2f} and the peer's {mious[1]:.2f} on {len(samples)} "
             f"photos; {same:.3%} of the pixels are equal",
@@ -177,17 +179,20 @@ def main() -> None:
         if points > REQUIRED_POINTS:
             sys.exit("they differ too much; nothing timed")
         times = seconds((ours, peer), timed, arguments.repeats)
-        makers = partial(Ours, arguments.run, precision), partial(Peer, arguments.run)
+        makers: list[Callable[[], Ours | Peer]] = [
+            partial(Ours, localize, precision),
+            partial(Peer, localize),
+        ]
         memory = [
             added_mib(partial(one, maker, photo[:32, :32]), partial(one, maker, photo))
             for maker in makers
         ]
-        scales = ", ".join(f"{scale:g}" for scale in recipe.localize.scales)
+        scales = ", ".join(f"{scale:g}" for scale in localize.settings.scales)
         rows.append(
             Row(
                 "localize",
-                f"{recipe.backbone.name}, scales {scales}, {precision}, {len(timed)} photos, "
-                "1 thread",
+                f"{backbone_of(localize['classifier']).name}, scales {scales}, {precision}, "
+                f"{len(timed)} photos, 1 thread",
                 "loop over scales and mirror images, float32",
                 points,
                 f"difference in mIoU, points, {len(samples)} photos",

@@ -30,13 +30,14 @@ from PIL import Image
 
 from side_by_side import Row, added_mib, record, some_photos
 from weakseg.data.images import read_photo
+from weakseg.engine.executor import LocalExecutor
+from weakseg.memory import cores_here
 from weakseg.refine.crf import (
     CRFSettings,
     dense_crf,
     unary_from_labels,
     unary_from_probabilities,
 )
-from weakseg.stages.executor import LocalExecutor, available_cores
 
 try:
     from pydensecrf import densecrf
@@ -92,7 +93,8 @@ class Problem:
 
     def arrays(self) -> tuple[NDArray[np.uint8], Floats]:
         image = read_photo(self.path)
-        return image, make_unary(self.settings, self.classes, *image.shape[:2], self.seed)
+        height, width = image.shape[:2]
+        return image, make_unary(self.settings, self.classes, height, width, self.seed)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Labelling:
 
     def label(self, problem: Problem) -> Labels:
         marginals = self.crf(*problem.arrays(), SETTINGS[problem.settings])
-        return marginals.argmax(axis=0).astype(np.uint8)
+        labels: Labels = marginals.argmax(axis=0).astype(np.uint8)
+        return labels
 
 
 LabelAll = Callable[[Sequence[Problem]], Iterator[Labels]]
@@ -131,7 +134,7 @@ def make_unary(settings: str, n: int, height: int, width: int, seed: int) -> Flo
 def folder_runs() -> Iterator[tuple[LabelAll, LabelAll]]:
     """Ours and the peer's way of labelling many photos on all cores."""
     spawn = multiprocessing.get_context("spawn")
-    with LocalExecutor() as executor, spawn.Pool(available_cores()) as pool:
+    with LocalExecutor() as executor, spawn.Pool(cores_here()) as pool:
         yield (
             partial(executor.map, Labelling(dense_crf)),
             partial(pool.imap, Labelling(peer_crf).label),
@@ -195,7 +198,7 @@ def compare(
             peer_peak_mib=memory[1],
         ),
         row(
-            f"{case}, {available_cores()} processes, wall s",
+            f"{case}, {cores_here()} processes, wall s",
             seconds=folder[0],
             peer_seconds=folder[1],
         ),

@@ -1,4 +1,4 @@
-"""What each stage costs against the size of its input: points, exponents and a picture.
+"""What each method costs against the size of its input: points, exponents and a picture.
 
     pip install weakseg[bench]
     python benchmarks/curves.py --out docs/curves.png
@@ -25,15 +25,15 @@ from scipy import ndimage
 import random_walk
 from memory import run_peaks
 from side_by_side import measure
-from weakseg.localize.cam import localize
-from weakseg.localize.grid import Localization, grid_size
+from weakseg.grid import Localization, grid_size
+from weakseg.localize.cam import localize_tags
+from weakseg.methods.networks import build_classifier
+from weakseg.methods.settings import BackboneSection
 from weakseg.networks.cam_classifier import CamClassifier
-from weakseg.networks.fused import fuse
-from weakseg.recipe import BackboneSection
+from weakseg.networks.cpu.fused import fuse
 from weakseg.refine.crf import CRFSettings, dense_crf, unary_from_labels
 from weakseg.refine.samples import image_rng
 from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
-from weakseg.stages.networks import build_classifier
 
 try:
     from matplotlib import pyplot
@@ -69,7 +69,7 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    stage: str
+    method: str
     axis: str
     points: list[Point]
 
@@ -85,15 +85,17 @@ def discs(classes: int, side: int) -> NDArray[np.float32]:
     places = (np.stack(np.divmod(np.arange(classes), across)) + 0.5) / across
     y, x = ((np.arange(side) + 0.5) / side - place[:, None] for place in places)
     squared = np.square(y)[:, :, None] + np.square(x)[:, None, :]
-    return np.exp(-squared * (across / 0.4) ** 2).astype(np.float32)
+    found: NDArray[np.float32] = np.exp(-squared * (across / 0.4) ** 2).astype(np.float32)
+    return found
 
 
 def photo(side: int) -> NDArray[np.uint8]:
     """Smooth colours (side, side, 3) with grain."""
     rng = np.random.default_rng(1)
     colours = ndimage.gaussian_filter(rng.normal(size=(3, side, side)), (0, side / 16, side / 16))
-    smooth = 128 + 50 * colours / colours.std()
-    return np.moveaxis(smooth + rng.normal(0, 3, smooth.shape), 0, 2).clip(0, 255).astype(np.uint8)
+    grainy = 128 + 50 * colours / colours.std() + rng.normal(0, 3, colours.shape)
+    pixels: NDArray[np.uint8] = np.moveaxis(grainy, 0, 2).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def crf_call(size: Size) -> Callable[[], Any]:
@@ -125,19 +127,19 @@ def cam_call(size: Size) -> Callable[[], Any]:
 
 def cams(network: CamClassifier, photo: NDArray[np.uint8], classes: Sequence[int]) -> Localization:
     with torch.autocast("cpu", torch.bfloat16):
-        return localize(network, photo, classes, (0.5, 1.0, 1.5, 2.0), (1, 2, 3))
+        return localize_tags(network, photo, classes, (0.5, 1.0, 1.5, 2.0), (1, 2, 3))
 
 
 CALLS = {"CAM": cam_call, "SVM": svm_call, "CRF": crf_call, "random walk": walk_call}
 PIXELS, TAGS, DRAWN, COUNT = "pixels", "classes of a photo", "samples a class", "photos"
 
 
-def curve(stage: str, axis: str, sizes: dict[int, Size]) -> Curve:
+def curve(method: str, axis: str, sizes: dict[int, Size]) -> Curve:
     points = []
     for x, size in sizes.items():
-        found = measure(CALLS[stage](SMALL), CALLS[stage](size), REPEATS)
+        found = measure(CALLS[method](SMALL), CALLS[method](size), REPEATS)
         points.append(Point(x, found.seconds, max(SMALLEST_MIB, found.mib)))
-    return said(Curve(stage, axis, points))
+    return said(Curve(method, axis, points))
 
 
 def run_curve(counts: Sequence[int]) -> Curve:
@@ -152,7 +154,7 @@ def said(curve: Curve) -> Curve:
     """Print a curve."""
     points = ", ".join(f"{x}: {seconds:.3g} s {mib:.0f} MiB" for x, seconds, mib in curve.points)
     time, memory = curve.exponent("seconds"), curve.exponent("mib")
-    print(f"{curve.stage} against {curve.axis}: time^{time:.2f}, memory^{memory:.2f} ({points})")
+    print(f"{curve.method} against {curve.axis}: time^{time:.2f}, memory^{memory:.2f} ({points})")
     sys.stdout.flush()
     return curve
 
@@ -160,10 +162,10 @@ def said(curve: Curve) -> Curve:
 def measured() -> list[Curve]:
     usual = Size()
     curves = []
-    for stage in CALLS:
+    for method in CALLS:
         by_side = {side**2: replace(usual, side=side) for side in SIDES}
         by_class = {count: replace(usual, classes=count) for count in CLASSES}
-        curves += [curve(stage, PIXELS, by_side), curve(stage, TAGS, by_class)]
+        curves += [curve(method, PIXELS, by_side), curve(method, TAGS, by_class)]
     by_sample = {count: replace(usual, side=1024, samples=count) for count in SAMPLES}
     return [*curves, curve("SVM", DRAWN, by_sample), run_curve(PHOTOS)]
 
@@ -171,7 +173,7 @@ def measured() -> list[Curve]:
 def draw(curves: Sequence[Curve], path: Path) -> None:
     axes = (PIXELS, TAGS, DRAWN, COUNT)
     figures = {"seconds": "CPU seconds", "mib": "MiB"}
-    colours = {stage: f"C{index}" for index, stage in enumerate([*CALLS, "a whole run"])}
+    colours = {method: f"C{index}" for index, method in enumerate([*CALLS, "a whole run"])}
     size = (14, 7.5)
     figure, grid = pyplot.subplots(len(figures), len(axes), figsize=size, layout="constrained")
     for row, (key, label) in zip(grid, figures.items(), strict=True):
@@ -179,8 +181,8 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
             shown = [line for line in curves if line.axis == axis]
             for line in shown:
                 x, y = zip(*((point.x, getattr(point, key)) for point in line.points), strict=True)
-                name = f"{line.stage}, exponent {line.exponent(key):.2f}"
-                cell.loglog(x, y, "o-", color=colours[line.stage], label=name)
+                name = f"{line.method}, exponent {line.exponent(key):.2f}"
+                cell.loglog(x, y, "o-", color=colours[line.method], label=name)
             values = [getattr(point, key) for line in shown for point in line.points]
             cell.set_ylim(10 ** math.floor(math.log10(min(values))), 30 * max(values))
             cell.set(xlabel=axis, ylabel=label)

@@ -2,9 +2,10 @@
 
     python benchmarks/devices.py --data VOC2012 --run runs/cpu --device cuda
 
-The SVM gets all photos at once; the CRF (the recipe's, over the SVM's scores) and the walk get one
-after the other. Wall time, with what goes to the device and back, after a first call on other
-photos. 99.5 % of the labels must be equal, and the walk's maps to 1e-4, before a row is kept.
+Settings, maps and features are those of the run's steps `localize`, `svm` and `svm+crf`. The SVM
+gets all photos at once; the CRF (over the SVM's scores) and the walk get one after the other. Wall
+time, with what goes to the device and back, after a first call on other photos. 99.5 % of the
+labels must be equal, and the walk's maps to 1e-4, before a row is kept.
 """
 
 import argparse
@@ -20,15 +21,15 @@ from threadpoolctl import threadpool_limits
 
 from random_walk import example
 from side_by_side import Row, record
+from weakseg import open_run
 from weakseg.data.dataset import load_dataset
 from weakseg.data.images import read_photo
-from weakseg.localize.grid import upsample
-from weakseg.recipe import load_recipe
+from weakseg.grid import upsample
+from weakseg.methods.crf import unary_of
 from weakseg.refine.crf import dense_crf
 from weakseg.refine.random_walk import RandomWalkSettings, random_walk
 from weakseg.refine.samples import image_rng
 from weakseg.refine.svm import refine_many_with_svm, refine_with_svm, zscore
-from weakseg.stages import localize, refine
 
 REQUIRED_AGREEMENT = 0.995
 TOLERANCE = 1e-4
@@ -52,6 +53,11 @@ def equal_labels(found: Arrays, expected: Arrays) -> float:
     return float(np.mean([(one == other).mean() for one, other in pairs]))
 
 
+def largest_difference(found: Arrays, expected: Arrays) -> float:
+    pairs = zip(found, expected, strict=True)
+    return max(float(np.abs(np.subtract(one, other)).max()) for one, other in pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -62,27 +68,25 @@ def main() -> None:
     if arguments.images < 2:
         parser.error("--images: 2 at least")
     device = torch.device(arguments.device)
-    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
-    svm, crf = recipe.svm, recipe.crf
-    if svm is None or crf is None:
-        parser.error(f"{arguments.run} has no section svm, or no crf")
-    samples = load_dataset(arguments.data, recipe.data.split).samples
+    run = open_run(arguments.run)
+    seed, svm, crf = (run.recipe.seed, *(run.steps[name].settings for name in ("svm", "svm+crf")))
+    samples = load_dataset(arguments.data, run.recipe.data.split).samples
     samples = samples[:: max(1, len(samples) // arguments.images)][: arguments.images]
-    found = [localize.read_localization(arguments.run / localize.NAME, s.id) for s in samples]
-    images = [
-        (zscore(one.features.astype(np.float32)), one.cam, sample.id)
-        for one, sample in zip(found, samples, strict=True)
-    ]
+    images = []
+    for sample in samples:
+        found = run.maps(sample.id, "localize", "features")
+        assert found.features is not None
+        images.append((zscore(found.features.astype(np.float32)), found.scores, sample.id))
     photos = [read_photo(sample.image) for sample in samples]
     unaries: list[Floats] = []
     for photo, (features, cam, name) in zip(photos, images, strict=True):
-        scores = refine_with_svm(features, cam, svm, image_rng(recipe.seed, name)).scores
-        unaries.append(refine.crf_unary(upsample(scores, *photo.shape[:2]), crf))
-    walks = [example(*GRID, seed=seed) for seed in range(len(samples))]
+        scores = refine_with_svm(features, cam, svm, image_rng(seed, name)).scores
+        unaries.append(unary_of(upsample(scores, *photo.shape[:2]), crf))
+    walks = [example(*GRID, seed=number) for number in range(len(samples))]
 
     def svm_labels(where: torch.device | None) -> Callable[[slice], Arrays]:
         def work(some: slice) -> Arrays:
-            drawn = [(f, c, image_rng(recipe.seed, name)) for f, c, name in images[some]]
+            drawn = [(f, c, image_rng(seed, name)) for f, c, name in images[some]]
             if where is None:
                 return [refine_with_svm(f, c, svm, rng).labels for f, c, rng in drawn]
             return [refined.labels for refined in refine_many_with_svm(drawn, svm, where)]
@@ -102,21 +106,21 @@ def main() -> None:
 
     rows = []
     with threadpool_limits(1):
-        for stage, make in (("svm", svm_labels), ("crf", crf_labels), ("random walk", walked)):
+        for method, make in (("svm", svm_labels), ("crf", crf_labels), ("random walk", walked)):
             ours, taken = seconds(make(device), len(samples))
             theirs, peer_taken = seconds(make(None), len(samples))
-            if stage == "random walk":
-                agreement = max(float(abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+            if method == "random walk":
+                agreement = largest_difference(ours, theirs)
                 measure, agrees = "max difference", agreement <= TOLERANCE
             else:
                 agreement = equal_labels(ours, theirs)
                 measure, agrees = "share of equal labels", agreement >= REQUIRED_AGREEMENT
             if not agrees:
-                sys.exit(f"{stage}: {measure} {agreement:.5g}; no ratio")
+                sys.exit(f"{method}: {measure} {agreement:.5g}; no ratio")
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
             case = f"{len(ours)} photos, torch's operators on {name}, wall s"
             peer = "compiled loops, 1 thread"
-            rows.append(Row(stage, case, peer, agreement, measure, taken, peer_taken))
+            rows.append(Row(method, case, peer, agreement, measure, taken, peer_taken))
     record(rows)
 
 

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ import safetensors.numpy
 
 from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import write_mask
+from weakseg.engine.outputs import Output, find_faults, last_change
 from weakseg.files import stamp, sync_files, write_atomically, write_bytes
-from weakseg.stages.outputs import PICTURE, Output, find_faults, last_change
+from weakseg.methods.base import PICTURE
+from weakseg.methods.maps import SCORES
 
 SIZE = 375, 500
 GRID = 94, 125
@@ -46,7 +49,7 @@ def writing(folder: Path, kind: str, content: bytes, count: int) -> None:
     for turn in range(3):
         for how, taken in times.items():
             paths = [folder / f"{how}{turn}" / f"{i}{kind}" for i in range(count)]
-            taken.append(seconds(lambda paths=paths, how=how: write_all(paths, content, how)))
+            taken.append(seconds(partial(write_all, paths, content, how)))
             shutil.rmtree(paths[0].parent)
     shown = ", ".join(f"{how} {1e3 * min(t) / count:.2f} ms" for how, t in times.items())
     print(f"a {kind} of {len(content):,} bytes, fsync: {shown}")
@@ -58,7 +61,7 @@ def looking(folder: Path, photos: int) -> None:
     write_mask(folder / "one.png", mask)
     write_bytes(
         folder / "one.safetensors",
-        safetensors.numpy.save({"scores": np.zeros((2, *GRID), np.float32)}),
+        safetensors.numpy.save({SCORES: np.zeros((2, *GRID), np.float32)}),
     )
     (folder / "data" / "images").mkdir(parents=True)
     rows = ["image,tags"]
@@ -73,7 +76,7 @@ def looking(folder: Path, photos: int) -> None:
             outputs.append(Output(path, {PICTURE: SIZE}))
         path = folder / "run" / "svm" / f"{i:06}.safetensors"
         shutil.copy(folder / "one.safetensors", path)
-        outputs.append(Output(path, {"scores": (2, *GRID)}))
+        outputs.append(Output(path, {SCORES: (2, *GRID)}))
     (folder / "data" / "tags.csv").write_text("\n".join(rows) + "\n")
 
     def listing() -> None:

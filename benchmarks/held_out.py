@@ -4,17 +4,20 @@ python benchmarks/held_out.py --data ../shared/data/VOC2012 --run runs/cpu --eve
 """
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from weakseg import open_run
 from weakseg.data.dataset import load_dataset
+from weakseg.engine import evaluate
+from weakseg.engine.context import Context
+from weakseg.engine.executor import LocalExecutor
+from weakseg.files import read_json
 from weakseg.progress import progress_for
-from weakseg.recipe import load_recipe
-from weakseg.stages import evaluate, pipeline
-from weakseg.stages.base import Context
-from weakseg.stages.executor import LocalExecutor
+from weakseg.tables import print_figures
 
 
 def main() -> None:
@@ -23,17 +26,25 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="a finished run's folder")
     parser.add_argument("--every", type=int, default=4, help="left out: every n-th photo")
     arguments = parser.parse_args()
-    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
-    whole = load_dataset(arguments.data, recipe.data.split)
-    used = set(whole.samples[:: arguments.every])
-    dataset = replace(whole, samples=tuple(s for s in whole.samples if s not in used))
-    device = torch.device("cpu")
-    with LocalExecutor() as executor:
-        context = Context(arguments.run, recipe, dataset, dataset, executor, progress_for(), device)
-        stages = [stage for stage in pipeline.measured(recipe) if not stage.held_out]
-        rows = evaluate.evaluate_run(context, stages)
-    for name, images, miou, mean_accuracy, pixel_accuracy in evaluate.table(rows):
-        print(f"| {name} | {images} | {miou} | {mean_accuracy} | {pixel_accuracy} |")
+    run = open_run(arguments.run)
+    whole = load_dataset(arguments.data, run.recipe.data.split)
+    used, masked = set(whole.samples[:: arguments.every]), set(run.photos(run.masks))
+    samples = tuple(s for s in whole.samples if s not in used and s.id in masked)
+    steps = tuple(step for step in run.steps.values() if step.kind.photos != "held out")
+    with tempfile.TemporaryDirectory() as folder, LocalExecutor() as executor:
+        context = Context(
+            folder=Path(folder),
+            recipe=replace(run.recipe, data=run.recipe.data.model_copy(update={"every": 1})),
+            steps=steps,
+            dataset=replace(whole, samples=samples),
+            held_out=whole,
+            cpu=executor,
+            network=executor,
+            progress=progress_for(),
+            device=torch.device("cpu"),
+        )
+        evaluate.run(context)
+        print_figures(read_json(Path(folder) / evaluate.METRICS)["stages"])
 
 
 if __name__ == "__main__":

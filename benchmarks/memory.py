@@ -23,11 +23,12 @@ import yaml
 from PIL import Image
 
 from side_by_side import Row, record
-from weakseg.stages.executor import available_cores
+from weakseg.memory import cores_here
 
 CLASSES = ("red", "green", "blue")
 HEIGHT, WIDTH = 48, 64
 CRF = {
+    "kind": "crf",
     "unary": "labels",
     "kernels": {
         "gaussian_sxy": 3,
@@ -38,24 +39,34 @@ CRF = {
         "iterations": 3,
     },
 }
+THRESHOLDS = {"foreground_threshold": 0.5, "background_threshold": 0.2}
 RECIPE = {
     "data": {"split": "all"},
-    "backbone": {"name": "test_efficientnet", "weights": "none", "frozen_stages": -1},
-    "classify": {
-        "epochs": 2,
-        "batch_size": 64,
-        "optimizer": {"name": "adamw", "lr": 0.01, "head_lr": 0.01, "weight_decay": 0},
+    "steps": {
+        "pool": {
+            "kind": "pool",
+            "backbone": {"name": "test_efficientnet", "weights": "none", "frozen_stages": -1},
+        },
+        "classify": {
+            "kind": "classifier",
+            "of": "pool",
+            "epochs": 2,
+            "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 0.01, "head_lr": 0.01, "weight_decay": 0},
+        },
+        "localize": {"kind": "cam", "of": "classify", "scales": [1.0], "feature_stages": [0, 1]},
+        "cam": {"kind": "threshold", "of": "localize", "background": 0.4},
+        "cam+crf": {**CRF, "of": "cam"},
+        "seed": {"kind": "seed", "of": "localize", **THRESHOLDS},
+        "svm": {
+            "kind": "svm",
+            "of": "localize",
+            **THRESHOLDS,
+            "samples_per_class": 20,
+            "cycles": 1,
+        },
+        "svm+crf": {**CRF, "of": "svm"},
     },
-    "localize": {"scales": [1.0], "feature_stages": [0, 1], "feature_scales": [1.0]},
-    "svm": {
-        "foreground_threshold": 0.5,
-        "background_threshold": 0.2,
-        "samples_per_class": 20,
-        "cycles": 1,
-    },
-    "crf": CRF,
-    "cam_crf": CRF,
-    "evaluate": {"cam_threshold": 0.4},
 }
 POLL = 0.1
 """Seconds between two looks at the processes; a process's peak is kept by the kernel."""
@@ -146,14 +157,12 @@ def run_peaks(count: int) -> Peaks:
         folder = Path(temporary)
         write_photos(folder / "data", count)
         (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
-        command = [sys.executable, "-c", "from weakseg.cli import main; main()", "run"]
-        command += [str(folder / "recipe.yaml"), "--data", str(folder / "data")]
+        command = [sys.executable, "-m", "weakseg", "run", str(folder / "recipe.yaml")]
+        command += ["--data", str(folder / "data"), "--out", str(folder / "run")]
         before = cpu_seconds_of_children()
         with (folder / "log").open("w+") as log:
             run = subprocess.Popen(
-                [*command, "--out", str(folder / "run"), "--device", "cpu"],
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                [*command, "--device", "cpu"], stdout=log, stderr=subprocess.STDOUT
             )
             watch = Watch(run.pid)
             while run.poll() is None:
@@ -171,7 +180,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs=2, default=(500, 10000), help="few and many")
     few, many = parser.parse_args().images
     small, large = run_peaks(few), run_peaks(many)
-    processes = available_cores()
+    processes = cores_here()
     record(
         [
             Row(

@@ -2,7 +2,8 @@
 
     python benchmarks/pipeline.py --data VOC2012 --run runs/cpu
 
-Ours is the single step that a run takes where no stage's file is kept. The peers are put together
+Ours is the step `svm+crf` of the run as it is where no other step is kept: a worker goes from the
+photo to the mask. The peers are put together
 as the other scripts have them: the float32 loop over scales and mirror images (`cam.py`),
 scikit-learn's SVC in its loop (`svm.py`) and pydensecrf2 (`crf.py`), with the run's classifier,
 settings and samples. They run in as many processes as ours, of one thread each, and as the script
@@ -33,57 +34,66 @@ import cam
 import crf
 import svm
 from side_by_side import Row, record
-from weakseg.data.dataset import Dataset, Sample, load_dataset
+from weakseg import Run, open_run
+from weakseg.data.balance import Balance
+from weakseg.data.dataset import Sample, load_dataset
 from weakseg.data.images import read_photo
 from weakseg.data.masks import read_mask, write_mask
-from weakseg.localize.grid import upsample
+from weakseg.engine.executor import LocalExecutor
+from weakseg.grid import upsample
+from weakseg.memory import cores_here
+from weakseg.methods.base import Photos, PhotoTask, Step, Tools, map_photos
+from weakseg.methods.crf import unary_of
+from weakseg.methods.maps import Writer
 from weakseg.metrics import ConfusionMatrix
 from weakseg.progress import progress_for
-from weakseg.recipe import load_recipe
 from weakseg.refine.svm import zscore
-from weakseg.stages import classify, localizer, refine
-from weakseg.stages.base import Context, PhotoTask
-from weakseg.stages.executor import LocalExecutor, available_cores
 
+STEP = "svm+crf"
 REQUIRED_POINTS = 0.2
 WARM = 4
 """Photos that are done before some are timed, for what is compiled and loaded."""
 
-MakeMasks = Callable[[Sequence[PhotoTask], Path], None]
+MakeMasks = Callable[[Photos, Path], None]
 
 
 @dataclass(frozen=True)
 class Ours:
     """The step from photo to mask, on a run's executor."""
 
-    context: Context
+    run: Run
+    executor: LocalExecutor
 
-    def __call__(self, tasks: Sequence[PhotoTask], out: Path) -> None:
-        dataset = replace(self.context.dataset, samples=[task.sample for task in tasks])
-        classifier = out / classify.NAME
-        classifier.mkdir(parents=True)
-        shutil.copy(self.context.folder / classify.NAME / classify.CLASSIFIER, classifier)
-        context = replace(self.context, folder=out, dataset=dataset)
-        refine.run_from_photos(context, refine.SVM_CRF, localizer.by_network)
+    def __call__(self, photos: Photos, out: Path) -> None:
+        step = replace(unkept(self.run.steps[STEP]), folder=out, kept=True)
+        tools = Tools(photos, self.executor, self.executor, progress_for(), torch.device("cpu"))
+        map_photos(tools, STEP, Writer(step), lambda sample: False, self.executor, by_size=True)
+
+
+def unkept(step: Step) -> Step:
+    """A step that reads no file but its networks'."""
+    if step.kind.work is None:
+        return step
+    inputs = tuple((slot, unkept(given)) for slot, given in step.inputs)
+    return replace(step, inputs=inputs, kept=False)
 
 
 class Peer:
     """The peers, one after the other, for one photo."""
 
-    def __init__(self, run: Path, threads: int) -> None:
-        self._recipe = load_recipe(str(run / "recipe.yaml"))
-        self._localizer = cam.Peer(run)
+    def __init__(self, step: Step, threads: int) -> None:
+        self._svm, self._crf = step["maps"].settings, step.settings
+        self._localizer = cam.Peer(step["maps"]["maps"])
         self._threads = threads
 
     def mask(self, task: PhotoTask, out: Path) -> None:
-        assert self._recipe.svm is not None and self._recipe.crf is not None
         photo = read_photo(task.sample.image)
         torch.set_num_threads(self._threads)
         found = self._localizer.localization(photo, [class_id - 1 for class_id in task.class_ids])
         cams, features = found
-        scores = svm.peer_scores(zscore(features), cams, self._recipe.svm, task.id)
-        unary = refine.crf_unary(upsample(scores, *photo.shape[:2]), self._recipe.crf)
-        marginals = crf.peer_crf(photo, unary, self._recipe.crf.kernels)
+        scores = svm.peer_scores(zscore(features), cams, self._svm, task.id)
+        unary = unary_of(upsample(scores, *photo.shape[:2]), self._crf)
+        marginals = crf.peer_crf(photo, unary, self._crf.kernels)
         ids = np.array([0, *task.class_ids], np.uint8)
         write_mask(out / f"{task.id}.png", ids[marginals.argmax(axis=0)])
 
@@ -91,10 +101,10 @@ class Peer:
 _peer: Peer
 
 
-def set_up(run: Path, threads: int) -> None:
+def set_up(step: Step, threads: int) -> None:
     global _peer
     threadpool_limits(1)
-    _peer = Peer(run, threads)
+    _peer = Peer(step, threads)
 
 
 def mask_by_peer(task: PhotoTask, out: Path) -> None:
@@ -102,66 +112,68 @@ def mask_by_peer(task: PhotoTask, out: Path) -> None:
 
 
 @contextmanager
-def peers(run: Path, processes: int, threads: int) -> Iterator[MakeMasks]:
+def peers(step: Step, processes: int, threads: int) -> Iterator[MakeMasks]:
     spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(processes, set_up, (run, threads)) as pool:
+    with spawn.Pool(processes, set_up, (step, threads)) as pool:
 
-        def make(tasks: Sequence[PhotoTask], out: Path) -> None:
-            (out / refine.SVM_CRF).mkdir(parents=True)
-            pool.starmap(mask_by_peer, [(t, out / refine.SVM_CRF) for t in tasks], chunksize=1)
+        def make(photos: Photos, out: Path) -> None:
+            tasks = map(photos.task, photos.samples)
+            pool.starmap(mask_by_peer, [(task, out) for task in tasks], chunksize=1)
 
         yield make
 
 
-def mious(folders: Sequence[Path], tasks: Sequence[PhotoTask], dataset: Dataset) -> list[float]:
+def mious(folders: Sequence[Path], photos: Photos) -> list[float]:
     """Of each folder's masks, in points."""
-    matrices = [ConfusionMatrix(dataset.classes) for _ in folders]
-    for task in tasks:
-        assert task.sample.mask is not None
-        truth = task.sample.mask.read()
+    matrices = [ConfusionMatrix(photos.classes) for _ in folders]
+    for sample in photos.samples:
+        assert sample.mask is not None
+        truth = sample.mask.read()
         for folder, matrix in zip(folders, matrices, strict=True):
-            matrix.update(truth, read_mask(folder / refine.SVM_CRF / f"{task.id}.png"))
+            matrix.update(truth, read_mask(folder / f"{sample.id}.png"))
     return [100 * matrix.summary()["miou"] for matrix in matrices]
 
 
-def seconds(make: MakeMasks, tasks: Sequence[PhotoTask], out: Path) -> float:
+def seconds(make: MakeMasks, photos: Photos, out: Path) -> float:
     shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
     start = time.perf_counter()
-    make(tasks, out)
+    make(photos, out)
     return time.perf_counter() - start
 
 
-def difference(ours: MakeMasks, peer: MakeMasks, context: Context) -> float:
+def difference(ours: MakeMasks, peer: MakeMasks, photos: Photos) -> float:
     """Of the mIoU of both's masks of all photos, in points; an exit where it is too large."""
-    tasks = [context.task(sample) for sample in context.dataset.samples]
+    count = len(photos.samples)
     with tempfile.TemporaryDirectory() as temporary:
         folders = Path(temporary) / "ours", Path(temporary) / "peer"
         for name, make, folder in zip(("ours", "the peers"), (ours, peer), folders, strict=True):
-            print(f"{name}: {len(tasks) / seconds(make, tasks, folder):.2f} photos/s", flush=True)
-        own, others = mious(folders, tasks, context.dataset)
-    print(f"mIoU of {len(tasks)} photos {own:.2f}, the peers' {others:.2f}", flush=True)
+            print(f"{name}: {count / seconds(make, photos, folder):.2f} photos/s", flush=True)
+        own, others = mious(folders, photos)
+    print(f"mIoU of {count} photos {own:.2f}, the peers' {others:.2f}", flush=True)
     if abs(own - others) > REQUIRED_POINTS:
         sys.exit("they differ too much; nothing timed")
     return abs(own - others)
 
 
-def times(makers: dict[str, MakeMasks], tasks: Sequence[PhotoTask], turns: int) -> dict[str, float]:
+def times(makers: dict[str, MakeMasks], photos: Photos, turns: int) -> dict[str, float]:
     """Wall seconds of each."""
+    warm = replace(photos, samples=photos.samples[:WARM])
     best = dict.fromkeys(makers, float("inf"))
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "out"
         for make in makers.values():
-            seconds(make, tasks[:WARM], out)
+            seconds(make, warm, out)
         for _ in range(turns):
             for name, make in makers.items():
-                best[name] = min(best[name], seconds(make, tasks, out))
-                print(f"{name}: {len(tasks) / best[name]:.2f} photos/s", flush=True)
+                best[name] = min(best[name], seconds(make, photos, out))
+                print(f"{name}: {len(photos.samples) / best[name]:.2f} photos/s", flush=True)
     return best
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
     """`count` of the samples, from all over."""
-    return list(samples[:: max(1, len(samples) // count)][:count])
+    return tuple(samples[:: max(1, len(samples) // count)][:count])
 
 
 def main() -> None:
@@ -172,30 +184,28 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=100, help="of these, photos that are timed")
     parser.add_argument("--turns", type=int, default=2)
     arguments = parser.parse_args()
-    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
-    dataset = load_dataset(arguments.data, recipe.data.split)
+    run = open_run(arguments.run)
+    dataset = load_dataset(arguments.data, run.recipe.data.split)
     masked = [sample for sample in dataset.samples if sample.mask]
-    dataset = replace(dataset, samples=spread(masked, arguments.images or len(masked)))
-    cores = available_cores()
+    samples = spread(masked, arguments.images or len(masked))
+    photos = Photos(dataset.classes, samples, dataset.classes, Balance())
+    cores = cores_here()
     with (
         LocalExecutor() as executor,
-        peers(arguments.run, cores, 1) as as_many,
-        peers(arguments.run, 1, cores) as script,
+        peers(run.steps[STEP], cores, 1) as as_many,
+        peers(run.steps[STEP], 1, cores) as script,
     ):
-        device = torch.device("cpu")
-        nothing = replace(dataset, samples=[])
-        context = Context(arguments.run, recipe, dataset, nothing, executor, progress_for(), device)
-        ours = Ours(context)
-        points = difference(ours, as_many, context)
-        tasks = [context.task(sample) for sample in spread(dataset.samples, arguments.timed)]
-        case = f"{len(tasks)} photos, {cores} processes, wall s"
+        ours = Ours(run, executor)
+        points = difference(ours, as_many, photos)
+        timed = replace(photos, samples=spread(samples, arguments.timed))
+        case = f"{len(timed.samples)} photos, {cores} processes, wall s"
         makers: dict[str, MakeMasks] = {
             case: ours,
             f"the peers in {cores} processes": as_many,
             f"the peers in one process, its network on {cores} threads": script,
         }
-        best = times(makers, tasks, arguments.turns)
-        measure = f"difference in mIoU, points, {len(dataset.samples)} photos"
+        best = times(makers, timed, arguments.turns)
+        measure = f"difference in mIoU, points, {len(samples)} photos"
         own = best.pop(case)
         record([Row("pipeline", case, name, points, measure, own, best[name]) for name in best])
 

@@ -1,7 +1,7 @@
 """What the comparisons with a peer share: photos, peak memory, and the table of their rows.
 
 Each script `measure`s in one run, on the same input, and `record`s a row for each of its lines:
-`benchmarks/results.json` keeps the newest row of every (stage, case, peer).
+`benchmarks/results.json` keeps the newest row of every (method, case, peer).
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ class Row:
     """One line of the table.
 
     Attributes:
-        stage: what is compared, such as "svm".
+        method: what is compared, such as "svm".
         case: sizes and settings, and on how many threads or processes.
         peer: what it is compared with.
         agreement: how far the results agree, as `measure` says, taken before anything was timed.
@@ -33,7 +33,7 @@ class Row:
         peak_mib, peer_peak_mib: what the work adds to the memory of a process; None: not measured.
     """
 
-    stage: str
+    method: str
     case: str
     peer: str
     agreement: float
@@ -94,7 +94,8 @@ def _added_mib(warm_up: Callable[[], Any], work: Callable[[], Any]) -> float:
 
 def _measure(warm_up: Callable[[], Any], work: Callable[[], Any], repeats: int) -> Measured:
     torch.set_num_threads(1)
-    results, seconds = [], []
+    results: list[Any] = []
+    seconds: list[float] = []
 
     def timed() -> None:
         start = time.process_time()
@@ -116,16 +117,16 @@ def _status(key: str) -> int:
 def record(rows: Sequence[Row]) -> None:
     """Print rows as a table, and keep them in `benchmarks/results.json`."""
     known = read_json(RESULTS) if RESULTS.exists() else []
-    kept = {(row["stage"], row["case"], row["peer"]): row for row in known}
+    kept = {(row["method"], row["case"], row["peer"]): row for row in known}
     for row in rows:
-        kept[row.stage, row.case, row.peer] = {**asdict(row), "ratio": round(row.ratio, 2)}
+        kept[row.method, row.case, row.peer] = {**asdict(row), "ratio": round(row.ratio, 2)}
     write_json(RESULTS, list(kept.values()))
-    print("| stage | case | peer | ratio | agreement | s | peer, s | MiB | peer, MiB |")
+    print("| method | case | peer | ratio | agreement | s | peer, s | MiB | peer, MiB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         memory = ("-" if m is None else f"{m:.0f}" for m in (row.peak_mib, row.peer_peak_mib))
         print(
-            f"| {row.stage} | {row.case} | {row.peer} | {row.ratio:.1f} "
+            f"| {row.method} | {row.case} | {row.peer} | {row.ratio:.1f} "
             f"| {row.agreement:.5g} ({row.measure}) | {row.seconds:.3g} | {row.peer_seconds:.3g} "
             f"| {' | '.join(memory)} |",
             flush=True,

@@ -12,15 +12,10 @@ import argparse
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import weakseg
 from faults import write_dataset
-from variants import figures_of
 from weakseg.data.dataset import load_dataset
-from weakseg.files import read_json
-from weakseg.recipe import load_recipe
-from weakseg.stages import assess
-from weakseg.stages.executor import LocalExecutor
 
 Tags = dict[str, list[str]]
 
@@ -48,11 +43,10 @@ def spoilt(tags: Mapping[str, Sequence[str]], train: Sequence[str]) -> Tags:
     return found
 
 
-def show(name: str, run: Path, rows: Mapping[str, dict[str, Any]]) -> None:
-    assessment = read_json(run / assess.ASSESSMENT)
-    row = rows[assessment["masks"]]
+def show(name: str, run: weakseg.Run) -> None:
+    row = next(row for row in run.figures if row["name"] == run.masks)
     print(f"\n{name}: {row['name']}, mIoU {100 * row['miou']:.1f} of {row['images']} photos")
-    for entry in assessment["classes"]:
+    for entry in run.assessment:
         iou = row["per_class"][entry["name"]]
         shown = "-" if iou is None else f"{100 * iou:.1f}"
         print(f"  {entry['name']:<12} IoU {shown:>5}  {'; '.join(entry['remarks'])}")
@@ -73,15 +67,13 @@ def main() -> None:
         "everywhere": (everywhere(tags), ("everywhere",)),
         "spoilt": (spoilt(tags, train), ("rails", "fewtag", "noise")),
     }
-    overrides = [f"localize.every={arguments.every}", "cam_crf=null", "report.panels=0"]
-    recipe = load_recipe("refined_pixel_labeling_cpu", overrides)
-    with LocalExecutor() as executor:
-        for name, (its_tags, more) in made.items():
-            data, run = arguments.out / name / "data", arguments.out / name / "run"
-            if not data.exists():
-                write_dataset(data, arguments.data, its_tags, (*whole.classes, *more))
-                (data / "ImageSets").symlink_to((arguments.data / "ImageSets").resolve())
-            show(name, run, figures_of(recipe, data, run, executor))
+    overrides = [f"data.every={arguments.every}", "cam+crf=null", "report.panels=0"]
+    for name, (its_tags, more) in made.items():
+        data, out = arguments.out / name / "data", arguments.out / name / "run"
+        if not data.exists():
+            write_dataset(data, arguments.data, its_tags, (*whole.classes, *more))
+            (data / "ImageSets").symlink_to((arguments.data / "ImageSets").resolve())
+        show(name, weakseg.run("refined_pixel_labeling_cpu", data, out, overrides))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
     python benchmarks/svm.py --data VOC2012 --run runs/cpu --resnet50 resnet50.safetensors
 
-The CAMs and features are those of a finished run, of photos with one, two and four tags; with the
-weights of a ResNet-50, its 256 channels of stride 4 as well, which the paper takes. A peer is what
-one writes without this package: scikit-learn's SVC, or Intel's in its place, is trained anew in
-every cycle, relabels its samples, and labels all pixels at last, by the pairs' decision values and
-the same rule as ours (a class's mean; votes tie). All see the same samples, and run in turn on one
-thread. Of the labels of all photos 99.5 % must be equal before a ratio is given.
+The CAMs and features are those of a finished run's step `localize`, of photos with one, two and
+four tags, the settings those of its step `svm`; with the weights of a ResNet-50, its 256 channels
+of stride 4 as well, which the paper takes. A peer is what one writes without this package:
+scikit-learn's SVC, or Intel's in its place, is trained anew in every cycle, relabels its samples,
+and labels all pixels at last, by the pairs' decision values and the same rule as ours (a class's
+mean; votes tie). All see the same samples, and run in turn on one thread. Of the labels of all
+photos 99.5 % must be equal before a ratio is given.
 """
 
 import argparse
@@ -26,15 +27,15 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from side_by_side import Row, added_mib, record
+from weakseg import Run, open_run
 from weakseg.data.dataset import Sample, load_dataset
 from weakseg.data.images import read_photo
-from weakseg.localize.cam import localize as cam_of_photo
+from weakseg.localize.cam import localize_tags
 from weakseg.localize.seeds import seed_from_cam
-from weakseg.recipe import BackboneSection, load_recipe
+from weakseg.methods.networks import build_classifier
+from weakseg.methods.settings import BackboneSection
 from weakseg.refine.samples import exclude_noisy_foreground, image_rng, select_samples
 from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
-from weakseg.stages import localize
-from weakseg.stages.networks import build_classifier
 
 REQUIRED_AGREEMENT = 0.995
 PEERS = {"scikit-learn SVC": SVC, "scikit-learn-intelex SVC": sklearnex.svm.SVC}
@@ -46,14 +47,16 @@ Labels = NDArray[np.int16]
 
 def scores_of(model: SVC, of: Floats) -> Floats:
     """A row for each class of the model: its mean over the pairs' decision values."""
-    margins = model.decision_function(of).astype(np.float32)
+    margins: Floats = model.decision_function(of).astype(np.float32)
     if len(model.classes_) == 2:
-        return np.stack([-margins, margins]) / 2
+        margins /= 2
+        return np.stack([-margins, margins])
     means = np.zeros((len(model.classes_), margins.shape[1]), np.float32)
     pairs = itertools.combinations(range(len(model.classes_)), 2)
     for column, (i, j) in enumerate(pairs):
         means[[i, j], column] = 1 / len(means), -1 / len(means)
-    return means @ margins.T
+    scores: Floats = means @ margins.T
+    return scores
 
 
 def peer_scores(
@@ -99,7 +102,9 @@ def _trained(svc: type[SVC], samples: Floats, labels: Labels, settings: SVMSetti
 def peer_labels(
     svc: type[SVC], features: Floats, cam: Floats, settings: SVMSettings, name: str
 ) -> Labels:
-    return peer_scores(features, cam, settings, name, svc).argmax(axis=0).astype(np.int16)
+    scores = peer_scores(features, cam, settings, name, svc)
+    labels: Labels = scores.argmax(axis=0).astype(np.int16)
+    return labels
 
 
 def ours(features: Floats, cam: Floats, settings: SVMSettings, name: str) -> Labels:
@@ -155,10 +160,11 @@ def _small(problem: Problem) -> Problem:
     return features[:, ::8, ::8], cam[:, ::8, ::8], settings, name
 
 
-def of_run(folder: Path) -> Localizer:
+def of_run(run: Run) -> Localizer:
     def find(sample: Sample) -> tuple[Floats, Floats]:
-        found = localize.read_localization(folder, sample.id)
-        return found.features.astype(np.float32), found.cam
+        found = run.maps(sample.id, "localize", "features")
+        assert found.features is not None
+        return found.features.astype(np.float32), found.scores
 
     return find
 
@@ -170,7 +176,7 @@ def of_resnet50(weights: Path, cams: Localizer) -> Localizer:
 
     def find(sample: Sample) -> tuple[Floats, Floats]:
         photo = read_photo(sample.image)
-        features = cam_of_photo(network, photo, (), (1.0,), (1,)).features
+        features = localize_tags(network, photo, (), (1.0,), (1,)).features
         return features.astype(np.float32), cams(sample)[1]
 
     return find
@@ -183,20 +189,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3, help="photos of each number of classes")
     parser.add_argument("--resnet50", type=Path, help="weights, for features of 256 channels")
     arguments = parser.parse_args()
-    recipe = load_recipe(str(arguments.run / "recipe.yaml"))
-    assert recipe.svm is not None
+    run = open_run(arguments.run)
+    own: SVMSettings = run.steps["svm"].settings
     # As many samples as the paper's, and its kernel; the CAM's own thresholds bring them about.
     many = replace(
-        recipe.svm,
+        own,
         samples_per_class=2500,
         foreground_threshold=0.3,
         background_threshold=0.3,
         exclusion_threshold=None,
         gamma="scale",
     )
-    samples = load_dataset(arguments.data, recipe.data.split).samples
-    found = of_run(arguments.run / localize.NAME)
-    cases = [("the recipe's samples", recipe.svm, found), ("2,500 samples", many, found)]
+    samples = load_dataset(arguments.data, run.recipe.data.split).samples
+    found = of_run(run)
+    cases = [("the recipe's samples", own, found), ("2,500 samples", many, found)]
     if arguments.resnet50:
         cases += [("2,500 samples", many, of_resnet50(arguments.resnet50, found))]
     with threadpool_limits(1):

@@ -5,6 +5,13 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from tiny import Lines, Start, tiny_recipe
+from weakseg.data.synth import generate
+from weakseg.engine import runner
+from weakseg.engine.executor import InProcessExecutor
+from weakseg.methods.base import Executor
+from weakseg.recipe import Recipe
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -25,3 +32,37 @@ def _one_thread() -> Iterator[None]:
     with threadpool_limits(1):
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth") / "data"
+    generate(folder, images=10, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the tiny recipe; to be copied before it is changed."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    runner.run(tiny_recipe(), photos, out, InProcessExecutor(), Lines(), torch.device("cpu"))
+    return out
+
+
+@pytest.fixture(scope="session")
+def start() -> Start:
+    def run(
+        data: Path, out: Path, recipe: Recipe | None = None, executor: Executor | None = None
+    ) -> Lines:
+        lines = Lines()
+        runner.run(
+            recipe or tiny_recipe(),
+            data,
+            out,
+            executor or InProcessExecutor(),
+            lines,
+            torch.device("cpu"),
+        )
+        return lines
+
+    return run

@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from tiny import NETWORK, TINY, masks
+from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, masks, tiny_recipe, tiny_values
 from weakseg import names
 from weakseg.cli import main
 from weakseg.data.masks import read_mask
-from weakseg.names import REFINERS, SEEDS
-from weakseg.recipe import Recipe, check_recipe
+from weakseg.methods import KINDS
+from weakseg.methods.base import Artefact
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
@@ -43,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
+    path.write_text(yaml.safe_dump(tiny_values()))
     return path
 
 
@@ -59,18 +60,23 @@ def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def as_overrides(steps: dict[str, dict[str, Any]]) -> list[str]:
+    return [f"{name}={json.dumps(step)}" for name, step in steps.items()]
+
+
 def test_the_module_is_the_same_command() -> None:
     command = [sys.executable, "-m", "weakseg", "list", "recipes"]
     module = subprocess.run(command, capture_output=True, text=True, check=True)
     assert module.stdout == weakseg("list", "recipes").stdout
 
 
+@pytest.mark.slow
 def test_run_again_resumes(data: Path, recipe: Path, finished: Path) -> None:
     again = weakseg("run", recipe, "--data", data, "--out", finished, "classify.epochs=2")
     assert again.returncode == 0, again.stderr
     assert "svm+crf: up to date" in again.stderr
     resolved = yaml.safe_load((finished / "recipe.yaml").read_text())
-    assert resolved["classify"]["epochs"] == 2
+    assert resolved["steps"]["classify"]["epochs"] == 2
 
 
 def interrupted_at(line: str, *arguments: object) -> tuple[int, str]:
@@ -94,6 +100,7 @@ def interrupted_at(line: str, *arguments: object) -> tuple[int, str]:
     return process.returncode, "".join(said)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_masks_and_predicts(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -101,9 +108,9 @@ def test_a_network_learns_the_masks_and_predicts(
     home = tmp_path / "home"
     out = Path(shutil.copytree(finished, home / "a::b"))
     truth = Path(shutil.copytree(data / "SegmentationClass", home / "truth"))
-    segment = {**NETWORK, "masks": "svm+crf", "epochs": 1, "batch_size": 2}
-    segment["validation_masks"] = "~/truth"
-    overrides = ("classify.epochs=2", f"segment={json.dumps(segment)}")
+    short = {"of": "svm+crf", "epochs": 1, "batch_size": 2, "validation_masks": "~/truth"}
+    steps = {**SEGMENT, "segmenter": {**SEGMENT["segmenter"], **short}}
+    overrides = ["classify.epochs=2", *as_overrides(steps)]
     run = weakseg("run", recipe, "--data", data, "--out=~/a::b", *overrides, HOME=home)
     assert run.returncode == 0, run.stderr
     assert "svm+crf: up to date" in run.stderr
@@ -114,24 +121,27 @@ def test_a_network_learns_the_masks_and_predicts(
     assert predicted.stdout == f"8 masks in {home / 'masks'}\n"
     for path in (out / "segment+tta").iterdir():
         assert (home / "masks" / path.name).read_bytes() == path.read_bytes()
-    assert (out / "segmenter" / "last.ckpt").is_file()
+    trained = sorted(path.name for path in (out / "segmenter").iterdir())
+    assert trained == ["scores.json", "segmenter.safetensors"]
     assert sorted(home.iterdir()) == [out, home / "masks", truth]
     wrong = weakseg("predict", data, photos, "--out", home / "masks")
     assert wrong.returncode == 2
     assert "There is no segmentation network" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_instances_are_written_and_measured(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
-    irn = {**NETWORK, "start": "svm+crf", "epochs": 1, "threshold": 0.4}
-    command = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
-    command += (f"irn={json.dumps(irn)}",)
+    irnet = {"kind": "irnet", "of": "svm+crf", **NETWORK, "epochs": 1}
+    steps = {"irnet": irnet, "irn": {**IRN["irn"], "of": ["irnet", "svm+crf"], "threshold": 0.4}}
+    command = ["run", recipe, "--data", data, "--out", out, "classify.epochs=2"]
+    command += as_overrides(steps)
     first = weakseg(*command)
     assert first.returncode == 0, first.stderr
     assert not (out / "instances").exists() and "ABO" not in first.stdout
-    second = weakseg(*command, "irn.instances=true")
+    second = weakseg(*command, "instances={kind: instances, of: [irnet, irn]}")
     assert second.returncode == 0, second.stderr
     assert "irnet: up to date" in second.stderr and "irn: up to date" in second.stderr
     assert "ABO" in second.stdout
@@ -141,20 +151,21 @@ def test_instances_are_written_and_measured(
         assert all(len(np.unique(walked[found == n])) == 1 for n in np.unique(found[found > 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     command = ("run", recipe, "--data", data, "--out", out, "classify.epochs=2")
-    for line, stage in (("classify: epoch 1/2", "classify"), ("localize: 8/8", "svm+crf")):
+    for line, step in (("classify: epoch 1/2", "classify"), ("localize: 8/8", "svm+crf")):
         code, said = interrupted_at(line, *command)
         assert code == 130, said
         assert "Traceback" not in said
         assert said.endswith("Interrupted. The same command goes on from here.\n")
         assert not list(out.rglob(".partial-*"))
-        stages = json.loads((out / "run.json").read_text())["stages"]
-        assert not stages.get(stage, {}).get("finished")
+        steps = json.loads((out / "run.json").read_text())["steps"]
+        assert not steps.get(step, {}).get("finished")
     resumed = weakseg(*command)
     assert resumed.returncode == 0, resumed.stderr
     assert "classify: up to date" in resumed.stderr
@@ -232,6 +243,7 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         ("recipes", ["demo", "refined_pixel_labeling"]),
         ("seeds", ["cam"]),
         ("refiners", ["svm", "crf"]),
+        ("networks", ["classifier", "irnet", "deeplab"]),
         ("formats", ["voc", "tagged-folder"]),
     ],
 )
@@ -239,25 +251,17 @@ def test_list(what: str, names: list[str], capsys: pytest.CaptureFixture[str]) -
     assert set(names) <= set(listed(capsys, what))
 
 
-def test_listed_seeds_and_refiners_are_what_a_recipe_can_name() -> None:
-    crf = TINY["crf"]
-    network = {
-        "backbone": TINY["backbone"],
-        "epochs": 1,
-        "batch_size": 2,
-        "optimizer": TINY["classify"]["optimizer"],
-    }
-    whole = {
-        **TINY,
-        "irn": {**network, "start": "svm", "threshold": 0.4},
-        "irn_crf": crf,
-        "separate": {"class_name": "car", "masks": "irn"},
-    }
-    assert set(REFINERS) <= set(whole) & set(Recipe.model_fields)
-    masks_of = [text.split(":")[0].removeprefix("makes ") for text in REFINERS.values()]
-    assert (*SEEDS, *masks_of) == check_recipe(whole, "whole").mask_stages
-    for name in (*SEEDS, *masks_of):
-        check_recipe({**whole, "segment": {**network, "masks": name}}, "whole")
+def test_listed_seeds_refiners_and_networks_are_what_a_recipe_can_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps = {step.kind.name: step for step in tiny_recipe(**EVERY_KIND).build(Path("run"))}
+    for what in ("seed", "refiner", "network"):
+        found = dict(line.split(maxsplit=1) for line in lines(capsys, f"{what}s"))
+        assert found == {n: kind.summary for n, kind in KINDS.items() if kind.role == what}
+        for name in found:
+            if Artefact.MASKS in steps[name].gives:
+                learner = {**SEGMENT["segmenter"], "of": steps[name].name}
+                assert tiny_recipe(**EVERY_KIND, learner=learner)
 
 
 def test_backbones_whose_weights_are_installed_are_listed_alone_or_marked(
@@ -281,6 +285,7 @@ def test_backbones_whose_weights_are_installed_are_listed_alone_or_marked(
     ]
 
 
+@pytest.mark.slow
 def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_gone_on_with(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -324,11 +329,11 @@ USER_ERRORS = [
     ),
     (["run", "demo", "--data", "DATA", "--out", "OUT", "data.split=tran"], "train"),
     (
-        ["run", "demo", "--data", "DATA", "--out", "OUT", "backbone.name=resnet5"],
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "pool.backbone.name=resnet5"],
         "Did you mean 'resnet50'",
     ),
     (
-        ["run", "demo", "--data", "DATA", "--out", "OUT", "backbone.weights=/no.pth"],
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "pool.backbone.weights=/no.pth"],
         "There is no weights file",
     ),
     (
@@ -337,7 +342,7 @@ USER_ERRORS = [
     ),
     (["run", "demo", "--data", "DATA", "--out", "DATA"], "no run's folder"),
     (["run", "demo", "--data", "DATA", "--out", "OUT", "--device", "tpu"], "cuda"),
-    (["list", "networks"], "backbones"),
+    (["list", "network"], "Did you mean 'networks'"),
     (["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"], "no folder /nowhere"),
     (["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all"], "no mask for 8 of 8"),
     (
@@ -392,6 +397,7 @@ QUICK = [
     ["list", "backbones"],
     ["list", "seeds"],
     ["list", "refiners"],
+    ["list", "networks"],
     ["list", "formats"],
     ["data", "check", "DATA"],
     ["run", "domo", "--data", "DATA", "--out", "OUT"],

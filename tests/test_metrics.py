@@ -5,15 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from weakseg import metrics
-from weakseg.metrics import ConfusionMatrix, best_overlaps
-from weakseg.stages.evaluate import sweep_thresholds
+from weakseg.metrics import ConfusionMatrix, best_overlaps, sweep_thresholds
 
 CLASSES = ("cat", "dog")
 truths = arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2, 255]))
 predictions = arrays(np.uint8, (5, 6), elements=st.sampled_from([0, 1, 2, 255]))
 
 
-def naive_iou(pairs, class_id: int) -> float:
+def naive_iou(pairs: list[tuple[np.ndarray, np.ndarray]], class_id: int) -> float:
     intersection = union = 0
     for truth, prediction in pairs:
         for t, p in zip(truth.ravel(), prediction.ravel(), strict=True):
@@ -24,7 +23,9 @@ def naive_iou(pairs, class_id: int) -> float:
 
 
 @given(truths, predictions, truths, predictions)
-def test_iou_is_the_naive_one_over_the_whole_set(t1, p1, t2, p2) -> None:
+def test_iou_is_the_naive_one_over_the_whole_set(
+    t1: np.ndarray, p1: np.ndarray, t2: np.ndarray, p2: np.ndarray
+) -> None:
     matrix = ConfusionMatrix(CLASSES)
     matrix.update(t1, p1)
     matrix.update(t2, p2)
@@ -49,7 +50,9 @@ def test_summary_of_a_case_counted_by_hand() -> None:
 
 
 @given(truths, predictions, st.integers(1, 40))
-def test_counting_by_bands_changes_nothing(truth, prediction, band) -> None:
+def test_counting_by_bands_changes_nothing(
+    truth: np.ndarray, prediction: np.ndarray, band: int
+) -> None:
     whole, banded = ConfusionMatrix(CLASSES), ConfusionMatrix(CLASSES)
     whole.update(truth, prediction)
     with pytest.MonkeyPatch.context() as patch:
@@ -60,7 +63,9 @@ def test_counting_by_bands_changes_nothing(truth, prediction, band) -> None:
 
 
 @given(truths, predictions, st.sampled_from([("cat",), ("dog",), CLASSES, ()]))
-def test_classes_that_are_left_out_are_background(truth, prediction, dropped) -> None:
+def test_classes_that_are_left_out_are_background(
+    truth: np.ndarray, prediction: np.ndarray, dropped: tuple[str, ...]
+) -> None:
     matrix = ConfusionMatrix(CLASSES)
     matrix.update(truth, prediction)
     kept = [name for name in CLASSES if name not in dropped]
@@ -92,7 +97,9 @@ def test_nothing_seen_gives_no_figures() -> None:
         ),
     ],
 )
-def test_masks_that_can_not_be_compared(truth, prediction, message) -> None:
+def test_masks_that_can_not_be_compared(
+    truth: np.ndarray, prediction: np.ndarray, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         ConfusionMatrix(CLASSES).update(truth, prediction)
 
@@ -102,7 +109,9 @@ def test_masks_that_can_not_be_compared(truth, prediction, message) -> None:
     arrays(np.float32, (2, 5, 6), elements=st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.875, 1.0])),
     st.sampled_from([(1, 2), (1,), (2,), ()]),
 )
-def test_threshold_sweep_equals_a_mask_at_every_threshold(truth, cam, class_ids) -> None:
+def test_threshold_sweep_equals_a_mask_at_every_threshold(
+    truth: np.ndarray, cam: np.ndarray, class_ids: tuple[int, ...]
+) -> None:
     cam = cam[: len(class_ids)]
     thresholds = np.array([0.0, 0.125, 0.3, 0.5, 1.0], np.float32)
     ids, counts = sweep_thresholds(truth, cam, thresholds)
@@ -115,7 +124,7 @@ def test_threshold_sweep_equals_a_mask_at_every_threshold(truth, cam, class_ids)
         matrix = ConfusionMatrix(CLASSES)
         matrix.update(truth, mask)
         dense = np.zeros_like(matrix.counts)
-        dense[np.ix_(ids, (0, *class_ids))] = at_threshold
+        dense[np.ix_(ids, np.array([0, *class_ids]))] = at_threshold
         np.testing.assert_array_equal(dense, matrix.counts)
 
 
@@ -127,7 +136,7 @@ def test_a_photos_counts_stay_small_with_many_classes() -> None:
     assert (counts.sum(axis=(1, 2)) == truth.size).all()
 
 
-def naive_best_overlaps(truth, found) -> list[float]:
+def naive_best_overlaps(truth: np.ndarray, found: np.ndarray) -> list[float]:
     best = []
     for true_object in sorted({*truth.ravel().tolist()} - {0, 255}):
         overlaps = [0.0]
@@ -142,5 +151,5 @@ objects = arrays(np.uint8, (4, 5), elements=st.sampled_from([0, 1, 2, 7, 254, 25
 
 
 @given(objects, objects)
-def test_best_overlaps_are_the_naive_ones(truth, found) -> None:
+def test_best_overlaps_are_the_naive_ones(truth: np.ndarray, found: np.ndarray) -> None:
     np.testing.assert_allclose(best_overlaps(truth, found), naive_best_overlaps(truth, found))

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from weakseg.recipe import Recipe, check_recipe
 
-CRF = {
+CRF: dict[str, Any] = {
     "unary": "labels",
     "kernels": {
         "gaussian_sxy": 3,
@@ -18,47 +19,115 @@ CRF = {
     },
 }
 
-TINY = {
-    "data": {"split": "all"},
-    "backbone": {"name": "test_efficientnet", "weights": "none", "frozen_stages": 1},
+SGD = {"name": "sgd", "lr": 0.01, "head_lr": 0.1, "momentum": 0.9, "weight_decay": 0}
+
+BACKBONE = {"name": "test_efficientnet", "weights": "none"}
+
+STEPS: dict[str, dict[str, Any]] = {
     "classify": {
+        "kind": "classifier",
+        "backbone": {**BACKBONE, "frozen_stages": 1},
         "epochs": 3,
         "batch_size": 4,
         "long_side": [64, 96],
         "crop": 64,
-        "optimizer": {
-            "name": "sgd",
-            "lr": 0.01,
-            "head_lr": 0.1,
-            "momentum": 0.9,
-            "weight_decay": 0,
-        },
+        "optimizer": SGD,
         "validation_fraction": 0.25,
     },
-    "localize": {"scales": [0.5, 1.0], "feature_stages": [0, 1], "feature_scales": [0.5, 1.0]},
+    "localize": {
+        "kind": "cam",
+        "of": "classify",
+        "scales": [0.5, 1.0],
+        "feature_stages": [0, 1],
+        "feature_scales": [0.5, 1.0],
+    },
+    "cam": {"kind": "threshold", "of": "localize", "background": 0.4},
+    "cam+crf": {"kind": "crf", "of": "cam", **CRF},
+    "seed": {
+        "kind": "seed",
+        "of": "localize",
+        "foreground_threshold": 0.5,
+        "background_threshold": 0.2,
+    },
     "svm": {
+        "kind": "svm",
+        "of": "localize",
         "foreground_threshold": 0.5,
         "background_threshold": 0.2,
         "samples_per_class": 50,
         "cycles": 1,
     },
-    "crf": CRF,
-    "cam_crf": CRF,
-    "evaluate": {"cam_threshold": 0.4},
-    "report": {"panels": 2},
+    "svm+crf": {"kind": "crf", "of": "svm", **CRF},
 }
 
+POOLED: dict[str, Any] = {
+    "pool": {"kind": "pool", "backbone": {**BACKBONE, "frozen_stages": -1}},
+    "classify": {
+        "of": "pool",
+        **dict.fromkeys(("backbone", "long_side", "crop"), ...),
+    },
+}
+"""Steps for `tiny_recipe` whose classifier learns from pooled features."""
+
 NETWORK = {
-    "backbone": {"name": "test_efficientnet", "weights": "none", "output_stride": 16},
+    "backbone": {**BACKBONE, "output_stride": 16},
     "epochs": 2,
     "batch_size": 4,
     "long_side": [48, 80],
     "crop": 48,
-    "optimizer": TINY["classify"]["optimizer"],
+    "optimizer": SGD,
 }
-"""What the sections `irn` and `segment` share."""
+"""What the training of an IRNet and that of a segmentation network share."""
 
-SEGMENT = {**NETWORK, "masks": "cam", "tta_scales": [0.5, 1.0]}
+IRN: dict[str, Any] = {
+    "irn-labels": {"kind": "irn_labels", "of": "localize", **CRF},
+    "irnet": {"kind": "irnet", "of": ["irn-labels", "localize"], **NETWORK},
+    "irn": {
+        "kind": "walk",
+        "of": ["irnet", "localize"],
+        "walk": {"radius": 3, "beta": 4, "steps": 8},
+        "threshold": 0.5,
+    },
+}
+"""Steps for `tiny_recipe`: IRNet, taught by CAMs, which walk."""
+
+SEGMENT: dict[str, Any] = {
+    "segmenter": {"kind": "deeplab", "of": "cam", **NETWORK},
+    "segment": {"kind": "segment", "of": "segmenter"},
+    "segment+tta": {"kind": "segment", "of": "segmenter", "scales": [0.5, 1.0], "flip": True},
+}
+"""Steps for `tiny_recipe`: a segmentation network, and its masks."""
+
+
+EVERY_KIND: dict[str, Any] = {
+    **IRN,
+    **SEGMENT,
+    "screen": {**STEPS["classify"], "kind": "missing_tags", "folds": 2},
+    "classify": {"of": "screen"},
+    "pool": POOLED["pool"],
+    "tags": {"kind": "tags", "only": ["car"]},
+    "pooled": {
+        "kind": "classifier",
+        "of": ["pool", "tags"],
+        "epochs": 1,
+        "batch_size": 4,
+        "optimizer": SGD,
+    },
+    "objects": {"kind": "instances", "of": ["irnet", "irn"]},
+    "relabel": {"kind": "relabel", "of": "segmenter"},
+    "diffused": {"kind": "par", "of": "cam", "iterations": 2},
+    "given": {"kind": "folder", "path": "/masks", "holds": "masks"},
+    "pieces": {"kind": "components", "of": ["irn", "seed"], "least_share": 0.01},
+    "both": {"kind": "combine", "of": ["svm", "irn"], "how": "mean"},
+}
+"""Steps for `tiny_recipe`: with its own, one of each kind at least."""
+
+UNKEPT: dict[str, Any] = {
+    **dict.fromkeys(("cam", "cam+crf", "seed")),
+    "localize": {"keep": False},
+    "svm": {"keep": False},
+}
+"""Changes for `tiny_recipe` that leave nothing but the last masks."""
 
 
 class Lines:
@@ -77,9 +146,30 @@ class Lines:
         return nullcontext(lambda count: None)
 
 
-def tiny_recipe(**sections: dict) -> Recipe:
-    values = {**TINY, **{k: {**TINY.get(k, {}), **v} for k, v in sections.items()}}
-    return check_recipe(values, "tiny")
+def tiny_values(**changes: Any) -> dict[str, Any]:
+    """A tiny recipe's values, with changes: of `data`, `report` and `seed`, and of steps by name.
+
+    A number as `seed` is the recipe's; there is a step of that name as well. A step's changes are
+    merged into it, `...` takes a key away, and None leaves the step out.
+    """
+    values: dict[str, Any] = {"data": {"split": "all"}, "report": {"panels": 2}}
+    steps: dict[str, Any] = {name: dict(step) for name, step in STEPS.items()}
+    for name, change in changes.items():
+        if name in ("data", "report"):
+            values[name] = {**values[name], **change}
+        elif isinstance(change, int):
+            values[name] = change
+        elif change is None:
+            steps.pop(name, None)
+        else:
+            merged = {**steps.get(name, {}), **change}
+            steps[name] = {key: value for key, value in merged.items() if value is not ...}
+    return {**values, "steps": steps}
+
+
+def tiny_recipe(**changes: Any) -> Recipe:
+    """The recipe of `tiny_values`."""
+    return check_recipe(tiny_values(**changes), "tiny")
 
 
 Start = Callable[..., Lines]

@@ -6,29 +6,25 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from weakseg import __version__
 from weakseg.data.check import CheckReport, check_dataset
 from weakseg.data.dataset import load_dataset
 from weakseg.data.formats import FORMATS, find_format
 from weakseg.data.masks import IGNORE
 from weakseg.errors import WeaksegError, unknown_name
-from weakseg.files import absolute, read_json, write_json
+from weakseg.files import absolute, write_json
 from weakseg.memory import use_huge_pages
-from weakseg.names import ALIASES, REFINERS, SEEDS, installed_backbones, shipped_recipes
+from weakseg.names import ALIASES, installed_backbones, shipped_recipes
 from weakseg.progress import progress_for
+from weakseg.version import VERSION
 
 # PyTorch takes seconds to import, and so do some others: verbs import what needs them themselves,
 # after they have looked at what they are given.
-if TYPE_CHECKING:
-    import torch
-
 USER_ERROR = 2
 _DEBUG = "--debug"
-_DEVICES = ("auto", "cpu", "cuda")
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -53,7 +49,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"weakseg {__version__}")
+        print(f"weakseg {VERSION}")
         raise typer.Exit
 
 
@@ -77,31 +73,23 @@ def run(
         Path, typer.Option(parser=absolute, help="The run's folder; the same one again resumes.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)
+        list[str] | None, typer.Argument(help="step.key=value ...", show_default=False)
     ] = None,
     workers: Workers = None,
     device: Device = "auto",
     data_format: DataFormat = "auto",
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
-    from weakseg.recipe import load_recipe
-
-    chosen = load_recipe(recipe, overrides or [])
-    find_format(data, data_format)
-    _check_device(device)
-
-    from weakseg.stages import assess, panels, runner
-    from weakseg.stages import evaluate as evaluation
-    from weakseg.stages.executor import LocalExecutor
+    from weakseg import api
+    from weakseg.engine.panels import NAME
     from weakseg.tables import print_assessment, print_figures
 
-    with LocalExecutor(workers) as executor:
-        runner.run(chosen, data, out, executor, progress_for(), _device(device), data_format)
-    rows = read_json(out / evaluation.METRICS)["stages"]
-    if rows:
-        print_figures(rows)
-    print_assessment(read_json(out / assess.ASSESSMENT))
-    print(f"Pictures to look at: {out / panels.NAME}")
+    done = api.run(recipe, data, out, overrides or [], workers, device, data_format)
+    if done.figures:
+        print_figures(done.figures)
+    if done.assessment:
+        print_assessment(done.masks, done.assessment)
+    print(f"Pictures to look at: {out / NAME}")
 
 
 @app.command()
@@ -125,19 +113,17 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Segment photos with the network of a finished run."""
-    from weakseg.stages import predict
-    from weakseg.stages.executor import LocalExecutor
+    from weakseg import api
 
-    with LocalExecutor(workers) as executor:
-        written = predict.run(
-            model, photos, out, executor, progress_for(), _device(device), tta, scores
-        )
+    written = api.predict(model, photos, out, tta, scores, workers, device)
     print(f"{written} masks in {out}")
 
 
 @app.command(name="list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="recipes, backbones, seeds, refiners or formats.")],
+    what: Annotated[
+        str, typer.Argument(help="recipes, backbones, seeds, refiners, networks, kinds or formats.")
+    ],
     pattern: Annotated[
         str | None,
         typer.Argument(help="Wildcard, such as 'resnet*'.", show_default=False),
@@ -150,8 +136,10 @@ def list_names(
     known: dict[str, Callable[[], Mapping[str, str]]] = {
         "recipes": shipped_recipes,
         "backbones": _backbones if everything or pattern else _installed_backbones,
-        "seeds": lambda: SEEDS,
-        "refiners": lambda: REFINERS,
+        "seeds": lambda: _kinds("seed"),
+        "refiners": lambda: _kinds("refiner"),
+        "networks": lambda: _kinds("network"),
+        "kinds": _kinds,
         "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
     }
     if what not in known:
@@ -218,8 +206,8 @@ def evaluate(
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
     find_format(data, data_format)
 
-    from weakseg.stages import evaluate as evaluation
-    from weakseg.stages.executor import LocalExecutor
+    from weakseg.engine import evaluate as evaluation
+    from weakseg.engine.executor import LocalExecutor
     from weakseg.tables import print_figures
 
     if missing not in ("refuse", "skip"):
@@ -267,20 +255,10 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _check_device(name: str) -> None:
-    if name not in _DEVICES:
-        raise unknown_name("device", name, _DEVICES)
+def _kinds(role: str | None = None) -> dict[str, str]:
+    from weakseg.methods import KINDS
 
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    _check_device(name)
-    if name == "cuda" and not torch.cuda.is_available():
-        raise WeaksegError("There is no CUDA device here. Use --device cpu, or auto.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return {name: kind.summary for name, kind in KINDS.items() if role in (None, kind.role)}
 
 
 def _installed_backbones() -> dict[str, str]:

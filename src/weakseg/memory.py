@@ -1,4 +1,4 @@
-"""Memory that a process keeps."""
+"""What this process may use: cores, and memory that it keeps."""
 
 import ctypes
 import os
@@ -48,6 +48,13 @@ def give_back_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def cores_here() -> int:
+    """The number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def memory_here() -> int:

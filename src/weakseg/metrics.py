@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from weakseg.data.masks import IGNORE
+from weakseg.grid import upsampled_bands
 
 _BAND = 2**20  # pixels that are counted at once: as int64 they take eight times a mask's memory
 
@@ -22,6 +23,13 @@ class ConfusionMatrix:
         classes: names of ids 1 to C.
         counts: int64 (C+1, C+2); row = true id, column = predicted id, last column = no answer.
         images: number of masks added.
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> matrix = weakseg.ConfusionMatrix(("cat",))
+        >>> matrix.update(np.array([[0, 1, 1, 255]], np.uint8), np.array([[0, 1, 0, 1]], np.uint8))
+        >>> matrix.summary()["per_class"]
+        {'background': 0.5, 'cat': 0.5}
     """
 
     classes: Sequence[str]
@@ -123,6 +131,43 @@ def best_overlaps(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> ND
     is_object = true_pixels[1:, 0] > 0
     best: NDArray[np.float64] = iou[1:, 1:][is_object].max(axis=1, initial=0)
     return best
+
+
+class ThresholdCounts(NamedTuple):
+    """One photo's confusion counts at T thresholds: of many classes, a photo has few.
+
+    Attributes:
+        ids: the R true ids that occur, ascending.
+        counts: int64 (T, R, K+1); column 0 is the background, k the k-th of the photo's tags.
+    """
+
+    ids: NDArray[np.intp]
+    counts: NDArray[np.int64]
+
+
+def sweep_thresholds(
+    truth: NDArray[np.uint8], cam: NDArray[np.float32], thresholds: NDArray[np.float32]
+) -> ThresholdCounts:
+    """Confusion counts of a CAM's mask at every threshold, in one pass over the pixels.
+
+    Args:
+        truth: uint8 (H, W), 255 ignored.
+        cam: float32 (K, h, w), on the grid.
+        thresholds: ascending, T of them; a pixel is background where its CAM is not over it.
+    """
+    shape = IGNORE + 1, len(cam) + 1, len(thresholds) + 1
+    by_bin = np.zeros(shape, np.int64)
+    for rows, band in upsampled_bands(cam, *truth.shape):
+        winner = band.argmax(axis=0) + 1 if len(band) else 0
+        exceeded = np.searchsorted(thresholds, band.max(axis=0, initial=0), side="left")
+        cells = (truth[rows].astype(np.intp) * shape[1] + winner) * shape[2] + exceeded
+        by_bin += np.bincount(cells.ravel(), minlength=by_bin.size).reshape(shape)
+    ids = np.flatnonzero(by_bin[:IGNORE].any(axis=(1, 2)))
+    by_bin = by_bin[ids]
+    at_least = by_bin[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    counts = np.moveaxis(at_least[..., 1:], -1, 0).copy()
+    counts[..., 0] += by_bin.sum(axis=(1, 2)) - counts.sum(axis=2)
+    return ThresholdCounts(ids, counts)
 
 
 def _divide(top: NDArray[Any], bottom: Any) -> NDArray[np.float64]:

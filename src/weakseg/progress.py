@@ -30,7 +30,7 @@ _SETTLED_ITEMS, _SETTLED_SECONDS = 10, 3.0
 
 
 class Progress(Protocol):
-    """What a stage tells of its progress. Pickled, it speaks from the process it arrives in."""
+    """What a step tells of its progress. Pickled, it speaks from the process it arrives in."""
 
     def say(self, text: str) -> None:
         """Show one line."""

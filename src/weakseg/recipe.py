@@ -1,75 +1,47 @@
-"""The recipe: every number of a run, typed, checked as a whole before anything starts."""
+"""The recipe: named steps and every number of a run, checked as a whole before anything starts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-    with_config,
-)
+from pydantic import Field, TypeAdapter, ValidationError
 
 from weakseg import safe_yaml
 from weakseg.data.balance import Balance
-from weakseg.errors import WeaksegError, nearest, quoted, shortened, unknown_name
-from weakseg.files import absolute
-from weakseg.names import AugmentationName, Head, shipped_recipes
-from weakseg.refine.settings import CRFSettings, RandomWalkSettings, SVMSettings
-from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
+from weakseg.errors import WeaksegError, listed, nearest, quoted, shortened, unknown_name
+from weakseg.methods import KINDS
+from weakseg.methods.base import Kind, Slot, Step
+from weakseg.methods.settings import LARGEST_SIDE, MOST_EXAMPLES, Section
+from weakseg.names import shipped_recipes
 
-_LARGEST_SIDE = 4096
-"""Pixels: what a network holds of one photo of this side takes gigabytes."""
-_MOST_EXAMPLES = 1_000_000
+RECIPE = "recipe.yaml"
+"""In a run's folder: the recipe, resolved."""
+
 _MOST_PROBLEMS = 10
+_MOST_NAMES = 30  # of steps, in a message
+_STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")
+RESERVED = frozenset(
+    {"inspect", "balance", "assess", "evaluate", "panels", "steps", "data", "report"}
+)
+"""What no step can be called: parts of a run, and of a recipe."""
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-
-def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
-    if sides[0] > sides[1]:
-        raise ValueError(f"{list(sides)} is no range; expected [smaller, larger]")
-    return sides
-
-
-def _absolute(path: str) -> str:
-    return str(absolute(path))
-
-
-def _absolute_weights(source: str) -> str:
-    return source if source in ("imagenet", "none") else _absolute(source)
-
-
-LongSideRange = Annotated[
-    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=_LARGEST_SIDE)]],
-    AfterValidator(_ordered),
-]
-Scales = Annotated[
-    tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1, max_length=16)
-]
-
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-for _settings in (SVMSettings, CRFSettings, RandomWalkSettings, Balance, SGD, Adam, AdamW):
-    with_config(_STRICT)(_settings)  # an unknown key is an error here as well
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, **_STRICT)
+_OLD_SECTIONS = frozenset(
+    {"backbone", "missing_tags", "classify", "localize", "svm", "crf", "cam_crf", "irn", "irn_crf"}
+    | {"separate", "segment", "relabel", "evaluate"}
+)
 
 
 class Data(Section):
     """Which photos: a split of the data set, or `all`.
 
     `held_out` is the split whose photos the trained segmentation network is tried on; by default
-    the same as `split`. Nothing is learned from it, and its photos need no tags.
+    the same as `split`. Nothing is learned from it, and its photos need no tags. `every: 4` makes
+    masks of every fourth photo alone, to try settings on; classifiers learn from all.
 
     `drop_classes` are classes whose tags are not used, nor photos of nothing else; with
     `only_classes` these are all classes but the named ones. `balance` says how many photos a class
@@ -82,10 +54,11 @@ class Data(Section):
 
     split: str = "train"
     held_out: str | None = None
+    every: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] = 1
     drop_classes: tuple[str, ...] = ()
     only_classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     balance: Balance | None = None
-    long_side: Annotated[int, Field(ge=32, le=2 * _LARGEST_SIDE)] = 1024
+    long_side: Annotated[int, Field(ge=32, le=2 * LARGEST_SIDE)] = 1024
 
     @property
     def balanced(self) -> bool:
@@ -98,267 +71,72 @@ class Data(Section):
         return tuple(c for c in classes if c in self.drop_classes or c not in only)
 
 
-class BackboneSection(Section):
-    """See `weakseg.networks.backbones.Backbone`."""
-
-    name: str
-    weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
-    output_stride: Literal[8, 16, 32] = 32
-    dilated: bool = True
-    head_convolution: bool = True
-    frozen_stages: Annotated[int, Field(ge=-1)] = 0
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing but the head is trained."""
-        return self.frozen_stages == -1
-
-
-class Training(Section):
-    """How a network is trained.
-
-    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
-    square that is cut from it; `augmentation` one of `weakseg.training.augment`. The learning rate
-    decays as `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
-    """
-
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    batch_size: Annotated[int, Field(ge=1, le=_MOST_EXAMPLES)]
-    long_side: LongSideRange = (320, 640)
-    crop: Annotated[int, Field(ge=32, le=_LARGEST_SIDE)] = 512
-    augmentation: AugmentationName = "flip"
-    optimizer: Annotated[Optimizer, Field(discriminator="name")]
-    decay_power: Annotated[float, Field(ge=0, le=100)] = 0.9
-    precision: Precision = "32-true"
-
-
-class Classify(Training):
-    """Training of the classifier on tags.
-
-    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
-    has `head_lr`. A backbone that is frozen as a whole, under a linear head, sees each photo whole,
-    and its mirror image, once: `long_side`, `crop` and `augmentation` are not used.
-    """
-
-    head: Head = "linear"
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-
-class MissingTags(Section):
-    """What becomes of tags that nobody gave and a classifier is sure of; see `stages.screen`.
-
-    A tag is found where its confidence is over `confidence`, by the network of one of `folds`
-    folds. `list` only lists what is found, `add` has later stages see it as given, and with
-    `mask` it counts neither as there nor as absent when the classifier is trained and judged.
-    """
-
-    action: Literal["list", "add", "mask"] = "list"
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    folds: Annotated[int, Field(ge=2, le=100)] = 3
-
-
-class Localize(Section):
-    """CAMs and shallow features. `every: 4` takes every fourth photo, to try settings on.
-
-    `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`. Without `keep` they are not written, 2 MB a photo: a
-    photo goes to its mask in one step, and that mask is all that a run has of it.
-    """
-
-    scales: Scales
-    feature_stages: tuple[Annotated[int, Field(ge=0)], ...]
-    feature_scales: Scales
-    precision: Precision = "32-true"
-    every: Annotated[int, Field(ge=1, le=_MOST_EXAMPLES)] = 1
-    keep: bool = True
-
-    @model_validator(mode="after")
-    def _subset(self) -> "Localize":
-        missing = sorted(set(self.feature_scales) - set(self.scales))
-        if missing:
-            raise ValueError(f"feature_scales has {missing}, which scales has not")
-        if len(set(self.feature_stages)) < len(self.feature_stages):
-            raise ValueError(f"feature_stages names a stage twice: {list(self.feature_stages)}")
-        return self
-
-
-class Crf(Section):
-    """The dense CRF, and the unary it starts from.
-
-    `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores over
-    `temperature`; beyond its limits that is the hard labels, or the same for all.
-    """
-
-    unary: Literal["labels", "scores"]
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
-    kernels: CRFSettings
-
-
-class Irn(Training):
-    """IRNet: its training on the pseudo masks of another stage, and the random walk that it guides.
-
-    `start` names that stage. With `cam`, IRNet learns from two masks of every CAM, against constant
-    backgrounds of `foreground_threshold` and of `background_threshold`, each through `crf`; what
-    the first calls background and the second doesn't is ignored. The CAM is what walks. With any
-    other stage its masks are learned from as they are, and walk.
-
-    Photos of which a tag has a confidence of `min_confidence` or less are not learned from. `lr` is
-    the rate of the boundary branch, `head_lr` that of the displacement branch. `threshold` is the
-    constant background of the walked maps. With `instances`, objects of one class are told apart as
-    well, by their displacements (`stages.irn.run_instances`).
-    """
-
-    start: str
-    foreground_threshold: Fraction = 0.3
-    background_threshold: Fraction = 0.05
-    crf: Crf | None = None
-    min_confidence: Fraction = 0
-    backbone: BackboneSection
-    walk: RandomWalkSettings = RandomWalkSettings()
-    threshold: Fraction
-    instances: bool = False
-
-    @property
-    def from_cam(self) -> bool:
-        """Whether CAMs walk, rather than masks."""
-        return self.start == "cam"
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Irn":
-        if self.from_cam and self.crf is None:
-            raise ValueError("with start: cam, IRNet's labels need the section crf")
-        if self.background_threshold > self.foreground_threshold:
-            raise ValueError(
-                f"background_threshold is {self.background_threshold}, over the "
-                f"foreground_threshold of {self.foreground_threshold}"
-            )
-        return self
-
-
-class Separate(Section):
-    """A class with a classifier of its own, whose CAM, through `cam_crf`, joins other masks.
-
-    The class may be one of `data.drop_classes`. `masks` names the stage whose masks it joins: what
-    they call background, and the class's own mask does not, becomes the class.
-    """
-
-    class_name: str
-    masks: str
-
-
-class Segment(Training):
-    """Training of the segmentation network on the masks of another stage, and its use.
-
-    `masks` names that stage. The epoch that is kept is the best by masks held out, of the same
-    stage; or by the same photos' real masks, in the folder `validation_masks`: the one use of real
-    masks before evaluation, and only where a recipe names them.
-    `tta_scales` are the scales of test-time augmentation, each with its mirror image.
-    """
-
-    masks: str
-    backbone: BackboneSection
-    batch_size: Annotated[int, Field(ge=2, le=_MOST_EXAMPLES)]
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    validation_masks: Annotated[str, AfterValidator(_absolute)] | None = None
-    tta_scales: Scales = (0.5, 1.0, 2.0)
-
-
-class Evaluate(Section):
-    """`cam_threshold`: the constant background of a bare CAM, chosen without ground truth."""
-
-    cam_threshold: Fraction
-
-
 class Report(Section):
     """`panels`: how many photos get a panel picture."""
 
-    panels: Annotated[int, Field(ge=0, le=_MOST_EXAMPLES)] = 12
+    panels: Annotated[int, Field(ge=0, le=MOST_EXAMPLES)] = 12
 
 
-class Recipe(Section):
-    """A whole run. `seed` seeds every draw; a section that is left out leaves out its stages.
+@dataclass(frozen=True)
+class StepSection:
+    """A step as a recipe has it.
 
-    `crf` refines the scores of `svm`, `cam_crf` the CAM, `irn_crf` the maps that `irn` walked, and
-    `relabel` what the network makes of the photos that it learned from, kept to their tags.
+    Attributes:
+        of: names of the steps that it reads, by the names of its kind's slots.
+        settings: of the kind's type.
+        keep: whether its files are written; else the one step that reads it computes them.
     """
 
+    name: str
+    kind: Kind
+    of: tuple[tuple[str, str], ...]
+    settings: Any
+    keep: bool = True
+
+
+class _Frame(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
-    backbone: BackboneSection
-    missing_tags: MissingTags | None = None
-    classify: Classify
-    localize: Localize
-    svm: SVMSettings | None = None
-    crf: Crf | None = None
-    cam_crf: Crf | None = None
-    irn: Irn | None = None
-    irn_crf: Crf | None = None
-    separate: Separate | None = None
-    segment: Segment | None = None
-    relabel: Crf | None = None
-    evaluate: Evaluate
     report: Report = Report()
 
-    @model_validator(mode="after")
-    def _possible(self) -> "Recipe":
-        if self.svm and not self.localize.feature_stages:
-            raise ValueError("svm needs features: name a stage in localize.feature_stages, from 0")
-        if self.crf and not self.svm:
-            raise ValueError("crf refines what svm makes; add svm, or use cam_crf")
-        if self.irn_crf and not self.irn:
-            raise ValueError("irn_crf refines what irn makes; add irn")
-        if self.separate and not self.cam_crf:
-            raise ValueError("separate needs the section cam_crf")
-        if self.relabel and not self.segment:
-            raise ValueError("relabel takes the network that segment trains; add segment")
-        if not self.localize.keep and (self.irn or self.separate):
-            raise ValueError("irn and separate need CAMs that are kept; leave localize.keep true")
-        if not self.localize.keep and not (self.svm or self.cam_crf):
-            raise ValueError("without localize.keep a mask is made by svm or cam_crf; add one")
-        made = self.mask_stages
-        before_irn = tuple(name for name in made if name not in ("irn", "irn+crf", "merged"))
-        for key, name, known in (
-            ("irn.start", self.irn and self.irn.start, before_irn),
-            ("separate.masks", self.separate and self.separate.masks, made[:-1]),
-            ("segment.masks", self.segment and self.segment.masks, made),
-        ):
-            if name and name not in known:
-                raise ValueError(f"{key} is {name!r}; this recipe makes {', '.join(known)}")
-        return self
 
-    @property
-    def mask_stages(self) -> tuple[str, ...]:
-        """Names of the stages that make a mask of every photo of the split before a network does.
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run.
 
-        Where CAMs are not kept, that is one: the SVM's, through the CRF if there is one.
-        """
-        if not self.localize.keep:
-            return ("svm+crf" if self.crf else "svm" if self.svm else "cam+crf",)
-        made = {
-            "cam": True,
-            "seed": self.svm,
-            "svm": self.svm,
-            "svm+crf": self.crf,
-            "cam+crf": self.cam_crf,
-            "irn": self.irn,
-            "irn+crf": self.irn_crf,
-            "merged": self.separate,
-        }
-        return tuple(name for name, section in made.items() if section)
+    Attributes:
+        seed: of every draw.
+        data: which photos.
+        steps: each after those that it reads, and else in the recipe's order.
+        report: what is drawn.
+    """
 
-    @property
-    def final_masks(self) -> str:
-        """Name of the stage that makes the most refined masks of the split's photos."""
-        if self.relabel:
-            return "relabel"
-        ranked = ("merged", "irn+crf", "irn", "svm+crf", "svm", "cam+crf", "cam")
-        return next(name for name in ranked if name in self.mask_stages)
+    seed: int
+    data: Data
+    steps: tuple[StepSection, ...]
+    report: Report
 
-    @property
-    def trains_on_pooled_features(self) -> bool:
-        """Whether the classifier needs no more of a photo than its pooled features, made once."""
-        return self.backbone.frozen and self.classify.head == "linear"
+    def build(self, folder: Path, device: str = "cpu") -> tuple[Step, ...]:
+        """The steps of a run in a folder, on a device as torch names it."""
+        built: dict[str, Step] = {}
+        for section in self.steps:
+            built[section.name] = Step(
+                section.name,
+                section.kind,
+                section.settings,
+                tuple((slot, built[name]) for slot, name in section.of),
+                folder / section.name,
+                self.seed if _draws(section) else 0,
+                self.data.long_side,
+                device,
+                section.keep,
+            )
+        return tuple(built.values())
+
+
+def _draws(section: StepSection) -> bool:
+    draws = section.kind.draws
+    return draws if isinstance(draws, bool) else draws(section.settings)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -366,11 +144,18 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name_or_path: a shipped recipe's name, or the path of a YAML file.
-        overrides: `section.key=value` strings; values are YAML.
+        overrides: `step.key=value`, `data.key=value` or `seed=value`; values are YAML, and
+            `step=null` leaves a step out.
 
     Raises:
-        WeaksegError: an unknown name, a file that is no YAML, or keys and values that the recipe
-            can't have; one message lists every problem, up to ten.
+        WeaksegError: an unknown name, a file that is no YAML, or steps, keys and values that the
+            recipe can't have; one message lists every problem, up to ten.
+
+    Example:
+        >>> import weakseg
+        >>> recipe = weakseg.load_recipe("refined_pixel_labeling_cpu", ["svm.cycles=0"])
+        >>> [step.name for step in recipe.steps][-2:]
+        ['svm', 'svm+crf']
     """
     values = _parse(_read(name_or_path), name_or_path)
     for override in overrides:
@@ -384,20 +169,233 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
     Raises:
         WeaksegError: lists every problem, up to ten.
     """
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        problems = _causes(error.errors())
-        shown = [_describe(problem) for problem in problems[:_MOST_PROBLEMS]]
+    if "steps" not in values and (old := _OLD_SECTIONS.intersection(values)):
+        raise WeaksegError(
+            f"Recipe {origin} has the form of an older weakseg ({', '.join(sorted(old))} beside "
+            "data). Write each of these as a step with its kind and what it reads, such as "
+            "`steps: {svm: {kind: svm, of: localize, ...}}`; a shipped recipe shows all of them."
+        )
+    problems: list[str] = []
+    steps = values.get("steps")
+    frame = _validated(
+        _Frame, {key: value for key, value in values.items() if key != "steps"}, "", problems
+    )
+    sections: list[StepSection] = []
+    if isinstance(steps, dict) and any(value is not None for value in steps.values()):
+        sections = _check_steps({k: v for k, v in steps.items() if v is not None}, problems)
+    else:
+        problems.append("steps: expected named steps, such as `classify: {kind: classifier, ...}`")
+    if problems:
+        shown = problems[:_MOST_PROBLEMS]
         if more := len(problems) - len(shown):
             shown.append(f"and {more} more")
-        raise WeaksegError(f"Recipe {origin}: {'; '.join(shown)}.") from error
+        raise WeaksegError(f"Recipe {origin}: {'; '.join(shown)}.")
+    return Recipe(frame.seed, frame.data, tuple(sections), frame.report)
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML."""
-    values = TypeAdapter(Recipe).dump_python(recipe, mode="json")
+    values = {
+        "seed": recipe.seed,
+        "data": recipe.data.model_dump(mode="json"),
+        "steps": {section.name: _dumped(section) for section in recipe.steps},
+        "report": recipe.report.model_dump(mode="json"),
+    }
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def dump_settings(kind: Kind, settings: Any) -> dict[str, Any]:
+    """A step's settings as JSON values."""
+    values: dict[str, Any] = TypeAdapter(kind.settings).dump_python(settings, mode="json")
+    return values
+
+
+def _dumped(section: StepSection) -> dict[str, Any]:
+    names = [name for _, name in section.of]
+    of = {"of": names[0] if len(names) == 1 else names} if names else {}
+    keep = {} if section.keep else {"keep": False}
+    return {
+        "kind": section.kind.name,
+        **of,
+        **keep,
+        **dump_settings(section.kind, section.settings),
+    }
+
+
+def _check_steps(steps: Mapping[Any, Any], problems: list[str]) -> list[StepSection]:
+    """The steps in an order in which they can run, as far as they have no problem."""
+    raw: dict[str, _Raw] = {}
+    for name, values in steps.items():
+        if one := _read_step(name, values, steps, problems):
+            raw[one.name] = one
+    ordered = _ordered(raw, problems)
+    sections: list[StepSection] = []
+    built: dict[str, Step] = {}
+    for one in ordered:
+        if one.settings is None or any(name not in built for name in one.of):
+            continue  # which is said already
+        given = [built[name] for name in one.of]
+        slots = _fill(one, given, problems)
+        if slots is None:
+            continue
+        inputs = tuple((slot, step) for slot, step in slots)
+        step = Step(one.name, one.kind, one.settings, inputs, Path(), 0, 0, "cpu", one.keep)
+        built[one.name] = step
+        of = tuple((slot, step.name) for slot, step in slots)
+        sections.append(StepSection(one.name, one.kind, of, one.settings, one.keep))
+    problems += _unkept_faults(list(built.values()))
+    return sections
+
+
+@dataclass(frozen=True)
+class _Raw:
+    name: str
+    kind: Kind
+    of: tuple[str, ...]
+    keep: bool
+    settings: Any
+
+
+def _read_step(
+    name: Any, values: Any, steps: Mapping[Any, Any], problems: list[str]
+) -> _Raw | None:
+    if not isinstance(name, str) or not _STEP_NAME.fullmatch(name) or name.lower() in RESERVED:
+        problems.append(
+            f"{shortened(repr(name))} can't be a step's name, for which there are letters, digits "
+            f"and + - _ (and which is none of {', '.join(sorted(RESERVED))})"
+        )
+        return None
+    others = [other for other in steps if isinstance(other, str) and other != name]
+    if not isinstance(values, dict):
+        meant = _where_else(name, steps)
+        problems.append(f"{name}: expected a step, such as {{kind: crf, of: svm}}{meant}")
+        return None
+    if "kind" not in values:
+        whole = [one for one in others if isinstance(steps[one], dict) and "kind" in steps[one]]
+        hint = nearest(name, whole)
+        meant = f" (did you mean the step {hint}?)" if hint else ""
+        problems.append(f"{name}: it has no kind{meant}; the kinds are {', '.join(KINDS)}")
+        return None
+    kind = KINDS.get(values["kind"]) if isinstance(values["kind"], str) else None
+    if kind is None:
+        problems.append(f"{name}: {_unknown('kind', values['kind'], KINDS)}")
+        return None
+    of = values.get("of", ())
+    names = tuple(of) if isinstance(of, list | tuple) else (of,)
+    for other in names:
+        if other != name and other not in others:
+            problems.append(f"{name}.of: {_unknown('step', other, others)}")
+    keep = values.get("keep", True)
+    if not isinstance(keep, bool):
+        problems.append(f"{name}.keep: expected true or false, given {shortened(repr(keep))}")
+        keep = True
+    own = {key: value for key, value in values.items() if key not in ("kind", "of", "keep")}
+    settings = _validated(kind.settings, own, name, problems, kind, steps)
+    return _Raw(name, kind, tuple(map(str, names)), keep, settings)
+
+
+def _unknown(what: str, given: Any, known: Sequence[str] | Mapping[str, Any]) -> str:
+    hint = nearest(given, known) if isinstance(given, str) else None
+    meant = f" (did you mean {hint}?)" if hint else ""
+    there = listed(list(known), _MOST_NAMES)
+    return f"there is no {what} {shortened(repr(given))}{meant}; there are {there}"
+
+
+def _ordered(raw: Mapping[str, _Raw], problems: list[str]) -> list[_Raw]:
+    """Each after those that it reads, and else in the recipe's order."""
+    ordered: list[_Raw] = []
+    done: set[str] = set()
+    waiting = list(raw.values())
+    while waiting:
+        ready = [one for one in waiting if all(n in done or n not in raw for n in one.of)]
+        if not ready:
+            names = listed([one.name for one in waiting], _MOST_NAMES)
+            problems.append(f"{names}: each waits for another of them, or for itself, by its `of`")
+            return ordered
+        ordered.append(ready[0])
+        done.add(ready[0].name)
+        waiting.remove(ready[0])
+    return ordered
+
+
+def _fill(one: _Raw, given: Sequence[Step], problems: list[str]) -> list[tuple[str, Step]] | None:
+    """What goes into which slot, by what it gives and by the order of `of`."""
+    left, filled = list(given), []
+    for slot in one.kind.takes:
+        count = 0
+        while left and left[0].gives & slot.accepts and (slot.several or not count):
+            filled.append((slot.name, left.pop(0)))
+            count += 1
+        if count < (2 if slot.several else 1) and not (slot.optional and not count):
+            problems.append(f"{one.name}.of: {_wanted(one, slot, given, left)}")
+            return None
+    if left:
+        takes = "nothing" if not one.kind.takes else "no more"
+        problems.append(
+            f"{one.name}.of: kind {one.kind.name} takes {takes}, and is given {left[0].name}, "
+            f"which gives {_gives(left[0])}"
+        )
+        return None
+    return filled
+
+
+def _wanted(one: _Raw, slot: Slot, given: Sequence[Step], left: Sequence[Step]) -> str:
+    wanted = " or ".join(sorted(artefact.value for artefact in slot.accepts))
+    several = "two or more of " if slot.several else ""
+    said = f"kind {one.kind.name} takes {several}{wanted}"
+    if left:
+        return f"{said}, and {left[0].name} gives {_gives(left[0])}"
+    return f"{said}, {'and no step is named' if not given else 'and too few are named'}"
+
+
+def _gives(step: Step) -> str:
+    return " and ".join(sorted(artefact.value for artefact in step.gives))
+
+
+def _unkept_faults(steps: Sequence[Step]) -> Iterator[str]:
+    """What is wrong with steps whose files are not written."""
+    for step in steps:
+        if step.kept:
+            continue
+        readers = [other for other in steps if any(one is step for _, one in other.inputs)]
+        by_photo = [other.name for other in readers if other.kind.work]
+        if step.kind.work is None:
+            yield f"{step.name}.keep: a step of kind {step.kind.name} has to be kept"
+        elif len(readers) != 1:
+            names = listed([other.name for other in readers], _MOST_NAMES) or "none"
+            yield (
+                f"{step.name}.keep: what is not kept is computed by the one step that reads it; "
+                f"here these do: {names}. Keep it, or leave the others out ({step.name}.keep=true, "
+                "or STEP=null)"
+            )
+        elif not by_photo:
+            yield f"{step.name}.keep: {readers[0].name} reads its files, so that it has to be kept"
+        elif readers[0].tags is not step.tags:
+            yield (
+                f"{step.name}.keep: {readers[0].name} sees other tags than it, so that it has to "
+                "be kept"
+            )
+
+
+def _validated(
+    settings: Any,
+    values: Any,
+    place: str,
+    problems: list[str],
+    kind: Kind | None = None,
+    steps: Mapping[Any, Any] | None = None,
+) -> Any:
+    try:
+        return TypeAdapter(settings).validate_python(values)
+    except ValidationError as error:
+        for problem in _causes(error.errors()):
+            problems.append(_describe(problem, place, _schema(settings), kind, steps or {}))
+        return None
+
+
+@cache
+def _schema(settings: Any) -> dict[str, Any]:
+    return TypeAdapter(settings).json_schema()
 
 
 def _read(name_or_path: str) -> str:
@@ -418,16 +416,19 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     except ValueError as error:
         raise WeaksegError(f"{origin} is no YAML: {error}.") from error
     if not isinstance(values, dict):
-        raise WeaksegError(f"{origin} is no recipe: expected sections such as 'classify:'.")
+        raise WeaksegError(f"{origin} is no recipe: expected `steps:` with named steps.")
     return values
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     given = quoted(override)
-    *sections, last = parts = key.split(".")
+    parts = key.split(".")
     if not equals or not all(parts):
-        raise WeaksegError(f"Override {given}: expected section.key=value.")
+        raise WeaksegError(f"Override {given}: expected step.key=value.")
+    if parts[0] not in ("data", "report", "steps") and (len(parts) > 1 or parts[0] != "seed"):
+        parts = ["steps", *parts]
+    *sections, last = parts
     node = values
     for section in sections:
         if node.get(section) is None:
@@ -447,14 +448,26 @@ def _causes(problems: Sequence[Any]) -> list[Any]:
     return [p for p in problems if p["type"] != "too_short" or p["loc"] not in within]
 
 
-def _describe(problem: Any) -> str:
-    where = shortened(".".join(str(part) for part in problem["loc"] if part not in _OPTIMIZERS))
+def _describe(
+    problem: Any,
+    place: str,
+    schema: dict[str, Any],
+    kind: Kind | None,
+    steps: Mapping[Any, Any],
+) -> str:
+    parts = [str(part) for part in problem["loc"] if part not in _OPTIMIZERS]
+    where = shortened(".".join([*([place] if place else []), *parts]))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _keys_beside(problem["loc"])
-        hint = nearest(str(problem["loc"][-1]), known)
-        meant = f" (did you mean {hint}?)" if hint else ""
-        section = where.rpartition(".")[0] if len(problem["loc"]) > 1 else "a recipe"
-        return f"unknown key {where}{meant}; {section} has {', '.join(known)}"
+        known = _keys_beside(problem["loc"], schema)
+        meant = ""
+        if len(problem["loc"]) == 1:
+            known = ["kind", "of", "keep", *known] if kind else ["steps", *known]
+            meant = _where_else(parts[0], steps)
+        if not meant and (hint := nearest(str(problem["loc"][-1]), known)):
+            meant = f" (did you mean {hint}?)"
+        section = where.rpartition(".")[0] or "a recipe"
+        of_kind = f", of kind {kind.name}," if kind and len(problem["loc"]) == 1 else ""
+        return f"unknown key {where}{meant}; {section}{of_kind} has {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list: [a, b]")
     said = problem["type"] in ("missing", "value_error")
     given = "" if said else f", given {shortened(repr(problem['input']))}"
@@ -463,13 +476,24 @@ def _describe(problem: Any) -> str:
     return f"{where}: {message}{given}" if where else message
 
 
+def _where_else(key: str, steps: Mapping[Any, Any]) -> str:
+    """Which steps of a recipe have a key that another has not."""
+    places = [
+        f"{name}.{key}"
+        for name, values in steps.items()
+        if isinstance(values, dict)
+        and (kind := KINDS.get(str(values.get("kind"))))
+        and key in _schema(kind.settings).get("properties", ())
+    ]
+    return f" (did you mean {' or '.join(places[:3])}?)" if places else ""
+
+
 _OPTIMIZERS = ("sgd", "adam", "adamw")
 """Parts of a problem's place that tell which of several kinds a section was taken for."""
 
 
-def _keys_beside(place: Sequence[str | int]) -> list[str]:
+def _keys_beside(place: Sequence[str | int], schema: dict[str, Any]) -> list[str]:
     """The keys of the section that a key, known or not, stands in."""
-    schema = Recipe.model_json_schema()
     sections = [schema]
     for part in place[:-1]:
         sections = [inner for section in sections for inner in _inside(section, part, schema)]

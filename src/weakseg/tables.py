@@ -2,32 +2,37 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from weakseg.stages import evaluate as evaluation
+from weakseg.engine import assess
 
 _MOST_CLASSES = 40
 
 
 def print_figures(rows: Sequence[dict[str, Any]]) -> None:
     """Rows of `metrics.json`."""
-    table = Table("stage", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
+    table = Table("step", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
     for column in table.columns[1:5]:
         column.justify = "right"
-    for cells, row in zip(evaluation.table(rows), rows, strict=True):
-        table.add_row(*cells, evaluation.describe_protocol(row))
+    for cells, row in zip(_figures(rows), rows, strict=True):
+        table.add_row(*cells, describe_protocol(row))
     _print(table)
 
 
-def print_assessment(assessment: dict[str, Any]) -> None:
-    """The classes of `assessment.json`, those with remarks first and, of very many, alone."""
-    from weakseg.stages import assess  # imports PyTorch, which figures alone can do without
+def print_assessment(masks: str, classes: Sequence[dict[str, Any]]) -> None:
+    """What is said of masks without ground truth: of classes, those with remarks first.
 
-    entries = sorted(assessment["classes"], key=lambda entry: not entry["remarks"])
+    Of very many these alone.
+
+    Args:
+        masks: the step whose masks they are.
+        classes: as `assessment.json` has them.
+    """
+    entries = sorted(classes, key=lambda entry: not entry["remarks"])
     if len(entries) > _MOST_CLASSES:
         entries = [entry for entry in entries if entry["remarks"]][:_MOST_CLASSES]
     table = Table(
@@ -40,7 +45,7 @@ def print_assessment(assessment: dict[str, Any]) -> None:
         "no seeds",
         "as CAM",
         "remarks",
-        title=f"{assessment['masks']}, without ground truth",
+        title=f"{masks}, without ground truth",
         caption=(
             "AP: average precision in % on tags held out, and of guesses. Covers: median % of a "
             f"photo. Empty, full: photos of which under {100 * assess.EMPTY:g} %, over "
@@ -50,11 +55,76 @@ def print_assessment(assessment: dict[str, Any]) -> None:
     )
     for column in table.columns[1:-1]:
         column.justify = "right"
-    for cells in assess.table(entries):
+    for cells in class_cells(entries):
         table.add_row(*cells)
     _print(table)
-    if left := len(assessment["classes"]) - len(entries):
+    if left := len(classes) - len(entries):
         print(f"{left} more classes: see {assess.ASSESSMENT}")
+
+
+def _figures(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
+    """Rows for people: name, images, mIoU, mean accuracy and pixel accuracy in percent."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    return [
+        (
+            row["name"],
+            str(row["images"]),
+            percent(row["miou"]),
+            percent(row["mean_accuracy"]),
+            percent(row["pixel_accuracy"]),
+        )
+        for row in rows
+    ]
+
+
+def describe_protocol(row: dict[str, Any]) -> str:
+    """How a row's figures came about, for people."""
+    protocol = row["protocol"]
+    parts = [row["split"], "255 ignored"]
+    if protocol.get("skipped"):
+        parts.append(f"{protocol['skipped']} photos without a prediction skipped")
+    if "dropped" in protocol:
+        parts.append(f"dropped, so background: {', '.join(protocol['dropped'])}")
+    if "foreground" in protocol:
+        parts[1] = f"{protocol['foreground']} is the class"
+    if "threshold" in protocol:
+        parts.append(f"threshold {protocol['threshold']} by {protocol['threshold_source']}")
+    parts += [
+        f"{key} {' and '.join(protocol[key]) if key == 'of' else protocol[key]}"
+        for key in ("folder", "uncertain", "start", "masks", "tta", "of")
+        if key in protocol
+    ]
+    if row.get("abo") is not None:
+        parts.append(f"ABO {100 * row['abo']:.1f} of {row['objects']} objects")
+    return ", ".join(parts)
+
+
+def class_cells(classes: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Entries for people: shares in percent, counts, remarks."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.0f}"
+
+    def number(value: int | None) -> str:
+        return "-" if value is None else str(value)
+
+    return [
+        (
+            entry["name"],
+            str(entry["photos"]),
+            f"{percent(entry['average_precision'])} ({percent(entry['base_rate'])})",
+            percent(entry["coverage"]),
+            str(entry["nearly_empty"]),
+            str(entry["nearly_full"]),
+            number(entry["without_seeds"]),
+            percent(entry["cam_agreement"]),
+            "; ".join(entry["remarks"]),
+        )
+        for entry in classes
+    ]
 
 
 def _print(table: Table) -> None:

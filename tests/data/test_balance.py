@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ SEEDS = st.integers(0, 9)
 NUMBERS = st.integers(1, 15)
 
 
-def samples_of(tag_lists: list[tuple[str, ...]]) -> list[Sample]:
+def samples_of(tag_lists: Iterable[tuple[str, ...]]) -> list[Sample]:
     return [Sample(f"{i:03}", Path(f"{i}.jpg"), t, None) for i, t in enumerate(tag_lists)]
 
 
@@ -35,12 +36,14 @@ def shuffled(samples: list[Sample], seed: int) -> list[Sample]:
     return random.Random(seed).sample(samples, len(samples))
 
 
-def ids(samples: list[Sample]) -> list[str]:
+def ids(samples: Iterable[Sample]) -> list[str]:
     return [sample.id for sample in samples]
 
 
 @given(TAG_LISTS, NUMBERS, SEEDS)
-def test_down_sampling_drops_all_it_may_and_nothing_else(tag_lists, most, seed) -> None:
+def test_down_sampling_drops_all_it_may_and_nothing_else(
+    tag_lists: list[tuple[str, ...]], most: int, seed: int
+) -> None:
     samples = samples_of(tag_lists)
     left = down_sample(samples, most, seed)
     before, after = count_tags(samples), count_tags(left)
@@ -54,7 +57,9 @@ def test_down_sampling_drops_all_it_may_and_nothing_else(tag_lists, most, seed) 
 
 
 @given(TAG_LISTS, NUMBERS, SEEDS)
-def test_up_sampling_lifts_every_class_and_keeps_every_photo(tag_lists, least, seed) -> None:
+def test_up_sampling_lifts_every_class_and_keeps_every_photo(
+    tag_lists: list[tuple[str, ...]], least: int, seed: int
+) -> None:
     samples = samples_of(tag_lists)
     lifted = up_sample(samples, least, seed)
     assert lifted[: len(samples)] == samples
@@ -72,7 +77,9 @@ def test_up_sampling_lifts_every_class_and_keeps_every_photo(tag_lists, least, s
 
 
 @given(TAG_LISTS, NUMBERS, SEEDS)
-def test_the_order_of_photos_is_of_no_account(tag_lists, number, seed) -> None:
+def test_the_order_of_photos_is_of_no_account(
+    tag_lists: list[tuple[str, ...]], number: int, seed: int
+) -> None:
     samples = samples_of(tag_lists)
     others = shuffled(samples, seed)
     assert sorted(ids(down_sample(samples, number, seed))) == sorted(
@@ -83,7 +90,9 @@ def test_the_order_of_photos_is_of_no_account(tag_lists, number, seed) -> None:
 
 
 @given(TAG_LISTS, NUMBERS, st.floats(0.05, 0.5), SEEDS)
-def test_no_photo_is_on_both_sides_of_a_balanced_split(tag_lists, number, fraction, seed) -> None:
+def test_no_photo_is_on_both_sides_of_a_balanced_split(
+    tag_lists: list[tuple[str, ...]], number: int, fraction: float, seed: int
+) -> None:
     samples = samples_of(tag_lists)
     kept, held_out = balanced_split(samples, Balance(number, number), fraction, seed)
     assert not set(kept) & set(held_out)
@@ -116,7 +125,9 @@ def test_photos_are_split_before_they_are_repeated() -> None:
         ([("a", "b")] * 5 + [("a",)] * 5, 2, {"a": 2, "b": 2}),
     ],
 )
-def test_down_sampling_of_few(tag_lists, most, expected) -> None:
+def test_down_sampling_of_few(
+    tag_lists: list[tuple[str, ...]], most: int, expected: dict[str, int]
+) -> None:
     for seed in range(5):
         assert count_tags(down_sample(samples_of(tag_lists), most, seed)) == expected
 
@@ -148,7 +159,7 @@ def test_seeds_draw_others() -> None:
         (3, 4, "least is 4; it must not exceed most, 3"),
     ],
 )
-def test_settings_out_of_range(most, least, message) -> None:
+def test_settings_out_of_range(most: int | None, least: int | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Balance(most, least)
 

@@ -1,3 +1,4 @@
+import os
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -217,7 +218,7 @@ def test_photos_decoded_at_a_time_are_bounded_whatever_the_cores(
     huge = 300, 400
     for name in photos(count):
         Image.new("RGB", huge).save(root / "images" / name)
-    monkeypatch.setattr(check.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
     monkeypatch.setattr(check, "MAX_PIXELS", bound * huge[0] * huge[1])
     lock, now, most = threading.Lock(), 0, 0
 

@@ -101,7 +101,7 @@ def test_masks_in_files_take_the_place_of_outlines(root: Path) -> None:
 
 
 def masks(dataset: Dataset) -> dict[str, list[list[int]] | None]:
-    return {s.id: s.mask and s.mask.read().tolist() for s in dataset.samples}
+    return {s.id: s.mask.read().tolist() if s.mask else None for s in dataset.samples}
 
 
 def test_outlines_are_masks_of_classes_and_of_objects(root: Path) -> None:

@@ -23,7 +23,9 @@ def samples_of(tag_lists: list[tuple[str, ...]]) -> list[Sample]:
 
 
 @given(TAG_LISTS, st.integers(0, 9))
-def test_thinning_out_leaves_a_tenth_of_the_rare_ones(tag_lists, seed) -> None:
+def test_thinning_out_leaves_a_tenth_of_the_rare_ones(
+    tag_lists: list[tuple[str, ...]], seed: int
+) -> None:
     samples = samples_of(tag_lists)
     left = thin_out(samples, {"a", "b"}, 0.1, np.random.default_rng(seed))
     before, after = count_tags(samples), count_tags(left)

@@ -3,6 +3,7 @@ import io
 import unicodedata
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -73,7 +74,7 @@ def test_round_trip(
     data: st.DataObject,
     separator: str,
     end: str,
-    quoting: int,
+    quoting: Literal[0, 1],
 ) -> None:
     tags = st.lists(PHRASES if separator == ";" else TAGS, max_size=4).map(tuple)
     rows = data.draw(st.lists(st.tuples(NAMES, tags), max_size=6))

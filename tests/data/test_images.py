@@ -1,7 +1,9 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from weakseg.errors import WeaksegError
 WHITE = (255, 255, 255)
 
 
-def save(path: Path, image: Image.Image, **options: object) -> Path:
+def save(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 
@@ -290,7 +292,9 @@ def test_corrupt_photo(tmp_path: Path, noise: np.ndarray) -> None:
         (None, "no such file"),
     ],
 )
-def test_no_photo_at_all(tmp_path: Path, read, content: bytes | None, reason: str) -> None:
+def test_no_photo_at_all(
+    tmp_path: Path, read: Callable[[Path], object], content: bytes | None, reason: str
+) -> None:
     path = tmp_path / "a.jpg"
     if content is not None:
         path.write_bytes(content)
@@ -303,7 +307,7 @@ def test_no_photo_at_all(tmp_path: Path, read, content: bytes | None, reason: st
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("read", [read_photo, photo_size])
 @pytest.mark.parametrize("side", [10_000, 60_000])
-def test_decompression_bomb(tmp_path: Path, read, side: int) -> None:
+def test_decompression_bomb(tmp_path: Path, read: Callable[[Path], object], side: int) -> None:
     path = tmp_path / "a.bmp"
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "BMP")

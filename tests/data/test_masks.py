@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,9 @@ def test_refuses_jpeg_in_tiff(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [read_mask, read_prediction])
-def test_refuses_ids_that_a_program_numbered_anew(tmp_path: Path, read) -> None:
+def test_refuses_ids_that_a_program_numbered_anew(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
     colours = VOC_PALETTE[np.array([[0, 15, 2, 2]], np.uint8)]
     Image.fromarray(colours).quantize(3).save(tmp_path / "a.png")
     with pytest.raises(UnreadableMask, match=r"a\.png .* that saved it numbered them anew"):

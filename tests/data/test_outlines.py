@@ -10,7 +10,7 @@ REGIONS = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1
 
 
 def painted(segmentation: object, height: int, width: int) -> np.ndarray:
-    return paint([(1, region(segmentation, height, width))], height, width) == 1
+    return paint([(1, region(segmentation, height, width))], height, width).astype(bool)
 
 
 def counts_of(mask: np.ndarray) -> list[int]:
@@ -77,7 +77,9 @@ CORNERS = st.integers(-3, 12)
 
 
 @given(st.lists(st.tuples(CORNERS, CORNERS), min_size=3, max_size=7))
-def test_a_pixel_is_inside_where_a_ray_crosses_an_odd_number_of_sides(corners) -> None:
+def test_a_pixel_is_inside_where_a_ray_crosses_an_odd_number_of_sides(
+    corners: list[tuple[int, int]],
+) -> None:
     """Away from the outline, where the finer grid rounds nothing."""
     mask = painted([[float(value) for corner in corners for value in corner]], 9, 10)
     sides = list(zip(corners, [*corners[1:], corners[0]], strict=True))

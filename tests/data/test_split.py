@@ -14,7 +14,9 @@ def samples_of(tag_lists: list[tuple[str, ...]]) -> list[Sample]:
 
 
 @given(st.lists(tags, max_size=60), st.floats(0.05, 0.5), st.integers(0, 9))
-def test_parts_are_disjoint_whole_and_in_order(tag_lists, fraction, seed) -> None:
+def test_parts_are_disjoint_whole_and_in_order(
+    tag_lists: list[tuple[str, ...]], fraction: float, seed: int
+) -> None:
     samples = samples_of(tag_lists)
     kept, held_out = split_by_tags(samples, fraction, seed)
     assert sorted([*kept, *held_out], key=lambda s: int(s.id)) == samples
@@ -45,7 +47,9 @@ def test_both_parts_have_a_photo_where_there_are_two() -> None:
 
 
 @given(st.lists(tags, max_size=40), st.integers(2, 6), st.integers(0, 9))
-def test_every_photo_is_in_one_fold(tag_lists, folds, seed) -> None:
+def test_every_photo_is_in_one_fold(
+    tag_lists: list[tuple[str, ...]], folds: int, seed: int
+) -> None:
     samples = samples_of(tag_lists)
     parts = folds_by_tags(samples, folds, seed)
     assert sorted((s for part in parts for s in part), key=lambda s: int(s.id)) == samples

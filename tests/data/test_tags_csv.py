@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -15,7 +16,7 @@ TAGS = {"001": ("cat", "dining table"), "002": (), "003": ("dog", "cat")}
 CLASSES = ("cat", "dining table", "dog")
 
 
-def table(rows: list[list[str]], delimiter: str = ",", **settings: object) -> str:
+def table(rows: list[list[str]], delimiter: str = ",", **settings: Any) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, **settings).writerows(rows)
     return text.getvalue()

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch.nn import functional as F
 
-from weakseg.localize import grid
-from weakseg.localize.cam import localize
-from weakseg.localize.grid import as_levels, grid_size, upsample, upsampled_bands
+from weakseg import grid
+from weakseg.grid import as_levels, grid_size, upsample, upsampled_bands
+from weakseg.localize.cam import localize_tags
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
-from weakseg.networks.fused import fuse
+from weakseg.networks.cpu.fused import fuse
 
 CLASSES = 4
 
@@ -31,8 +31,10 @@ def photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
 
 
-def naive_cam(network: CamClassifier, photo: np.ndarray, classes: list[int], scales: list[float]):
-    """Section 2.1 of paper A with the loops written out."""
+def naive_cam(
+    network: CamClassifier, photo: np.ndarray, classes: list[int], scales: list[float]
+) -> np.ndarray:
+    """Section 2.1 of Lyu et al. with the loops written out."""
     image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
     height, width = photo.shape[:2]
     size = ((height - 1) // 4 + 1, (width - 1) // 4 + 1)
@@ -54,25 +56,29 @@ def naive_cam(network: CamClassifier, photo: np.ndarray, classes: list[int], sca
 
 @pytest.mark.parametrize("scales", [[1.0], [0.5, 1.0, 1.5, 2.0]])
 @pytest.mark.parametrize("classes", [[2], [0, 3], [3, 0, 1]])
-def test_cam_is_the_naive_one(network, photo, scales, classes) -> None:
-    cam = localize(network, photo, classes, scales).cam
+def test_cam_is_the_naive_one(
+    network: CamClassifier, photo: np.ndarray, scales: list[float], classes: list[int]
+) -> None:
+    cam = localize_tags(network, photo, classes, scales).cam
     np.testing.assert_allclose(cam, naive_cam(network, photo, classes, scales), atol=1e-5)
 
 
-def test_a_fused_backbone_gives_the_naive_cam_and_the_same_features(network, photo) -> None:
+def test_a_fused_backbone_gives_the_naive_cam_and_the_same_features(
+    network: CamClassifier, photo: np.ndarray
+) -> None:
     fused = copy.deepcopy(network)
     fused.backbone = fuse(network.backbone)
     assert fused.backbone is not network.backbone
     scales, classes, stages = [0.5, 1.0, 1.5], [3, 0], [0, 1, 2]
-    found = localize(fused, photo, classes, scales, stages, [0.5, 1.0])
-    plain = localize(network, photo, classes, scales, stages, [0.5, 1.0])
+    found = localize_tags(fused, photo, classes, scales, stages, [0.5, 1.0])
+    plain = localize_tags(network, photo, classes, scales, stages, [0.5, 1.0])
     np.testing.assert_allclose(found.cam, naive_cam(network, photo, classes, scales), atol=1e-4)
     np.testing.assert_allclose(found.features, plain.features, atol=2e-3, rtol=2e-3)
     np.testing.assert_allclose(found.confidence, plain.confidence, atol=1e-4)
 
 
-def test_cam_is_in_range_and_reaches_its_maximum(network, photo) -> None:
-    cam = localize(network, photo, [0, 1, 2, 3], [1.0, 2.0]).cam
+def test_cam_is_in_range_and_reaches_its_maximum(network: CamClassifier, photo: np.ndarray) -> None:
+    cam = localize_tags(network, photo, [0, 1, 2, 3], [1.0, 2.0]).cam
     assert cam.dtype == np.float32
     assert cam.shape == (4, *grid_size(61, 83)) == (4, 16, 21)
     assert cam.min() >= 0
@@ -80,9 +86,11 @@ def test_cam_is_in_range_and_reaches_its_maximum(network, photo) -> None:
     assert ((reached > 0.9) & (reached <= 1) | (reached == 0)).all()
 
 
-def test_a_mirrored_photo_gives_the_mirrored_cam(network, photo) -> None:
-    cam = localize(network, photo[:, :80], [1, 2], [1.0]).cam
-    mirrored = localize(network, np.ascontiguousarray(photo[:, :80][:, ::-1]), [1, 2], [1.0]).cam
+def test_a_mirrored_photo_gives_the_mirrored_cam(network: CamClassifier, photo: np.ndarray) -> None:
+    cam = localize_tags(network, photo[:, :80], [1, 2], [1.0]).cam
+    mirrored = localize_tags(
+        network, np.ascontiguousarray(photo[:, :80][:, ::-1]), [1, 2], [1.0]
+    ).cam
     np.testing.assert_allclose(mirrored[:, :, ::-1], cam, atol=1e-4)
 
 
@@ -90,9 +98,9 @@ def test_a_mirrored_photo_gives_the_mirrored_cam(network, photo) -> None:
     ("scales", "natural"), [([1.0], 1), ([0.5, 1.0, 2.0], 1), ([2.0, 0.5], 0.5), ([1.5, 3], 1.5)]
 )
 def test_confidence_is_that_of_the_mean_logits_at_the_scale_next_to_1(
-    network, photo, scales, natural
+    network: CamClassifier, photo: np.ndarray, scales: list[float], natural: float
 ) -> None:
-    confidence = localize(network, photo, [3, 1], scales).confidence
+    confidence = localize_tags(network, photo, [3, 1], scales).confidence
     image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
     size = (round(61 * natural), round(83 * natural))
     scaled = F.interpolate(image, size, mode="bilinear", antialias=True) if natural != 1 else image
@@ -103,17 +111,19 @@ def test_confidence_is_that_of_the_mean_logits_at_the_scale_next_to_1(
     assert 0 < confidence.min() < confidence.max() < 1
 
 
-def test_extra_convolutions_are_part_of_the_cam(photo) -> None:
+def test_extra_convolutions_are_part_of_the_cam(photo: np.ndarray) -> None:
     torch.manual_seed(0)
     backbone = Backbone("test_efficientnet", weights="none")
     network = CamClassifier(backbone, CLASSES, "extra_convolutions").eval()
     torch.nn.init.normal_(network.head.weight)
-    cam = localize(network, photo, [0, 3], [0.5, 1.0]).cam
+    cam = localize_tags(network, photo, [0, 3], [0.5, 1.0]).cam
     np.testing.assert_allclose(cam, naive_cam(network, photo, [0, 3], [0.5, 1.0]), atol=1e-4)
 
 
-def test_features_are_means_over_flips_and_scales(network, photo) -> None:
-    features = localize(network, photo, [0], [1.0], [0, 1], [1.0]).features
+def test_features_are_means_over_flips_and_scales(
+    network: CamClassifier, photo: np.ndarray
+) -> None:
+    features = localize_tags(network, photo, [0], [1.0], [0, 1], [1.0]).features
     image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         straight = network.backbone(image, [0, 1]).stages
@@ -126,15 +136,15 @@ def test_features_are_means_over_flips_and_scales(network, photo) -> None:
     )
     assert features.dtype == np.float16
     np.testing.assert_allclose(features, expected.numpy(), atol=2e-3, rtol=2e-3)
-    two = localize(network, photo, [0], [1.0, 2.0], [0, 1], [1.0, 2.0]).features
-    only_second = localize(network, photo, [0], [2.0], [0, 1], [2.0]).features
+    two = localize_tags(network, photo, [0], [1.0, 2.0], [0, 1], [1.0, 2.0]).features
+    only_second = localize_tags(network, photo, [0], [2.0], [0, 1], [2.0]).features
     np.testing.assert_allclose(
         two, (features.astype(float) + only_second) / 2, atol=4e-3, rtol=4e-3
     )
 
 
-def test_no_tags_give_no_maps(network, photo) -> None:
-    found = localize(network, photo, [], [1.0], [1])
+def test_no_tags_give_no_maps(network: CamClassifier, photo: np.ndarray) -> None:
+    found = localize_tags(network, photo, [], [1.0], [1])
     assert found.cam.shape == (0, 16, 21)
     assert found.confidence.shape == (0,)
     assert upsample(found.cam, 61, 83).shape == (0, 61, 83)
@@ -142,11 +152,11 @@ def test_no_tags_give_no_maps(network, photo) -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 300)])
-def test_odd_sizes(network, size, fused) -> None:
+def test_odd_sizes(network: CamClassifier, size: tuple[int, int], fused: bool) -> None:
     network = copy.deepcopy(network)
     network.backbone = fuse(network.backbone) if fused else network.backbone
     photo = np.full((*size, 3), 127, np.uint8)
-    found = localize(network, photo, [1], [0.5, 1.0, 2.0], [0, 1, 2], [1.0])
+    found = localize_tags(network, photo, [1], [0.5, 1.0, 2.0], [0, 1, 2], [1.0])
     assert np.isfinite(found.cam).all() and np.isfinite(found.features).all()
     assert upsample(found.cam, *size).shape == (1, *size)
 
@@ -155,7 +165,9 @@ sides = st.integers(1, 12)
 
 
 @given(st.integers(0, 3), sides, sides, st.integers(1, 50), st.integers(1, 50), st.integers(1, 300))
-def test_bands_of_any_height_are_the_whole(k, h, w, height, width, band) -> None:
+def test_bands_of_any_height_are_the_whole(
+    k: int, h: int, w: int, height: int, width: int, band: int
+) -> None:
     maps = np.random.default_rng(h).random((k, h, w), dtype=np.float32)
     whole = upsample(maps, height, width)
     assert whole.shape == (k, height, width) and whole.dtype == np.float32
@@ -171,14 +183,16 @@ def test_bands_of_any_height_are_the_whole(k, h, w, height, width, band) -> None
 
 
 @given(st.integers(1, 3), sides, sides, st.integers(1, 50), st.integers(1, 50))
-def test_upsampling_is_bilinear(k, h, w, height, width) -> None:
+def test_upsampling_is_bilinear(k: int, h: int, w: int, height: int, width: int) -> None:
     maps = np.random.default_rng(w).random((k, h, w), dtype=np.float32)
     expected = F.interpolate(torch.tensor(maps)[None], (height, width), mode="bilinear")[0]
     np.testing.assert_allclose(upsample(maps, height, width), expected, atol=1e-5)
 
 
 @given(sides, sides, st.integers(1, 50), st.integers(1, 50), st.floats(0, 1, width=32))
-def test_upsampling_keeps_constants_and_the_maps_own_size(h, w, height, width, value) -> None:
+def test_upsampling_keeps_constants_and_the_maps_own_size(
+    h: int, w: int, height: int, width: int, value: float
+) -> None:
     assert (
         upsample(np.full((1, h, w), value, np.float32), height, width) == np.float32(value)
     ).all()
@@ -205,7 +219,7 @@ def test_loss_is_equation_1() -> None:
         elements=st.floats(-2000, 2000, width=16),
     )
 )
-def test_levels_are_a_channels_values_to_half_a_step(features) -> None:
+def test_levels_are_a_channels_values_to_half_a_step(features: np.ndarray) -> None:
     levels = as_levels(features)
     assert levels.dtype == np.uint8
     for channel, level in zip(features.astype(np.float64), levels, strict=True):
@@ -219,7 +233,7 @@ def test_levels_are_a_channels_values_to_half_a_step(features) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_levels_of_what_is_not_finite_are_refused(value) -> None:
+def test_levels_of_what_is_not_finite_are_refused(value: float) -> None:
     features = np.zeros((2, 3, 3), np.float16)
     features[1, 0, 2] = value
     with pytest.raises(ValueError, match="finite"):
@@ -230,8 +244,8 @@ def test_maps_that_are_no_numbers_are_refused(network: CamClassifier, photo: np.
     broken = copy.deepcopy(network)
     broken.head.weight.data[0] = torch.inf
     with pytest.raises(ValueError, match="NaN or infinity"):
-        localize(broken, photo, [0], [1.0])
-    assert np.isfinite(localize(broken, photo, [1], [1.0]).cam).all()
+        localize_tags(broken, photo, [0], [1.0])
+    assert np.isfinite(localize_tags(broken, photo, [1], [1.0]).cam).all()
 
 
 def test_features_too_large_for_16_bits_are_the_largest_there(
@@ -240,7 +254,7 @@ def test_features_too_large_for_16_bits_are_the_largest_there(
     def features(factor: float) -> np.ndarray:
         larger = copy.deepcopy(network)
         larger.backbone.model.blocks[0].register_forward_hook(lambda *given: given[-1] * factor)
-        return localize(larger, photo, [0], [1.0], [0]).features
+        return localize_tags(larger, photo, [0], [1.0], [0]).features
 
     plain, large = features(1), features(1e6)
     assert np.isfinite(large).all()

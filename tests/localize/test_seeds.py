@@ -13,7 +13,7 @@ cams = arrays(
 )
 
 
-def naive_seed(cam, foreground, background):
+def naive_seed(cam: np.ndarray, foreground: float, background: float) -> np.ndarray:
     """Eq. 3, pixel by pixel."""
     _, height, width = cam.shape
     seed = np.full((height, width), UNCERTAIN)
@@ -28,7 +28,7 @@ def naive_seed(cam, foreground, background):
 
 
 @given(cams, st.integers(0, 20), st.integers(0, 20))
-def test_seed_is_equation_3(cam, a, b):
+def test_seed_is_equation_3(cam: np.ndarray, a: int, b: int) -> None:
     foreground, background = max(a, b) / 20, min(a, b) / 20
     seed = seed_from_cam(cam, foreground, background)
     assert seed.dtype == np.int16
@@ -36,7 +36,7 @@ def test_seed_is_equation_3(cam, a, b):
 
 
 @given(cams, st.integers(0, 20))
-def test_mask_is_argmax_against_a_constant_background(cam, twentieths):
+def test_mask_is_argmax_against_a_constant_background(cam: np.ndarray, twentieths: int) -> None:
     threshold = twentieths / 20
     background = np.full((1, *cam.shape[1:]), threshold, np.float32)
     mask = mask_from_cam(cam, threshold)
@@ -45,7 +45,7 @@ def test_mask_is_argmax_against_a_constant_background(cam, twentieths):
 
 
 @given(st.data())
-def test_labels_permute_with_the_rows(data):
+def test_labels_permute_with_the_rows(data: st.DataObject) -> None:
     classes = data.draw(st.integers(1, 4))
     distinct = st.permutations(range(1, 41)).map(lambda values: np.array(values, np.float32) / 40)
     cam = data.draw(distinct)[: classes * 9].reshape(classes, 3, 3)
@@ -57,21 +57,21 @@ def test_labels_permute_with_the_rows(data):
         np.testing.assert_array_equal(back, label(cam))
 
 
-def test_values_equal_to_a_threshold_are_uncertain():
+def test_values_equal_to_a_threshold_are_uncertain() -> None:
     cam = np.array([[[0.0, 0.05, 0.1, 0.2, 0.3]]], np.float32)
     for kind in (float, np.float32, np.float64):
-        seed = seed_from_cam(cam, kind(0.2), kind(0.05))
+        seed = seed_from_cam(cam, kind(0.2), kind(0.05))  # type: ignore[arg-type]
         np.testing.assert_array_equal(seed, [[0, -1, -1, -1, 1]])
     np.testing.assert_array_equal(mask_from_cam(cam, np.float64(0.2)), [[0, 0, 0, 0, 1]])
 
 
-def test_no_tag_is_all_background():
+def test_no_tag_is_all_background() -> None:
     cam = np.zeros((0, 3, 4), np.float32)
     np.testing.assert_array_equal(seed_from_cam(cam, 0.2, 0.05), np.zeros((3, 4)))
     np.testing.assert_array_equal(mask_from_cam(cam, 0.2), np.zeros((3, 4)))
 
 
-def test_input_is_left_alone_and_half_precision_is_taken():
+def test_input_is_left_alone_and_half_precision_is_taken() -> None:
     cam = np.array([[[0.0, 0.1, 0.9]]], np.float16)
     before = cam.copy()
     np.testing.assert_array_equal(seed_from_cam(cam, 0.2, 0.05), [[0, -1, 1]])
@@ -88,28 +88,28 @@ def test_input_is_left_alone_and_half_precision_is_taken():
         (0.2, float("nan"), "background_threshold is nan"),
     ],
 )
-def test_thresholds_out_of_range(foreground, background, message):
+def test_thresholds_out_of_range(foreground: float, background: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         seed_from_cam(np.zeros((1, 2, 2), np.float32), foreground, background)
 
 
-def test_mask_threshold_out_of_range():
+def test_mask_threshold_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"threshold is 2; it must lie in \[0, 1\]"):
         mask_from_cam(np.zeros((1, 2, 2), np.float32), 2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 7.0])
-def test_values_that_no_cam_has(value):
+def test_values_that_no_cam_has(value: float) -> None:
     cam = np.full((1, 2, 2), 0.5, np.float32)
     cam[0, 1, 0] = value
     with pytest.raises(ValueError, match=r"finite and in \[0, 1\]"):
         seed_from_cam(cam, 0.2, 0.05)
 
 
-def test_rounding_over_one_is_taken():
+def test_rounding_over_one_is_taken() -> None:
     assert mask_from_cam(np.full((1, 1, 1), 1.0000002, np.float32), 0.5).item() == 1
 
 
-def test_shape_of_no_cam():
+def test_shape_of_no_cam() -> None:
     with pytest.raises(ValueError, match=r"shape \(4, 4\); it must be \(K, H, W\)"):
         mask_from_cam(np.zeros((4, 4), np.float32), 0.2)

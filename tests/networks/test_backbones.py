@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -121,7 +123,7 @@ def test_batchnorm_statistics_never_change_in_training() -> None:
         ({"name": "test_mambaout", "output_stride": 8}, "output_stride 8"),
     ],
 )
-def test_what_can_not_be_had_is_said_in_one_line(arguments: dict, message: str) -> None:
+def test_what_can_not_be_had_is_said_in_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(WeaksegError, match=message) as caught:
         Backbone(weights="none", **arguments)
     assert "\n" not in str(caught.value)

@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from weakseg.localize.grid import grid_size
+from weakseg.grid import grid_size
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.irnet import IRNet, relate
 
@@ -21,8 +23,8 @@ def test_relations_lie_on_the_grid(network: IRNet, size: tuple[int, int]) -> Non
     assert displacement.shape == (2, 2, *grid_size(*size))
 
 
-def shapes(branch: nn.Module) -> list[tuple]:
-    found = []
+def shapes(branch: nn.Module) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
     for module in branch.modules():
         if isinstance(module, nn.Conv2d):
             bias = module.bias is not None
@@ -51,7 +53,7 @@ def test_on_resnet50_the_branches_are_the_papers() -> None:
     ):
         displacement += [(channels, width, one, False), (groups, width)]
     assert shapes(network.displacement) == [*displacement, (256, 2, one, False)]
-    given = {}
+    given: dict[str, torch.Tensor] = {}
     network.displacement.levels[0].register_forward_hook(
         lambda module, inputs, output: given.update(stem=inputs[0])
     )

@@ -6,10 +6,10 @@ from weakseg.networks.backbones import Backbone
 from weakseg.networks.segmenter import Segmenter
 
 
-def _network(**backbone: object) -> Segmenter:
+def _network(output_stride: int = 16) -> Segmenter:
     torch.manual_seed(0)
-    values = {"name": "test_efficientnet", "weights": "none", "output_stride": 16, **backbone}
-    return Segmenter(Backbone(**values), classes=2, width=16)  # type: ignore[arg-type]
+    backbone = Backbone("test_efficientnet", weights="none", output_stride=output_stride)
+    return Segmenter(backbone, classes=2, width=16)
 
 
 @pytest.mark.parametrize("stride", [8, 16])

@@ -2,6 +2,7 @@ import pickle
 import zipfile
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -50,7 +51,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
 
     class Evil:
-        def __reduce__(self) -> tuple:
+        def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (marker,))
 
     path = tmp_path / "weights.pth"

@@ -84,13 +84,14 @@ def test_path_maxima_agree_with_looking_at_every_cell(size: tuple[int, int], rad
 def test_path_maxima_pass_the_gradient_to_the_highest_cell() -> None:
     values = torch.randn(1, 7, 8, generator=torch.Generator().manual_seed(1)).double()
     values.requires_grad_()
-    sum(highest.sum() for _, highest in path_maxima(values, 5)).backward()
+    torch.stack([highest.sum() for _, highest in path_maxima(values, 5)]).sum().backward()
     again = values.detach().clone().requires_grad_()
-    sum(
+    maxima = [
         naive_maximum(again[0], y, x, direction)
         for direction in pair_directions(5)
         for y, x in pairs(direction, 7, 8)
-    ).backward()
+    ]
+    torch.stack(maxima).sum().backward()
     torch.testing.assert_close(values.grad, again.grad)
 
 

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ print(outer(3), sum(outer.stats.cache_hits.values()))
 
 
 def test_compiles_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_folder(function: Callable) -> None:
+    def no_folder(function: object) -> None:
         raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr(module, "_Cache", no_folder)
@@ -38,6 +37,7 @@ def test_compiles_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> Non
     assert double(3) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 def test_what_is_broken_in_the_cache_is_compiled_anew(tmp_path: Path, suffix: str) -> None:
     script = tmp_path / "script.py"

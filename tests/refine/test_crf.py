@@ -1,11 +1,14 @@
 """The dense CRF against naive references, its laws, and the peer on real photos."""
 
 import math
+import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -18,6 +21,9 @@ from weakseg.refine.crf import (
     unary_from_labels,
     unary_from_probabilities,
 )
+from weakseg.refine.lattice import Kernel, blur, build_lattice
+
+Problem = tuple[np.ndarray, np.ndarray, CRFSettings]
 
 LABELS = CRFSettings(3, 3, 50, 5, 10)
 PROBABILITIES = CRFSettings(3, 3, 80, 13, 10)
@@ -30,12 +36,13 @@ VOC = Path(__file__).resolve().parents[3] / "shared" / "data" / "VOC2012"
 # Naive references, float64
 
 
-def softmax(scores):
+def softmax(scores: np.ndarray) -> np.ndarray:
     numerator = np.exp(scores - scores.max(axis=0))
-    return numerator / numerator.sum(axis=0)
+    shares: np.ndarray = numerator / numerator.sum(axis=0)
+    return shares
 
 
-def mean_field(kernel, unary, iterations):
+def mean_field(kernel: np.ndarray, unary: np.ndarray, iterations: int) -> np.ndarray:
     """Algorithm 1 of Kraehenbuehl and Koltun with a dense N x N kernel and Potts labels."""
     costs = unary.reshape(len(unary), -1).astype(np.float64)
     q = softmax(-costs)
@@ -44,7 +51,7 @@ def mean_field(kernel, unary, iterations):
     return q.reshape(unary.shape)
 
 
-def pixel_features(image, sxy, srgb=None):
+def pixel_features(image: np.ndarray, sxy: float, srgb: float | None = None) -> np.ndarray:
     height, width = image.shape[:2]
     return np.array(
         [
@@ -55,17 +62,18 @@ def pixel_features(image, sxy, srgb=None):
     )
 
 
-def normalised(kernel):
+def normalised(kernel: np.ndarray) -> np.ndarray:
     norm = 1 / np.sqrt(kernel.sum(axis=1))
-    return norm[:, None] * kernel * norm
+    weighed: np.ndarray = norm[:, None] * kernel * norm
+    return weighed
 
 
-def exact_kernel(features):
+def exact_kernel(features: np.ndarray) -> np.ndarray:
     distances = ((features[:, None] - features[None]) ** 2).sum(axis=-1)
     return normalised(np.exp(-distances / 2))
 
 
-def exact_kernels(image, config):
+def exact_kernels(image: np.ndarray, config: CRFSettings) -> np.ndarray:
     return config.gaussian_compat * exact_kernel(
         pixel_features(image, config.gaussian_sxy)
     ) + config.bilateral_compat * exact_kernel(
@@ -73,7 +81,7 @@ def exact_kernels(image, config):
     )
 
 
-def simplex(feature):
+def simplex(feature: np.ndarray) -> tuple[list[tuple[int, ...]], list[float]]:
     """Vertices around a point and its barycentric coordinates (Adams et al., section 3)."""
     d = len(feature)
     scaled = (
@@ -106,11 +114,11 @@ def simplex(feature):
     return vertices, [1 - sum(weights), *weights]
 
 
-def naive_lattice_kernel(features):
+def naive_lattice_kernel(features: np.ndarray) -> np.ndarray:
     """Splat, blur and slice as one dense matrix, with a dictionary for a lattice."""
     d = features.shape[1]
     simplices = [simplex(feature) for feature in features]
-    index = {}
+    index: dict[tuple[int, ...], int] = {}
     for vertices, _ in simplices:
         for vertex in vertices:
             index.setdefault(vertex, len(index))
@@ -131,25 +139,26 @@ def naive_lattice_kernel(features):
     return normalised(splat.T @ values)
 
 
-def lattice_kernel(kernels, n_pixels):
+def lattice_kernel(kernels: list[Kernel], n_pixels: int) -> np.ndarray:
     """The operator that the compiled code applies, as a dense matrix."""
-    lattice = crf._build_lattice(kernels, n_pixels)
+    lattice = build_lattice(kernels, n_pixels)
     values = np.zeros((lattice.n_vertices, n_pixels), np.float32)
     pixels = np.arange(n_pixels)
     for vertices, weights in zip(lattice.vertices.T, lattice.weights.T, strict=True):
         np.add.at(values, (vertices, pixels), weights)
-    crf._blur(values.reshape(-1), lattice.chains, lattice.chain_starts, n_pixels, (0,))
-    return np.einsum("pc,pcq->pq", lattice.weights, values[lattice.vertices])
+    blur(values.reshape(-1), lattice.chains, lattice.chain_starts, n_pixels, (0,))
+    matrix: np.ndarray = np.einsum("pc,pcq->pq", lattice.weights, values[lattice.vertices])
+    return matrix
 
 
-def photo_like(rng, height, width):
+def photo_like(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A few flat regions with noise."""
     regions = rng.integers(0, 256, (height // 6 + 1, width // 6 + 1, 3))
     image = regions.repeat(6, axis=0).repeat(6, axis=1)[:height, :width]
     return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
 
-def blocks(rng, n, height, width):
+def blocks(rng: np.random.Generator, n: int, height: int, width: int) -> np.ndarray:
     return (
         rng.integers(0, n, (height // 4 + 1, width // 4 + 1))
         .repeat(4, 0)
@@ -161,21 +170,21 @@ def blocks(rng, n, height, width):
 
 
 @pytest.mark.parametrize("dims", [2, 5])
-def test_lattice_equals_a_naive_one(dims):
+def test_lattice_equals_a_naive_one(dims: int) -> None:
     features = np.random.default_rng(dims).uniform(0, 3, (120, dims)).astype(np.float32)
-    kernel = crf._Kernel(np.ascontiguousarray(features.T), 1.0)
+    kernel = Kernel(np.ascontiguousarray(features.T), 1.0)
     expected = naive_lattice_kernel(features.astype(np.float64))
     assert_allclose(lattice_kernel([kernel], len(features)), expected, atol=1e-5)
 
 
-def test_lattice_grows_beyond_its_first_hash_table():
+def test_lattice_grows_beyond_its_first_hash_table() -> None:
     features = np.random.default_rng(0).uniform(0, 60, (2, 5000)).astype(np.float32)
-    lattice = crf._build_lattice([crf._Kernel(features, 1.0)], 5000)
+    lattice = build_lattice([Kernel(features, 1.0)], 5000)
     seen = {vertex for feature in features.T for vertex in simplex(feature.astype(np.float64))[0]}
     assert lattice.n_vertices == len(seen) > 2048
 
 
-def test_lattice_kernels_add_up():
+def test_lattice_kernels_add_up() -> None:
     image = photo_like(np.random.default_rng(1), 9, 13)
     kernels = crf._kernels(image, LABELS)
     separate = sum(lattice_kernel([kernel], 9 * 13) for kernel in kernels)
@@ -183,7 +192,7 @@ def test_lattice_kernels_add_up():
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_lattice_filter_is_near_the_exact_gaussian(name):
+def test_lattice_filter_is_near_the_exact_gaussian(name: str) -> None:
     """The bounds are the lattice's: in five dimensions a few points spread over it get coarse."""
     config = TABLE[name]
     rng = np.random.default_rng(2)
@@ -203,7 +212,9 @@ def test_lattice_filter_is_near_the_exact_gaussian(name):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 9, 21])
 @pytest.mark.parametrize("name", TABLE)
-def test_inference_equals_naive_mean_field_on_the_lattice(name, n, device):
+def test_inference_equals_naive_mean_field_on_the_lattice(
+    name: str, n: int, device: torch.device | None
+) -> None:
     config = TABLE[name]
     rng = np.random.default_rng(n)
     image = photo_like(rng, 15, 17)
@@ -215,7 +226,7 @@ def test_inference_equals_naive_mean_field_on_the_lattice(name, n, device):
 
 @pytest.mark.parametrize("n", [2, 4, 21])
 @pytest.mark.parametrize("name", TABLE)
-def test_inference_is_near_exact_mean_field(name, n):
+def test_inference_is_near_exact_mean_field(name: str, n: int) -> None:
     """Ten iterations amplify the lattice's error where two labels tie, so a few pixels differ."""
     config = TABLE[name]
     rng = np.random.default_rng(10 + n)
@@ -227,7 +238,7 @@ def test_inference_is_near_exact_mean_field(name, n):
     assert np.abs(ours - exact).mean() < 0.06
 
 
-def test_inference_is_near_exact_mean_field_with_positions_only():
+def test_inference_is_near_exact_mean_field_with_positions_only() -> None:
     config = CRFSettings(3, 3, 50, 5, 0)
     rng = np.random.default_rng(3)
     image = photo_like(rng, 18, 24)
@@ -242,7 +253,7 @@ def test_inference_is_near_exact_mean_field_with_positions_only():
 
 
 @st.composite
-def problems(draw):
+def problems(draw: st.DrawFn) -> Problem:
     n = draw(st.integers(1, 10))
     height, width = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -265,7 +276,7 @@ laws = settings(max_examples=25, deadline=None)
 
 @laws
 @given(problems())
-def test_probabilities_sum_to_one(problem):
+def test_probabilities_sum_to_one(problem: Problem) -> None:
     image, unary, config = problem
     result = dense_crf(image, unary, config)
     assert result.dtype == np.float32
@@ -276,7 +287,7 @@ def test_probabilities_sum_to_one(problem):
 
 @laws
 @given(problems())
-def test_same_input_gives_same_bytes_and_is_left_alone(problem):
+def test_same_input_gives_same_bytes_and_is_left_alone(problem: Problem) -> None:
     image, unary, config = problem
     image_before, unary_before = image.copy(), unary.copy()
     first, second = dense_crf(image, unary, config), dense_crf(image, unary, config)
@@ -285,7 +296,7 @@ def test_same_input_gives_same_bytes_and_is_left_alone(problem):
     assert_array_equal(unary, unary_before)
 
 
-def short(config):
+def short(config: CRFSettings) -> CRFSettings:
     """Few enough iterations for rounding not to be amplified beyond a tolerance."""
     return CRFSettings(
         config.gaussian_sxy,
@@ -299,7 +310,7 @@ def short(config):
 
 @laws
 @given(problems(), st.randoms(use_true_random=False))
-def test_permuted_labels_permute_the_result(problem, random):
+def test_permuted_labels_permute_the_result(problem: Problem, random: random.Random) -> None:
     image, unary, config = problem
     order = list(range(len(unary)))
     random.shuffle(order)
@@ -309,7 +320,7 @@ def test_permuted_labels_permute_the_result(problem, random):
 
 @laws
 @given(problems(), st.floats(-100, 100))
-def test_a_constant_per_pixel_changes_nothing(problem, constant):
+def test_a_constant_per_pixel_changes_nothing(problem: Problem, constant: float) -> None:
     image, unary, config = problem
     offsets = np.float32(constant) * np.linspace(0, 1, unary[0].size, dtype=np.float32)
     shifted = unary + offsets.reshape(unary.shape[1:])
@@ -319,7 +330,7 @@ def test_a_constant_per_pixel_changes_nothing(problem, constant):
 
 @laws
 @given(problems())
-def test_without_kernels_the_result_is_the_softmax(problem):
+def test_without_kernels_the_result_is_the_softmax(problem: Problem) -> None:
     image, unary, config = problem
     plain = CRFSettings(config.gaussian_sxy, 0, config.bilateral_sxy, config.bilateral_srgb, 0)
     assert_allclose(dense_crf(image, unary, plain), softmax(-unary), atol=1e-5)
@@ -327,7 +338,7 @@ def test_without_kernels_the_result_is_the_softmax(problem):
 
 @laws
 @given(problems())
-def test_extra_impossible_label_changes_little(problem):
+def test_extra_impossible_label_changes_little(problem: Problem) -> None:
     image, unary, config = problem
     extended = np.concatenate([unary, np.full_like(unary[:1], 1e4)])
     result = dense_crf(image, extended, short(config))
@@ -337,7 +348,7 @@ def test_extra_impossible_label_changes_little(problem):
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", TABLE)
-def test_flips_commute_up_to_the_lattice(name, axis):
+def test_flips_commute_up_to_the_lattice(name: str, axis: int) -> None:
     """The lattice is anchored at the first pixel, so a flip moves it under the image."""
     rng = np.random.default_rng(4)
     image = photo_like(rng, 60, 72)
@@ -352,14 +363,14 @@ def test_flips_commute_up_to_the_lattice(name, axis):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 6)])
-def test_one_label_is_certain(shape):
+def test_one_label_is_certain(shape: tuple[int, int]) -> None:
     unary = np.full((1, *shape), 3, np.float32)
     assert_array_equal(dense_crf(np.zeros((*shape, 3), np.uint8), unary, LABELS), 1)
 
 
 @pytest.mark.parametrize("n", [2, 21])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 2)])
-def test_thin_images(shape, n, device):
+def test_thin_images(shape: tuple[int, int], n: int, device: torch.device | None) -> None:
     rng = np.random.default_rng(5)
     image = photo_like(rng, *shape)
     unary = unary_from_labels(rng.integers(0, n, shape), n)
@@ -368,14 +379,14 @@ def test_thin_images(shape, n, device):
     assert_allclose(probabilities, mean_field(kernel, unary, 10), atol=1e-3)
 
 
-def test_a_single_pixel_reinforces_itself():
+def test_a_single_pixel_reinforces_itself() -> None:
     unary = unary_from_labels(np.array([[1]]), 2)
     result = dense_crf(np.zeros((1, 1, 3), np.uint8), unary, CRFSettings(3, 3, 50, 5, 10, 1))
     expected = softmax(np.log([0.3, 0.7]) + 13 * np.array([0.3, 0.7]))
     assert_allclose(result[:, 0, 0], expected, rtol=1e-5)
 
 
-def test_huge_standard_deviations_connect_all_pixels_alike():
+def test_huge_standard_deviations_connect_all_pixels_alike() -> None:
     rng = np.random.default_rng(6)
     image = photo_like(rng, 8, 9)
     unary = unary_from_probabilities(softmax(rng.normal(0, 1, (3, 8, 9))))
@@ -384,20 +395,20 @@ def test_huge_standard_deviations_connect_all_pixels_alike():
     assert_allclose(dense_crf(image, unary, config), expected, atol=1e-2)
 
 
-def test_a_constant_image_loses_isolated_labels():
+def test_a_constant_image_loses_isolated_labels() -> None:
     labels = np.zeros((20, 20), int)
     labels[10, 10] = 1
     result = dense_crf(np.full((20, 20, 3), 90, np.uint8), unary_from_labels(labels, 2), LABELS)
     assert_array_equal(result.argmax(axis=0), 0)
 
 
-def test_a_one_label_image_keeps_its_label():
+def test_a_one_label_image_keeps_its_label() -> None:
     image = photo_like(np.random.default_rng(7), 20, 20)
     result = dense_crf(image, unary_from_labels(np.full((20, 20), 2), 4), LABELS)
     assert result[2].min() > 0.99
 
 
-def test_labels_follow_colours():
+def test_labels_follow_colours() -> None:
     image = np.zeros((24, 24, 3), np.uint8)
     image[:, 12:] = 200
     labels = (np.arange(24) >= 10).astype(int) * np.ones((24, 1), int)
@@ -406,7 +417,7 @@ def test_labels_follow_colours():
     assert_array_equal(result, (np.arange(24) >= 12) * np.ones((24, 1), int))
 
 
-def test_extreme_costs_stay_finite(device):
+def test_extreme_costs_stay_finite(device: torch.device | None) -> None:
     image = photo_like(np.random.default_rng(8), 6, 6)
     unary = np.zeros((3, 6, 6), np.float32)
     unary[1], unary[2] = 3e38, -3e38
@@ -415,7 +426,7 @@ def test_extreme_costs_stay_finite(device):
     assert np.isfinite(result).all()
 
 
-def test_views_are_accepted(device):
+def test_views_are_accepted(device: torch.device | None) -> None:
     rng = np.random.default_rng(9)
     image = photo_like(rng, 10, 12)
     unary = rng.exponential(1, (3, 10, 12)).astype(np.float32)
@@ -427,7 +438,7 @@ def test_views_are_accepted(device):
     assert_array_equal(dense_crf(image, mirrored, LABELS, device), expected)
 
 
-def test_large_costs_are_as_good_as_small_ones(device):
+def test_large_costs_are_as_good_as_small_ones(device: torch.device | None) -> None:
     rng = np.random.default_rng(10)
     image = photo_like(rng, 10, 12)
     unary = np.round(rng.exponential(100, (3, 10, 12))).astype(np.float32)
@@ -438,7 +449,7 @@ def test_large_costs_are_as_good_as_small_ones(device):
 # Unaries
 
 
-def test_unary_from_labels_values():
+def test_unary_from_labels_values() -> None:
     unary = unary_from_labels(np.array([[0, 2], [-1, 1]]), 4, confidence=0.7)
     assert unary.dtype == np.float32
     assert_allclose(np.exp(-unary[:, 0, 0]), [0.7, 0.1, 0.1, 0.1], rtol=1e-6)
@@ -446,11 +457,11 @@ def test_unary_from_labels_values():
     assert_allclose(np.exp(-unary[:, 1, 0]), 0.25, rtol=1e-6)
 
 
-def test_unary_from_one_label_is_zero():
+def test_unary_from_one_label_is_zero() -> None:
     assert_array_equal(unary_from_labels(np.array([[0, -1]]), 1), np.zeros((1, 1, 2)))
 
 
-def test_unary_from_probabilities_values():
+def test_unary_from_probabilities_values() -> None:
     unary = unary_from_probabilities(np.array([[[0.0]], [[1.0]]]), clip=1e-3)
     assert unary.dtype == np.float32
     assert_allclose(unary[:, 0, 0], [-math.log(1e-3), 0], rtol=1e-6)
@@ -475,8 +486,8 @@ def test_unary_from_probabilities_values():
         ("iterations", 1.5),
     ],
 )
-def test_settings_name_the_value(field, value):
-    values = {
+def test_settings_name_the_value(field: str, value: float) -> None:
+    values: dict[str, Any] = {
         "gaussian_sxy": 3,
         "gaussian_compat": 3,
         "bilateral_sxy": 50,
@@ -501,20 +512,22 @@ def test_settings_name_the_value(field, value):
         (np.zeros((4, 5, 3), np.uint8), np.full((2, 4, 5), np.inf, np.float32), "inf"),
     ],
 )
-def test_dense_crf_rejects(image, unary, message):
+def test_dense_crf_rejects(image: np.ndarray, unary: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dense_crf(image, unary, LABELS)
 
 
 @pytest.mark.parametrize("deviations", [(1e-5, 50, 5), (3, 1e-5, 5), (3, 50, 1e-4)])
-def test_dense_crf_rejects_standard_deviations_beyond_the_lattice(deviations):
+def test_dense_crf_rejects_standard_deviations_beyond_the_lattice(
+    deviations: tuple[float, float, float],
+) -> None:
     image = photo_like(np.random.default_rng(0), 50, 50)
     config = CRFSettings(deviations[0], 3, deviations[1], deviations[2], 10)
     with pytest.raises(ValueError, match="expected a larger gaussian_sxy, bilateral_sxy or"):
         dense_crf(image, np.zeros((2, 50, 50), np.float32), config)
 
 
-def test_small_standard_deviations_disconnect_the_pixels(device):
+def test_small_standard_deviations_disconnect_the_pixels(device: torch.device | None) -> None:
     """At 1 / 1000 of a pixel only a pixel's own message is left, with weight 1."""
     rng = np.random.default_rng(0)
     unary = rng.exponential(1, (3, 20, 20)).astype(np.float32)
@@ -534,7 +547,9 @@ def test_small_standard_deviations_disconnect_the_pixels(device):
         (np.zeros((2, 2), int), 2, 1, "confidence is 1"),
     ],
 )
-def test_unary_from_labels_rejects(labels, n, confidence, message):
+def test_unary_from_labels_rejects(
+    labels: np.ndarray, n: int, confidence: float, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         unary_from_labels(labels, n, confidence)
 
@@ -550,7 +565,9 @@ def test_unary_from_labels_rejects(labels, n, confidence, message):
         (np.full((2, 1, 1), 0.5), 1, "clip is 1"),
     ],
 )
-def test_unary_from_probabilities_rejects(probabilities, clip, message):
+def test_unary_from_probabilities_rejects(
+    probabilities: np.ndarray, clip: float, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         unary_from_probabilities(probabilities, clip)
 
@@ -558,7 +575,9 @@ def test_unary_from_probabilities_rejects(probabilities, clip, message):
 # The peer
 
 
-def peer_crf(densecrf, image, unary, config):
+def peer_crf(
+    densecrf: Any, image: np.ndarray, unary: np.ndarray, config: CRFSettings
+) -> np.ndarray:
     n, height, width = unary.shape
     model = densecrf.DenseCRF2D(width, height, n)
     model.setUnaryEnergy(np.ascontiguousarray(unary.reshape(n, -1)))
@@ -579,7 +598,7 @@ def peer_crf(densecrf, image, unary, config):
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", TABLE)
-def test_agrees_with_pydensecrf_on_photos(name):
+def test_agrees_with_pydensecrf_on_photos(name: str) -> None:
     densecrf = pytest.importorskip("pydensecrf.densecrf")
     photos = sorted((VOC / "JPEGImages").glob("*.jpg"))[::200]
     if not photos:

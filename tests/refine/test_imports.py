@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-import weakseg.recipe, weakseg.refine.affinity, weakseg.refine.random_walk, weakseg.stages.refine
+import weakseg.recipe, weakseg.refine.affinity, weakseg.refine.random_walk, weakseg.engine.opened
 from weakseg.refine.crf import CRFSettings, dense_crf, unary_from_probabilities
 from weakseg.refine.svm import SVMSettings, refine_with_svm, zscore
 

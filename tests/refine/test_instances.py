@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from weakseg.refine.instances import instance_map, split_by_instance
 
 
-def towards(centres: list[tuple[int, int]], owners: NDArray) -> NDArray[np.float32]:
+def towards(centres: list[tuple[int, int]], owners: np.ndarray) -> NDArray[np.float32]:
     """Displacements of each cell to the centre of its owner."""
     ends = np.array(centres)[owners].transpose(2, 0, 1)
-    return (ends - np.indices(owners.shape)).astype(np.float32)
+    steps: NDArray[np.float32] = (ends - np.indices(owners.shape)).astype(np.float32)
+    return steps
 
 
-def same_partition(first: NDArray, second: NDArray) -> bool:
+def same_partition(first: np.ndarray, second: np.ndarray) -> bool:
     pairs = {*zip(first.ravel().tolist(), second.ravel().tolist(), strict=True)}
     return len(pairs) == len(np.unique(first)) == len(np.unique(second))
 
@@ -81,7 +82,7 @@ def test_instances_are_numbered_without_gaps(field: NDArray[np.float32]) -> None
         (np.zeros((2, 4, 4)), 0.0, "threshold is 0.0"),
     ],
 )
-def test_refuses_what_is_no_field(field: NDArray, threshold: float, message: str) -> None:
+def test_refuses_what_is_no_field(field: np.ndarray, threshold: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         instance_map(field.astype(np.float32), threshold)
 
@@ -94,7 +95,7 @@ grids = arrays(
 )
 
 
-def naive_pairs(mask: NDArray, instances: NDArray) -> NDArray:
+def naive_pairs(mask: np.ndarray, instances: np.ndarray) -> np.ndarray:
     """(H, W, 2): class and instance of every pixel, both 0 where either is."""
     (height, width), (h, w) = mask.shape, instances.shape
     pairs = np.zeros((height, width, 2), int)
@@ -106,7 +107,9 @@ def naive_pairs(mask: NDArray, instances: NDArray) -> NDArray:
 
 
 @given(masks, grids, st.integers(1, 20))
-def test_objects_are_the_pixels_of_one_class_and_one_instance(mask, instances, band) -> None:
+def test_objects_are_the_pixels_of_one_class_and_one_instance(
+    mask: np.ndarray, instances: np.ndarray, band: int
+) -> None:
     pairs = naive_pairs(mask, instances)
     expected = sorted({tuple(pair) for pair in pairs.reshape(-1, 2).tolist()} - {(0, 0)})
     with pytest.MonkeyPatch.context() as patch:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,11 @@ def dense_walk(
                 matrix[here, there] = matrix[there, here] = affinity**walk.beta
     matrix /= matrix.sum(axis=0)
     start = (cam * (1 - exact)).reshape(len(cam), -1)
-    return (start @ np.linalg.matrix_power(matrix, walk.steps)).reshape(cam.shape)
+    walked: NDArray[np.float64] = start @ np.linalg.matrix_power(matrix, walk.steps)
+    return walked.reshape(cam.shape)
 
 
-def example(height: int, width: int, classes: int) -> tuple[NDArray, NDArray]:
+def example(height: int, width: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng((height, width))
     cam = np.maximum(rng.normal(size=(classes, height, width)), 0)
     boundary = rng.beta(0.5, 0.5, size=(height, width))
@@ -147,7 +150,7 @@ def test_leaves_its_input_alone() -> None:
         (np.zeros((1, 3, 4)), np.full((3, 4), np.nan), "boundary spans"),
     ],
 )
-def test_refuses_what_is_no_map(cam: NDArray, boundary: NDArray, message: str) -> None:
+def test_refuses_what_is_no_map(cam: np.ndarray, boundary: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         random_walk(cam.astype(np.float32), boundary.astype(np.float32), DEFAULT)
 
@@ -173,7 +176,7 @@ def test_memory_is_counted_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatc
         {"steps": 2**16 - 1, "tolerance": 0.5},
     ],
 )
-def test_the_ends_of_the_settings_ranges_give_numbers(values: dict) -> None:
+def test_the_ends_of_the_settings_ranges_give_numbers(values: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     cam, boundary = rng.random((2, 9, 12), np.float32), rng.random((9, 12), np.float32)
     walked = random_walk(cam, boundary, RandomWalkSettings(**values))
@@ -193,7 +196,7 @@ def test_the_ends_of_the_settings_ranges_give_numbers(values: dict) -> None:
         ({"tolerance": 1.0}, "tolerance is 1.0"),
     ],
 )
-def test_settings_name_a_value_out_of_range(values: dict, message: str) -> None:
+def test_settings_name_a_value_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RandomWalkSettings(**values)
 

@@ -2,6 +2,7 @@ import itertools
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from weakseg.localize.seeds import seed_from_cam
 from weakseg.refine.samples import (
+    Sampling,
     background_prototype,
     exclude_noisy_foreground,
     image_rng,
@@ -26,13 +28,15 @@ cams = arrays(
 )
 
 
-def select(cam, per_class, seed=0, method="probability"):
+def select(
+    cam: np.ndarray, per_class: int, seed: int = 0, method: Sampling = "probability"
+) -> tuple[np.ndarray, np.ndarray]:
     labels = seed_from_cam(cam, T_FG, T_BG)
     rng = np.random.default_rng(seed)
     return select_samples(cam, labels, per_class, T_FG, rng, method)
 
 
-def inclusion_probabilities(weights, draws):
+def inclusion_probabilities(weights: np.ndarray, draws: int) -> np.ndarray:
     """Exact, by going through every order of successive draws without replacement."""
     weights = np.asarray(weights, float)
     included = np.zeros(len(weights))
@@ -45,7 +49,9 @@ def inclusion_probabilities(weights, draws):
     return included
 
 
-def frequencies(cam, per_class, method, repeats=6000):
+def frequencies(
+    cam: np.ndarray, per_class: int, method: Sampling, repeats: int = 6000
+) -> np.ndarray:
     seed = seed_from_cam(cam, T_FG, T_BG)
     rng = np.random.default_rng(7)
     counts = np.zeros(seed.size)
@@ -62,7 +68,7 @@ SMALL[1].flat[4:7] = [0.9, 0.4, 0.21]
 SMALL[1].flat[11] = 0.1
 
 
-def test_probability_draws_have_the_exact_inclusion_probabilities():
+def test_probability_draws_have_the_exact_inclusion_probabilities() -> None:
     expected = np.concatenate(
         [
             inclusion_probabilities(SMALL[0].flat[:4] - T_FG, 2),
@@ -75,13 +81,13 @@ def test_probability_draws_have_the_exact_inclusion_probabilities():
     np.testing.assert_allclose(frequencies(SMALL, 2, "probability"), expected, atol=0.033)
 
 
-def test_uniform_draws_have_the_exact_inclusion_probabilities():
+def test_uniform_draws_have_the_exact_inclusion_probabilities() -> None:
     expected = [2 / 4] * 4 + [2 / 3] * 3 + [2 / 4] * 4 + [0]
     np.testing.assert_allclose(frequencies(SMALL, 2, "uniform"), expected, atol=0.033)
 
 
 @given(cams, st.integers(1, 70), st.sampled_from(["probability", "uniform"]))
-def test_what_is_drawn(cam, per_class, method):
+def test_what_is_drawn(cam: np.ndarray, per_class: int, method: Sampling) -> None:
     seed = seed_from_cam(cam, T_FG, T_BG)
     indices, labels = select(cam, per_class, method=method)
     assert labels.dtype == np.int16
@@ -93,13 +99,15 @@ def test_what_is_drawn(cam, per_class, method):
 
 
 @given(cams, st.integers(1, 20), st.integers(0, 2**32))
-def test_the_same_generator_gives_the_same_draws(cam, per_class, seed):
+def test_the_same_generator_gives_the_same_draws(
+    cam: np.ndarray, per_class: int, seed: int
+) -> None:
     first, second = select(cam, per_class, seed), select(cam, per_class, seed)
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
 
 
-def test_draws_follow_the_classes_when_rows_permute():
+def test_draws_follow_the_classes_when_rows_permute() -> None:
     cam = np.random.default_rng(0).random((3, 12, 12)).astype(np.float32) ** 6
     order = np.array([2, 0, 1])
     indices, labels = select(cam, 5)
@@ -109,7 +117,7 @@ def test_draws_follow_the_classes_when_rows_permute():
     np.testing.assert_array_equal(named[permuted_labels], labels)
 
 
-def test_pixels_without_weight_are_not_drawn():
+def test_pixels_without_weight_are_not_drawn() -> None:
     cam = np.array([[[0.1, 0.2, 0.5]]], np.float32)
     seed = np.array([[1, 1, 1]])
     rng = np.random.default_rng(0)
@@ -117,7 +125,7 @@ def test_pixels_without_weight_are_not_drawn():
     assert select_samples(cam, seed, 9, T_FG, rng, "uniform")[0].tolist() == [0, 1, 2]
 
 
-def test_nothing_to_draw():
+def test_nothing_to_draw() -> None:
     indices, labels = select(np.full((1, 3, 3), 0.1, np.float32), 5)
     assert indices.shape == labels.shape == (0,)
 
@@ -132,8 +140,8 @@ def test_nothing_to_draw():
         ({"method": "best"}, "method is 'best'; .*probability.*uniform"),
     ],
 )
-def test_arguments_out_of_range(changes, message):
-    arguments = {
+def test_arguments_out_of_range(changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {
         "cam": SMALL,
         "seed": np.zeros((3, 4), int),
         "per_class": 2,
@@ -144,7 +152,7 @@ def test_arguments_out_of_range(changes, message):
         select_samples(**(arguments | changes))
 
 
-def test_prototype_and_exclusion_are_equations_7_and_8():
+def test_prototype_and_exclusion_are_equations_7_and_8() -> None:
     rng = np.random.default_rng(3)
     features = rng.standard_normal((60, 5)).astype(np.float32)
     labels = np.repeat([0, 1, 2], 20)
@@ -166,20 +174,20 @@ def test_prototype_and_exclusion_are_equations_7_and_8():
     np.testing.assert_array_equal(keep, expected)
 
 
-def test_exclusion_never_empties_a_class():
+def test_exclusion_never_empties_a_class() -> None:
     features = np.array([[1, 0], [1, 0.1], [1, 0.2], [1, 0], [-1, 0]], np.float32)
     labels = np.array([0, 1, 1, 2, 2])
     keep = exclude_noisy_foreground(features, labels, 0.2)
     assert keep.tolist() == [True, True, True, False, True]
 
 
-def test_zero_vectors_are_like_nothing():
+def test_zero_vectors_are_like_nothing() -> None:
     features = np.array([[1, 0], [0, 0], [1, 0]], np.float32)
     assert exclude_noisy_foreground(features, np.array([0, 1, 1]), 0.2).tolist() == [1, 1, 0]
     assert exclude_noisy_foreground(0 * features, np.array([0, 1, 1]), 0.2).all()
 
 
-def test_exclusion_needs_background_and_a_cosine():
+def test_exclusion_needs_background_and_a_cosine() -> None:
     features = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match="no background"):
         background_prototype(features, np.array([1, 2]))
@@ -187,7 +195,7 @@ def test_exclusion_needs_background_and_a_cosine():
         exclude_noisy_foreground(features, np.array([0, 1]), 1.1)
 
 
-def test_image_generators_differ_by_seed_and_by_image():
+def test_image_generators_differ_by_seed_and_by_image() -> None:
     draws = {
         (seed, name): image_rng(seed, name).integers(2**62)
         for seed in (0, 1, 11)
@@ -196,7 +204,7 @@ def test_image_generators_differ_by_seed_and_by_image():
     assert len(set(draws.values())) == len(draws)
 
 
-def test_image_generator_is_the_same_in_every_process():
+def test_image_generator_is_the_same_in_every_process() -> None:
     program = (
         "from weakseg.refine.samples import image_rng; print(image_rng(4, 'x').integers(2**62))"
     )

@@ -1,20 +1,31 @@
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from sklearn.svm import SVC
 
 from weakseg.localize.seeds import mask_from_cam, seed_from_cam
 from weakseg.refine import svm, svm_solver, torch_svm
 from weakseg.refine.samples import exclude_noisy_foreground, image_rng, select_samples
-from weakseg.refine.svm import SVMSettings, refine_many_with_svm, refine_with_svm, zscore
+from weakseg.refine.svm import (
+    SVMRefinement,
+    SVMSettings,
+    refine_many_with_svm,
+    refine_with_svm,
+    zscore,
+)
 
 SIDE = 32
 DEFAULTS = SVMSettings()
 
 
-def photo(classes, seed=0, separation=2.5, noisy=True):
+def photo(
+    classes: int, seed: int = 0, separation: float = 2.5, noisy: bool = True
+) -> tuple[NDArray[np.int_], NDArray[np.float32], NDArray[np.float32]]:
     """Square objects on background: their true labels, z-scored features, and a CAM.
 
     The CAM fires on the left half of each object only. A noisy one also misses some pixels of
@@ -38,7 +49,9 @@ def photo(classes, seed=0, separation=2.5, noisy=True):
     return truth, zscore(features), cam
 
 
-def reference(features, cam, settings, rng):
+def reference(
+    features: np.ndarray, cam: np.ndarray, settings: SVMSettings, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
     """The whole method with plain scikit-learn; scores fitted to its pairs' decision values."""
     depth = len(features)
     pixels = features.reshape(depth, -1).T
@@ -55,7 +68,7 @@ def reference(features, cam, settings, rng):
         keep = exclude_noisy_foreground(samples, labels, settings.exclusion_threshold)
         samples, labels = samples[keep], labels[keep]
 
-    def scores(labels, of):
+    def scores(labels: np.ndarray, of: np.ndarray) -> np.ndarray:
         model = SVC(
             kernel=settings.kernel,
             C=settings.C,
@@ -72,7 +85,8 @@ def reference(features, cam, settings, rng):
             differences[row, [i, j]] = 1, -1
         differences[-1] = 1  # the scores sum to 0
         wanted = np.concatenate([margins, np.zeros((len(of), 1))], axis=1)
-        return np.linalg.lstsq(differences, wanted.T)[0]
+        solved: np.ndarray = np.linalg.lstsq(differences, wanted.T)[0]
+        return solved
 
     cycles = 0
     for _ in range(settings.cycles):
@@ -93,7 +107,7 @@ def reference(features, cam, settings, rng):
         SVMSettings(C=10.0, gamma=0.05, cycles=3),
     ],
 )
-def test_agrees_with_plain_scikit_learn(classes, settings):
+def test_agrees_with_plain_scikit_learn(classes: int, settings: SVMSettings) -> None:
     _, features, cam = photo(classes)
     refined = refine_with_svm(features, cam, settings, image_rng(0, "a"))
     expected, cycles = reference(features, cam, settings, image_rng(0, "a"))
@@ -106,6 +120,7 @@ def test_agrees_with_plain_scikit_learn(classes, settings):
     assert (refined.labels == expected.argmax(axis=0)).mean() > 0.998
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -116,7 +131,12 @@ def test_agrees_with_plain_scikit_learn(classes, settings):
     ],
 )
 @pytest.mark.parametrize("together", [1, 3, 100])
-def test_many_images_at_once_end_as_each_alone(settings, together, torch_device, monkeypatch):
+def test_many_images_at_once_end_as_each_alone(
+    settings: SVMSettings,
+    together: int,
+    torch_device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch_svm, "GRAM_BYTES", together * 4 * SIDE**4)
     monkeypatch.setattr(torch_svm, "_BLOCK", 100)
     _, features, dead = photo(1)
@@ -139,7 +159,9 @@ def test_many_images_at_once_end_as_each_alone(settings, together, torch_device,
         assert (found.labels == alone.labels).mean() > 0.998
 
 
-def test_an_image_too_large_for_the_device_is_done_alone(torch_device, monkeypatch):
+def test_an_image_too_large_for_the_device_is_done_alone(
+    torch_device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = [(*photo(2, seed)[1:], image_rng(0, str(seed))) for seed in range(2)]
     monkeypatch.setattr(torch_svm, "GRAM_BYTES", 1000)
     refined = refine_many_with_svm(images, DEFAULTS, torch_device)
@@ -148,7 +170,9 @@ def test_an_image_too_large_for_the_device_is_done_alone(torch_device, monkeypat
         np.testing.assert_array_equal(found.scores, alone.scores)
 
 
-def test_trainings_at_once_that_get_nowhere_end(torch_device, monkeypatch):
+def test_trainings_at_once_that_get_nowhere_end(
+    torch_device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = SVMSettings(kernel="linear", C=1e6, cycles=0)
     found = []
     for steps in (1, 2):
@@ -160,12 +184,14 @@ def test_trainings_at_once_that_get_nowhere_end(torch_device, monkeypatch):
     assert (found[0] != found[1]).any()  # where the steps ran out, not at an optimum
 
 
-def test_no_images_at_once(torch_device):
+def test_no_images_at_once(torch_device: torch.device) -> None:
     assert refine_many_with_svm([], DEFAULTS, torch_device) == []
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_samples_whose_kernel_matrix_is_too_large(classes, monkeypatch):
+def test_samples_whose_kernel_matrix_is_too_large(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, features, cam = photo(classes)
     whole = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
     monkeypatch.setattr(svm_solver, "_STORE_BYTES", 2**20 // 8)
@@ -175,9 +201,9 @@ def test_samples_whose_kernel_matrix_is_too_large(classes, monkeypatch):
     assert whole.cycles == rowwise.cycles
 
 
-def test_cycles_correct_wrong_labels_and_find_the_other_half():
+def test_cycles_correct_wrong_labels_and_find_the_other_half() -> None:
     settings = SVMSettings(exclusion_threshold=None)
-    errors = {0: [], 5: []}
+    errors: dict[int, list[float]] = {0: [], 5: []}
     for seed in range(3):
         truth, features, cam = photo(1, seed)
         for cycles, rates in errors.items():
@@ -196,14 +222,14 @@ def test_cycles_correct_wrong_labels_and_find_the_other_half():
     assert np.mean(errors[5]) < 0.6 * np.mean(errors[0])
 
 
-def test_cycles_end_when_no_label_changes():
+def test_cycles_end_when_no_label_changes() -> None:
     _, features, cam = photo(1, separation=8.0, noisy=False)
     refined = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
     assert refined.outcome == "svm"
     assert refined.cycles == 0
 
 
-def test_exclusion_drops_foreground_that_looks_like_background():
+def test_exclusion_drops_foreground_that_looks_like_background() -> None:
     truth, features, cam = photo(1)
     refined = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
     seed = seed_from_cam(cam, 0.2, 0.05)
@@ -215,7 +241,7 @@ def test_exclusion_drops_foreground_that_looks_like_background():
     assert refine_with_svm(features, cam, switched_off, image_rng(0, "a")).excluded == (0, 0)
 
 
-def test_same_generator_same_scores():
+def test_same_generator_same_scores() -> None:
     _, features, cam = photo(2)
     settings = SVMSettings(samples_per_class=30)
     first, second = (refine_with_svm(features, cam, settings, image_rng(3, "a")) for _ in range(2))
@@ -224,7 +250,7 @@ def test_same_generator_same_scores():
     assert (first.scores != other.scores).any()
 
 
-def test_labels_permute_with_the_rows_of_the_cam():
+def test_labels_permute_with_the_rows_of_the_cam() -> None:
     _, features, cam = photo(3, separation=4.0)
     order = np.array([2, 0, 1])
     straight = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
@@ -234,7 +260,7 @@ def test_labels_permute_with_the_rows_of_the_cam():
     assert permuted.samples[1:] == tuple(np.array(straight.samples[1:])[order])
 
 
-def test_no_more_than_asked_for_is_drawn():
+def test_no_more_than_asked_for_is_drawn() -> None:
     _, features, cam = photo(2)
     settings = SVMSettings(samples_per_class=25)
     refined = refine_with_svm(features, cam, settings, image_rng(0, "a"))
@@ -242,7 +268,7 @@ def test_no_more_than_asked_for_is_drawn():
 
 
 class TestCornerCases:
-    def test_no_tag(self):
+    def test_no_tag(self) -> None:
         features = np.zeros((4, 5, 6), np.float32)
         cam = np.zeros((0, 5, 6), np.float32)
         refined = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
@@ -251,7 +277,7 @@ class TestCornerCases:
         assert not refined.labels.any()
         assert (refined.samples, refined.excluded, refined.cycles) == ((0,), (0,), 0)
 
-    def test_tag_without_a_pixel_over_the_threshold_gets_none(self):
+    def test_tag_without_a_pixel_over_the_threshold_gets_none(self) -> None:
         truth, features, cam = photo(1)
         faint = np.full((1, SIDE, SIDE), 0.15, np.float32) * (truth > 0)
         alone = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
@@ -261,7 +287,7 @@ class TestCornerCases:
         # The faint tag turns background pixels uncertain at most; the SVM is of one class still.
         assert ((both.labels == 2) == (alone.labels == 1)).mean() > 0.98
 
-    def test_tag_that_loses_every_argmax_gets_none(self):
+    def test_tag_that_loses_every_argmax_gets_none(self) -> None:
         _, features, cam = photo(1)
         refined = refine_with_svm(
             features, np.concatenate([cam, cam / 2]), DEFAULTS, image_rng(0, "a")
@@ -269,7 +295,7 @@ class TestCornerCases:
         self._check_absent(refined, 2)
 
     @staticmethod
-    def _check_absent(refined, row):
+    def _check_absent(refined: SVMRefinement, row: int) -> None:
         assert refined.outcome == "svm"
         others = np.delete(refined.scores, row, axis=0)
         assert np.ptp(refined.scores[row]) == 0
@@ -281,7 +307,7 @@ class TestCornerCases:
         [(0.1, 0.9), (0.0, 0.15), (0.0, 0.0)],
         ids=["no background", "no foreground", "dead CAM"],
     )
-    def test_the_cam_decides_where_no_svm_can_be_trained(self, low, high):
+    def test_the_cam_decides_where_no_svm_can_be_trained(self, low: float, high: float) -> None:
         truth, features, _ = photo(1)
         cam = np.where(truth == 1, high, low).astype(np.float32)[None]
         refined = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
@@ -291,14 +317,14 @@ class TestCornerCases:
         np.testing.assert_array_equal(refined.scores[1:], cam)
         np.testing.assert_array_equal(refined.labels, mask_from_cam(cam, 0.2))
 
-    def test_features_that_are_all_alike(self):
+    def test_features_that_are_all_alike(self) -> None:
         _, _, cam = photo(2)
         features = zscore(np.full((3, SIDE, SIDE), 4.2, np.float32))
         refined = refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
         assert refined.outcome == "cam"
         np.testing.assert_array_equal(refined.labels, mask_from_cam(cam, 0.2))
 
-    def test_constant_channels_change_nothing_but_the_kernel_width(self):
+    def test_constant_channels_change_nothing_but_the_kernel_width(self) -> None:
         _, features, cam = photo(1)
         settings = SVMSettings(gamma=0.1)
         padded = np.concatenate([features, np.zeros((2, SIDE, SIDE), np.float32)])
@@ -306,7 +332,7 @@ class TestCornerCases:
         wide = refine_with_svm(padded, cam, settings, image_rng(0, "a"))
         np.testing.assert_allclose(wide.scores, plain.scores, atol=1e-3)
 
-    def test_relabelling_that_loses_a_class_is_not_taken(self):
+    def test_relabelling_that_loses_a_class_is_not_taken(self) -> None:
         rng = np.random.default_rng(0)
         features = zscore(rng.standard_normal((4, SIDE, SIDE)))
         cam = np.zeros((1, SIDE, SIDE), np.float32)
@@ -321,14 +347,14 @@ class TestCornerCases:
         assert several.cycles == 0
         np.testing.assert_array_equal(several.scores, single.scores)
 
-    def test_exclusion_that_would_take_a_whole_tag(self):
+    def test_exclusion_that_would_take_a_whole_tag(self) -> None:
         _, features, cam = photo(1)
         settings = SVMSettings(exclusion_threshold=-1.0)
         refined = refine_with_svm(features, cam, settings, image_rng(0, "a"))
         assert refined.outcome == "svm"
         assert refined.excluded == (0, 0)
 
-    def test_object_of_a_few_pixels(self):
+    def test_object_of_a_few_pixels(self) -> None:
         rng = np.random.default_rng(0)
         truth = np.zeros((SIDE, SIDE), int)
         truth[10:14, 10:15] = 1
@@ -340,14 +366,14 @@ class TestCornerCases:
         assert refined.samples[1] == 20
         np.testing.assert_array_equal(refined.labels, truth)
 
-    def test_image_of_one_pixel(self):
+    def test_image_of_one_pixel(self) -> None:
         features = zscore(np.ones((3, 1, 1), np.float32))
         cam = np.ones((1, 1, 1), np.float32)
         assert refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a")).labels.item() == 1
 
 
 class TestZscore:
-    def test_against_the_definition(self):
+    def test_against_the_definition(self) -> None:
         features = np.random.default_rng(0).normal(3, 7, (4, 9, 11)).astype(np.float32)
         expected = np.stack([(c - c.mean()) / c.std() for c in features.astype(np.float64)])
         normalized = zscore(features)
@@ -355,13 +381,13 @@ class TestZscore:
         np.testing.assert_allclose(normalized, expected, atol=1e-5)
 
     @pytest.mark.parametrize("value", [0.0, 0.1, -1e4])
-    def test_constant_channel_becomes_zeros(self, value):
+    def test_constant_channel_becomes_zeros(self, value: float) -> None:
         features = np.random.default_rng(0).random((2, 13, 7)).astype(np.float32)
         features[1] = value
         assert not zscore(features)[1].any()
         assert zscore(features)[0].any()
 
-    def test_input_is_left_alone(self):
+    def test_input_is_left_alone(self) -> None:
         features = np.random.default_rng(0).random((2, 3, 4)).astype(np.float32)
         before = features.copy()
         zscore(features)
@@ -370,7 +396,7 @@ class TestZscore:
 
 class TestErrors:
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_features_that_are_not_finite(self, value):
+    def test_features_that_are_not_finite(self, value: float) -> None:
         _, features, cam = photo(1)
         features[2, 3, 4] = value
         with pytest.raises(ValueError, match="NaN or infinity"):
@@ -378,18 +404,18 @@ class TestErrors:
         with pytest.raises(ValueError, match="NaN or infinity"):
             zscore(features)
 
-    def test_cam_that_is_not_finite(self):
+    def test_cam_that_is_not_finite(self) -> None:
         _, features, cam = photo(1)
         cam[0, 0, 0] = np.nan
         with pytest.raises(ValueError, match=r"finite and in \[0, 1\]"):
             refine_with_svm(features, cam, DEFAULTS, image_rng(0, "a"))
 
-    def test_grids_that_differ(self):
+    def test_grids_that_differ(self) -> None:
         _, features, cam = photo(1)
         with pytest.raises(ValueError, match=r"grid \(32, 32\); the CAM \(32, 31\)"):
             refine_with_svm(features, cam[:, :, 1:], DEFAULTS, image_rng(0, "a"))
 
-    def test_features_without_channels(self):
+    def test_features_without_channels(self) -> None:
         _, features, cam = photo(1)
         with pytest.raises(ValueError, match=r"\(32, 32\); it must be \(D, h, w\)"):
             refine_with_svm(features[0], cam, DEFAULTS, image_rng(0, "a"))
@@ -398,7 +424,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("C", [1e-6, 1e6])
     @pytest.mark.parametrize("gamma", [1e-9, 1e3])
-    def test_the_ends_of_the_settings_ranges_give_numbers(self, C, gamma):
+    def test_the_ends_of_the_settings_ranges_give_numbers(self, C: float, gamma: float) -> None:
         _, features, cam = photo(2)
         settings = SVMSettings(C=C, gamma=gamma, samples_per_class=100, cycles=1)
         refined = refine_with_svm(features, cam, settings, image_rng(0, "a"))
@@ -423,6 +449,6 @@ class TestErrors:
             ({"cycles": 10**9}, "cycles is 1000000000"),
         ],
     )
-    def test_settings_out_of_range(self, values, message):
+    def test_settings_out_of_range(self, values: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             SVMSettings(**values)

@@ -21,9 +21,10 @@ def clouds(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def matrix(kernel: Kernel, points: np.ndarray) -> np.ndarray:
     points = points.astype(np.float64)
     if kernel.name == "linear":
-        return points @ points.T
-    squared = np.square(points[:, None] - points).sum(axis=2)
-    return np.exp(-kernel.gamma * squared)
+        gram: np.ndarray = points @ points.T
+    else:
+        gram = np.exp(-kernel.gamma * np.square(points[:, None] - points).sum(axis=2))
+    return gram
 
 
 def objective(gram: np.ndarray, coefficients: np.ndarray, y: np.ndarray) -> float:

@@ -16,7 +16,8 @@ def network() -> Segmenter:
 
 def _one_pass(network: Segmenter, images: Tensor) -> Tensor:
     with torch.inference_mode():
-        return network(images).softmax(dim=1)
+        scores: Tensor = network(images)
+        return scores.softmax(dim=1)
 
 
 def test_without_augmentation_it_is_the_softmax(network: Segmenter) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,18 +11,15 @@ from weakseg.training.augment import AUGMENTATIONS, Augmentation, flip, median_b
 FILL = (124.0, 116.0, 104.0)
 
 
-class Certain:
+class Certain(np.random.Generator):
     """A generator whose every chance comes up, or none; what is drawn is drawn."""
 
     def __init__(self, chance: bool, seed: int = 0) -> None:
+        super().__init__(np.random.PCG64(seed))
         self._chance = chance
-        self._rng = np.random.default_rng(seed)
 
-    def random(self) -> float:
+    def random(self, *_: Any, **__: Any) -> Any:
         return 0.0 if self._chance else 0.999
-
-    def __getattr__(self, name: str):
-        return getattr(self._rng, name)
 
 
 @pytest.fixture
@@ -89,14 +88,14 @@ def test_nothing_has_the_fill_and_is_ignored() -> None:
     pytest.fail("nothing was ever left empty")
 
 
-class _Only(Certain):
+class _Only(np.random.Generator):
     """A generator of which only one chance, by number, comes up."""
 
     def __init__(self, rng: np.random.Generator, number: int) -> None:
-        self._rng = rng
+        super().__init__(rng.bit_generator)
         self._chances = iter(i == number for i in range(6))
 
-    def random(self) -> float:
+    def random(self, *_: Any, **__: Any) -> Any:
         return 0.0 if next(self._chances) else 0.999
 
 

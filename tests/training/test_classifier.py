@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import safetensors.torch
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.names import Head
@@ -113,7 +114,7 @@ def test_what_is_unknown_is_not_judged(classes: int) -> None:
         trainer = L.Trainer(
             accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
         )
-        batches = DataLoader(list(zip(features, tags, strict=True)), batch_size=4)
+        batches = DataLoader(TensorDataset(features, tags), batch_size=4)
         figures[name] = trainer.validate(training, batches, verbose=False)[0]
         known = [tag for tag in (*right, *last) if tag != UNKNOWN]
         assert training.per_class["base_rate"] == [sum(known) / len(known)] * classes
@@ -129,7 +130,8 @@ def test_pooled_photos_are_drawn_by_seed_and_epoch(tmp_path: Path) -> None:
 
     def shown(epoch: int | None, seed: int = 0) -> list[tuple[float, float, float]]:
         photos = PooledPhotos(samples, ("a",), tmp_path, seed, epoch)
-        return [(*features.tolist(), *tags.tolist()) for features, tags in photos]
+        examples = DataLoader(photos, batch_size=None)
+        return [(*features.tolist(), *tags.tolist()) for features, tags in examples]
 
     assert shown(None) == [(i, 0, i % 2) for i in range(8)]
     for epoch in range(3):
@@ -151,10 +153,12 @@ def test_optimizers_have_a_rate_for_each_part_and_leave_out_what_is_frozen(
     assert all(group["momentum"] == 0 for group in optimizer.param_groups)
     assert all(group["weight_decay"] == 1e-4 for group in optimizer.param_groups)
     network.backbone.requires_grad_(False)
-    for settings, kind in ((Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)):
-        built = settings(kind.__name__.lower(), lr=1e-4, head_lr=1e-3, weight_decay=1e-5).build(
-            *(part() for part in parts)
-        )
+    rates = {"lr": 1e-4, "head_lr": 1e-3, "weight_decay": 1e-5}
+    for settings, kind in (
+        (Adam("adam", **rates), torch.optim.Adam),
+        (AdamW("adamw", **rates), torch.optim.AdamW),
+    ):
+        built = settings.build(*(part() for part in parts))
         assert type(built) is kind
         assert [(g["lr"], g["weight_decay"]) for g in built.param_groups] == [(1e-3, 1e-5)]
     adamw = AdamW("adamw", lr=0.1, head_lr=1.0, weight_decay=0.0)
@@ -173,7 +177,7 @@ def test_optimizers_have_a_rate_for_each_part_and_leave_out_what_is_frozen(
         ({"momentum": 1.0}, "momentum is 1.0; expected 0 <= momentum < 1"),
     ],
 )
-def test_optimizers_name_a_value_out_of_range(values: dict, message: str) -> None:
+def test_optimizers_name_a_value_out_of_range(values: dict[str, Any], message: str) -> None:
     good = {"lr": 0.1, "head_lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
     with pytest.raises(ValueError, match=message):
         SGD("sgd", **{**good, **values})

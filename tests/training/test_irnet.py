@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.irnet import IRNet, Relations
@@ -17,10 +17,12 @@ from weakseg.training.irnet import (
 )
 from weakseg.training.optimizers import SGD
 
+Cell = tuple[int, int]
+
 SGD_FAST = SGD("sgd", lr=0.1, head_lr=0.1, momentum=0.9, weight_decay=0.0)
 
 
-def pairs(height: int, width: int, radius: int) -> Iterator[tuple[tuple, tuple, list[tuple]]]:
+def pairs(height: int, width: int, radius: int) -> Iterator[tuple[Cell, Cell, list[Cell]]]:
     for direction in pair_directions(radius):
         for y in range(height - direction.dy):
             for x in range(max(0, -direction.dx), width - max(0, direction.dx)):
@@ -30,11 +32,12 @@ def pairs(height: int, width: int, radius: int) -> Iterator[tuple[tuple, tuple, 
 
 def naive_losses(relations: Relations, masks: Tensor, radius: int) -> tuple[float, float]:
     """Pair by pair."""
-    union: dict[str, list] = {"background": [], "foreground": [], "parted": []}
-    error: dict[str, list] = {"background": [], "foreground": []}
+    union: dict[str, list[Tensor]] = {"background": [], "foreground": [], "parted": []}
+    error: dict[str, list[Tensor]] = {"background": [], "foreground": []}
     for image, logits in enumerate(relations.boundary[:, 0].detach().double().sigmoid()):
         mask, field = masks[image], relations.displacement[image].detach().double()
-        for i, j, path in pairs(*mask.shape, radius):
+        height, width = mask.shape
+        for i, j, path in pairs(height, width, radius):
             if 255 in (mask[i], mask[j]):
                 continue
             affinity = 1 - max(logits[cell] for cell in path)
@@ -47,7 +50,7 @@ def naive_losses(relations: Relations, masks: Tensor, radius: int) -> tuple[floa
             between = torch.tensor(j) - torch.tensor(i) if mask[i] else torch.zeros(2)
             error[kind].append((difference - between).abs().sum() / 2)
 
-    def mean(values: list) -> float:
+    def mean(values: list[Tensor]) -> float:
         return float(sum(values) / max(1, len(values)))
 
     alike = (mean(union["background"]) + mean(union["foreground"])) / 2
@@ -78,7 +81,7 @@ def test_losses_agree_with_going_pair_by_pair(name: str) -> None:
     relations = random_relations(2, 3, 4)
     losses = relation_losses(relations, masks, 4)
     assert torch.stack(losses).tolist() == pytest.approx(naive_losses(relations, masks, 4))
-    sum(losses).backward()
+    torch.stack(losses).sum().backward()
     for given in relations:
         assert given.grad is not None and given.grad.isfinite().all()
 
@@ -86,7 +89,7 @@ def test_losses_agree_with_going_pair_by_pair(name: str) -> None:
 def test_a_grid_without_pairs_has_no_loss() -> None:
     relations = random_relations(1, 1, 1)
     losses = relation_losses(relations, torch.zeros(1, 1, 1, dtype=torch.long), 10)
-    sum(losses).backward()
+    torch.stack(losses).sum().backward()
     assert torch.stack(losses).tolist() == [0, 0]
 
 
@@ -140,8 +143,7 @@ def test_training_finds_the_boundary_between_two_regions() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    examples = [*zip(images, masks, strict=True)]
-    trainer.fit(training, DataLoader(examples, batch_size=4))
+    trainer.fit(training, DataLoader(TensorDataset(images, masks), batch_size=4))
     assert set(trainer.callback_metrics) == {"loss", "affinity", "displacement"}
     set_mean_displacement(network, [images])
     with torch.inference_mode():

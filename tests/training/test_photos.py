@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from weakseg.data.dataset import Sample
 from weakseg.networks.cam_classifier import UNKNOWN
@@ -25,13 +27,13 @@ def samples(tmp_path: Path) -> list[Sample]:
     return made
 
 
-def photos(samples: list[Sample], epoch: int | None, seed: int = 0, **changed) -> TaggedPhotos:
+def photos(samples: list[Sample], epoch: int | None, seed: int = 0, **changed: Any) -> TaggedPhotos:
     settings = {"long_side": (40, 100), "crop": 64, **changed}
     return TaggedPhotos(samples, CLASSES, fill=FILL, seed=seed, epoch=epoch, **settings)
 
 
 def test_examples_have_their_shape_range_and_tags(samples: list[Sample]) -> None:
-    for i, (photo, tags) in enumerate(photos(samples, None)):
+    for i, (photo, tags) in enumerate(DataLoader(photos(samples, None), batch_size=None)):
         assert photo.shape == (3, 64, 64) and photo.dtype == torch.float32
         assert photo.min() >= 0 and photo.max() <= 1
         assert tags.tolist() == [float(k < i % 3) for k in range(3)]
@@ -61,7 +63,7 @@ def test_an_epoch_shows_every_photo_once_in_an_order_of_its_own(tmp_path: Path) 
     orders = set()
     for epoch in range(4):
         shown = photos(grey, epoch, long_side=(64, 64))
-        orders.add(tuple(round(photo.mean().item() * 255 / 40) for photo, _ in shown))
+        orders.add(tuple(round(shown[i][0].mean().item() * 255 / 40) for i in range(6)))
     assert len(orders) > 1
     assert all(sorted(order) == list(range(6)) for order in orders)
 

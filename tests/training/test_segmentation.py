@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from weakseg.data.masks import write_mask
 from weakseg.networks.backbones import Backbone
@@ -36,7 +37,7 @@ def _photos(
 
 @pytest.mark.parametrize("epoch", [None, 0, 1, 2, 3])
 def test_a_mask_stays_on_its_photo(pairs: list[tuple[Path, Path]], epoch: int | None) -> None:
-    for image, labels in _photos(pairs, epoch):
+    for image, labels in DataLoader(_photos(pairs, epoch), batch_size=None):
         side = 60 if epoch is None else 48
         assert image.shape == (3, side, side)
         assert labels.shape == (side, side)
@@ -52,7 +53,8 @@ def test_a_mask_stays_on_its_photo(pairs: list[tuple[Path, Path]], epoch: int | 
 
 def test_draws_depend_on_seed_and_epoch_alone(pairs: list[tuple[Path, Path]]) -> None:
     def drawn(epoch: int | None, seed: int = 0) -> torch.Tensor:
-        return torch.stack([image for image, _ in _photos(pairs, epoch, seed)])
+        photos = _photos(pairs, epoch, seed)
+        return torch.stack([photos[i][0] for i in range(len(photos))])
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
@@ -85,7 +87,7 @@ def test_a_batch_without_a_label_teaches_nothing() -> None:
 
 def test_outputs_that_are_no_numbers_are_never_judged() -> None:
     network = Segmenter(Backbone("test_efficientnet", "none", output_stride=16), classes=2).eval()
-    network.head.bias.data[0] = torch.nan
+    network.head.get_parameter("bias").data[0] = torch.nan
     training = SegmentationTraining(network, SGD("sgd", 0.1, 0.1, 0.0, 0.0), decay_power=0.0)
     with pytest.raises(FloatingPointError, match="epoch 1 leaves NaN or infinity in its outputs"):
         training.validation_step((torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32).long()), 0)

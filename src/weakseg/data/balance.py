@@ -1,8 +1,9 @@
 """Balance classes of photos that carry several, and leave classes out.
 
-Paper B (section 3.1) removes the labels of `person` and down-samples the other 199 classes to a
-balanced set; how is not published. Up-sampling, and both together, are its open question (section
-5). The rules here are ours. Each depends on the seed and on the photos' ids, never on their order.
+Dobko et al. (2020, section 3.1) remove the labels of `person` and down-sample the other 199 classes
+to a balanced set; how is not published. Up-sampling, and both together, are their open question
+(section 5). The rules here are ours. Each depends on the seed and on the photos' ids, never on
+their order.
 """
 
 import hashlib
@@ -130,12 +131,12 @@ def up_sample(samples: Sequence[Sample], least: int, seed: int) -> list[Sample]:
 
 
 def drop_classes(dataset: Dataset, names: Collection[str]) -> Dataset:
-    """Remove the labels of classes, as paper B does with `person` (section 3.1).
+    """Remove the labels of classes, as Dobko et al. do with `person` (section 3.1).
 
     The classes keep their places in `Dataset.classes`, and with them all classes their mask ids:
     ground truth still fits, and a class that nothing is learnt about counts with the IoU of 0 that
     it gets. The photos stay, too; those with no other tag become photos of none of the classes
-    (`weakseg.stages.balance` leaves them out).
+    (`weakseg.engine.balance` leaves them out).
 
     Raises:
         WeaksegError: if a name is no class of the data set.

@@ -11,12 +11,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weakseg.data.contents import ALL, Contents, read_contents, read_split
 from weakseg.data.images import MAX_PIXELS, UnreadablePhoto, narrow_depth, photo_size, read_photo
 from weakseg.data.masks import IGNORE, MAX_CLASSES, MaskFile, TrueMask, UnreadableMask
 from weakseg.data.spelling import NearMiss, near_misses
-from weakseg.data.tags import TagFaults, find_tag_faults
+from weakseg.data.tag_faults import TagFaults, find_tag_faults
 from weakseg.errors import LONGEST_NAME
 from weakseg.memory import give_back_freed_memory
 
@@ -216,7 +217,8 @@ def _read_files(
             except UnreadablePhoto as error:
                 return image, str(error), None, [], None
             try:
-                found = _ids_in(mask, (height, width), len(contents.classes)) if mask else []
+                size, classes = (height, width), len(contents.classes)
+                found = _ids_in(read_usable(mask, size, classes)) if mask else []
             except UnreadableMask as error:
                 return image, None, str(error), [], depth
             return image, None, None, found, depth
@@ -285,14 +287,14 @@ def _pixels(path: Path) -> int:
 def mask_fault(mask: TrueMask, size: tuple[int, int], classes: int) -> str | None:
     """What is wrong with a mask of a photo of height and width `size`; None if nothing is."""
     try:
-        _ids_in(mask, size, classes)
+        read_usable(mask, size, classes)
     except UnreadableMask as error:
         return str(error)
     return None
 
 
-def _ids_in(mask: TrueMask, size: tuple[int, int], classes: int) -> list[int]:
-    """The ids, but 255, in a mask of a photo of height and width `size`.
+def read_usable(mask: TrueMask, size: tuple[int, int], classes: int) -> NDArray[np.uint8]:
+    """The mask, uint8 (H, W), of a photo of height and width `size`.
 
     Raises:
         UnreadableMask: if it is not of that size, or has other ids.
@@ -300,9 +302,14 @@ def _ids_in(mask: TrueMask, size: tuple[int, int], classes: int) -> list[int]:
     found = mask.read()
     if found.shape != size:
         raise UnreadableMask(f"{mask} has height and width {found.shape}, its photo {size}.")
-    ids: list[int] = np.flatnonzero(np.bincount(found.ravel(), minlength=256)[:IGNORE]).tolist()
-    if strange := [number for number in ids if number > classes]:
+    if strange := [number for number in _ids_in(found) if number > classes]:
         raise UnreadableMask(f"{mask} has the ids {strange}, where there are {classes} classes.")
+    return found
+
+
+def _ids_in(mask: NDArray[np.uint8]) -> list[int]:
+    """The ids, but 255."""
+    ids: list[int] = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[:IGNORE]).tolist()
     return ids
 
 

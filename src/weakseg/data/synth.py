@@ -3,7 +3,7 @@
 Every class is a body with one telling part: a car has wheels, an owl has a face. Bodies share one
 family of outlines and take a new colour and texture in every image, and scenes hold bodies without
 a part that belong to no class. So a classifier learns the parts, its activation maps miss the
-bodies, and the later stages of a weakly supervised pipeline have something to recover.
+bodies, and the later steps of a weakly supervised pipeline have something to recover.
 """
 
 import colorsys

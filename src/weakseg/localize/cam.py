@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from weakseg.localize.grid import Localization, grid_size
+from weakseg.grid import Localization, grid_size
 from weakseg.networks.cam_classifier import CamClassifier, confidences
 
 _MOST = torch.finfo(torch.float16).max
@@ -16,7 +16,7 @@ _MOST = torch.finfo(torch.float16).max
 
 
 @torch.inference_mode()
-def localize(
+def localize_tags(
     network: CamClassifier,
     photo: NDArray[np.uint8],
     classes: Sequence[int],
@@ -28,7 +28,7 @@ def localize(
 
     At each scale the maps of the photo and of its mirror image go through a ReLU and are added;
     they are brought to the grid (bilinear), summed over the scales, and divided by each class's
-    maximum (paper A, eq. 2). Features are averaged over flips and scales. The confidence is that
+    maximum (Lyu et al., eq. 2). Features are averaged over flips and scales. The confidence is that
     at the photo's own size, or at the scale next to it: a logit is the mean of its map.
 
     Args:

@@ -19,7 +19,7 @@ _OVERSHOOT = 1e-3
 def seed_from_cam(
     cam: NDArray[np.floating[Any]], foreground_threshold: float, background_threshold: float
 ) -> NDArray[np.int16]:
-    """Label the pixels of which the CAM is sure (paper A, eq. 3).
+    """Label the pixels of which the CAM is sure (Lyu et al., eq. 3).
 
     Both comparisons are strict: a value equal to a threshold is uncertain. Between classes of
     equal value the first wins. Without a class (K = 0) everything is background.
@@ -34,6 +34,12 @@ def seed_from_cam(
 
     Raises:
         ValueError: `cam` is not a CAM, or not 0 <= T_bg <= T_fg <= 1.
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> cam = np.array([[[0.9, 0.4, 0.1]]], np.float32)
+        >>> weakseg.seed_from_cam(cam, 0.5, 0.2).tolist()
+        [[1, -1, 0]]
     """
     check_thresholds(foreground_threshold, background_threshold)
     cam = as_cam(cam)
@@ -63,6 +69,12 @@ def mask_from_cam(cam: NDArray[np.floating[Any]], threshold: float) -> NDArray[n
 
     Raises:
         ValueError: `cam` is not a CAM, or `threshold` lies outside [0, 1].
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> cam = np.array([[[0.9, 0.4, 0.1]]], np.float32)
+        >>> weakseg.mask_from_cam(cam, 0.3).tolist()
+        [[1, 1, 0]]
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; it must lie in [0, 1]")

@@ -47,9 +47,9 @@ class Backbone(nn.Module):
         weights: see `weakseg.networks.weights`.
         output_stride: image pixels a cell of the final map: 32, 16 or 8.
         dilated: whether a stride that is taken out is made up for by dilation. IRN's and SIPE's
-            ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1). Paper B's VGG16
-            has `output_stride=8`: no last pool, the one before it with stride 1, and the
-            convolutions behind that dilated by 2 (Jiang et al. 2019).
+            ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1). The VGG16 of
+            Dobko et al. has `output_stride=8`: no last pool, the one before it with stride 1, and
+            the convolutions behind that dilated by 2 (Jiang et al. 2019).
         head_convolution: whether the final map is that of the convolution which EfficientNet and
             its kin have behind their last stage, or the last stage itself.
         frozen_stages: how many stages, from the finest, are not trained. Everything before the

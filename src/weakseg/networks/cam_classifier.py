@@ -38,8 +38,11 @@ class CamClassifier(nn.Module):
         backbone: gives the final map.
         classes: number C of outputs.
         head: "extra_convolutions" puts three 3x3 convolutions of 512 channels, each with a ReLU,
-            before the 1x1 one: the four of paper B, section 3.1 (Jiang et al. 2019). "linear"
+            before the 1x1 one: the four of Dobko et al., section 3.1 (Jiang et al. 2019). "linear"
             has the 1x1 convolution alone.
+
+    Attributes:
+        classes: names of its outputs, where they are known.
     """
 
     def __init__(self, backbone: Backbone, classes: int, head: Head = "linear") -> None:
@@ -52,6 +55,7 @@ class CamClassifier(nn.Module):
                 self.extra.append(nn.Conv2d(inputs, _EXTRA_CHANNELS, kernel_size=3, padding=1))
                 self.extra.append(nn.ReLU(inplace=True))
             channels = _EXTRA_CHANNELS
+        self.classes: tuple[str, ...] = ()
         self.head = nn.Conv2d(channels, classes, kernel_size=1, bias=False)
         for parameter in self.new_parameters():
             if head == "extra_convolutions" and parameter.ndim == 4:
@@ -102,9 +106,9 @@ def confidences(logits: Tensor) -> Tensor:
 
 
 def multi_label_loss(logits: Tensor, tags: Tensor) -> Tensor:
-    """Multi-label soft margin loss, mean over classes and images (paper A, eq. 1).
+    """Multi-label soft margin loss, mean over classes and images (Lyu et al., eq. 1).
 
-    It is the binary cross-entropy of each output (paper B, section 3.1) under another name.
+    It is the binary cross-entropy of each output (Dobko et al., section 3.1) under another name.
 
     Args:
         logits: float (N, C).

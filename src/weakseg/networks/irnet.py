@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weakseg.localize.grid import GRID_STRIDE, grid_size
+from weakseg.grid import GRID_STRIDE, grid_size
 from weakseg.networks.backbones import Backbone, Stage
 
 

@@ -11,6 +11,7 @@ Algorithms via Approximation Theory", 2014, section 3): for 256 steps some 90 pr
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,16 @@ def random_walk(
 
     Raises:
         ValueError: an array is not as said, or there is not enough memory.
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> cam = np.zeros((1, 5, 9), np.float32)
+        >>> cam[0, 2, 1] = 1
+        >>> boundary = np.zeros((5, 9), np.float32)
+        >>> boundary[:, 4] = 1  # nothing walks over it
+        >>> walked = weakseg.random_walk(cam, boundary, weakseg.RandomWalkSettings(radius=3))
+        >>> bool(walked[0, 2, 3] > 0.01), bool(walked[0, 2, 5] > 0.01)
+        (True, False)
     """
     if cam.ndim != 3 or cam.shape[1:] != boundary.shape:
         raise ValueError(
@@ -86,7 +97,7 @@ def random_walk(
 def scale_to_peak(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """Divide maps (K, h, w), at least 0, by the maximum over all of them, where it isn't 0.
 
-    That makes walked maps comparable with a constant background (IRN: 0.25; paper B: 0.3).
+    That makes walked maps comparable with a constant background (IRN: 0.25; Dobko et al.: 0.3).
     """
     peak = maps.max(initial=0)
     return maps / peak if peak > 0 else maps
@@ -218,3 +229,24 @@ def _check_range(name: str, values: NDArray[np.float32], top: float) -> None:
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= top):  # NaN fails every comparison
         raise ValueError(f"{name} spans [{low}, {high}]; expected finite numbers from 0 to {top}")
+
+
+def class_shares(
+    mask: NDArray[np.uint8], class_ids: Sequence[int], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A mask's share of each class in every cell of a grid, for it to walk.
+
+    Args:
+        mask: uint8 (H, W).
+        class_ids: K of them.
+        size: of the grid, (h, w).
+
+    Returns:
+        float32 (K, h, w) in [0, 1].
+    """
+    import torch
+    from torch.nn import functional as F
+
+    ids = np.array(class_ids, np.uint8).reshape(-1, 1, 1)
+    shares = F.adaptive_avg_pool2d(torch.from_numpy(mask == ids).float(), size)
+    return np.asarray(shares.numpy())

@@ -1,4 +1,4 @@
-"""Training pixels of one image, drawn from its CAM (paper A, section 2.2).
+"""Training pixels of one image, drawn from its CAM (Lyu et al., section 2.2).
 
 Labels are local to an image, as in `weakseg.localize.seeds`: 0 is the background, `k` in
 1..K the class of row `k - 1` of its CAM.
@@ -38,7 +38,7 @@ def select_samples(
     rng: np.random.Generator,
     method: Sampling = "probability",
 ) -> tuple[NDArray[np.intp], NDArray[np.int16]]:
-    """Draw up to `per_class` pixels of every class, background included (paper A, eq. 4-6).
+    """Draw up to `per_class` pixels of every class, background included (Lyu et al., eq. 4-6).
 
     Pixels are drawn one after the other without replacement, each draw with probability
     proportional to the weights of the pixels that are left. The weight of a foreground pixel is
@@ -96,7 +96,7 @@ def select_samples(
 def background_prototype(
     features: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
-    """Mean feature of the background samples (paper A, eq. 7).
+    """Mean feature of the background samples (Lyu et al., eq. 7).
 
     Args:
         features: (n, D), a row for each sample.
@@ -118,7 +118,7 @@ def background_prototype(
 def exclude_noisy_foreground(
     features: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], threshold: float
 ) -> NDArray[np.bool_]:
-    """Find the foreground samples that look like the background (paper A, eq. 7 and 8).
+    """Find the foreground samples that look like the background (Lyu et al., eq. 7 and 8).
 
     A foreground sample whose cosine with the background prototype exceeds `threshold` is
     excluded. A class of which no sample would be left keeps them all: its tag says that it is in

@@ -1,4 +1,4 @@
-"""The numbers of the SVM, the CRF and the random walk, without what they take to import."""
+"""The numbers of the SVM, the CRF, the random walk and PAR, without what they take to import."""
 
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ KernelName = Literal["rbf", "linear"]
 
 @dataclass(frozen=True)
 class SVMSettings:
-    """How `refine_with_svm` works; the defaults are paper A's.
+    """How `refine_with_svm` works; the defaults are Lyu et al.'s.
 
     The paper names no kernel: `kernel`, `C` and `gamma` are scikit-learn's defaults.
 
@@ -137,3 +137,44 @@ class RandomWalkSettings:
             raise ValueError(f"steps is {self.steps}; expected an integer in [0, 65536]")
         if not 0 <= self.tolerance <= 0.5:
             raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 0.5]")
+
+
+@dataclass(frozen=True)
+class PARSettings:
+    """How `refine_with_par` works; the defaults are the authors' (Ru et al. 2022).
+
+    Attributes:
+        iterations: how often scores are averaged, 0 to 1000.
+        dilations: how far the eight neighbours are, in pixels of the size that is worked at: 1 to
+            16 different integers, 1 to 256.
+        width: standard deviations at which a neighbour's colour, or distance, is unlike; 0.01 to
+            100.
+        position_weight: of distances beside colours, 0 to 100.
+        scale: the size that is worked at, as a share of the photo's, over 0 and up to 1.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    iterations: int = 10
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+    width: float = 0.3
+    position_weight: float = 0.01
+    scale: float = 0.5
+
+    def __post_init__(self) -> None:
+        dilations = self.dilations
+        distinct = 1 <= len(dilations) <= 16 and len(set(dilations)) == len(dilations)
+        checks = {
+            "iterations": (0 <= self.iterations <= 1000, "an integer in [0, 1000]"),
+            "dilations": (
+                distinct and all(1 <= dilation <= 256 for dilation in dilations),
+                "1 to 16 different integers in [1, 256]",
+            ),
+            "width": (0.01 <= self.width <= 100, "a number in [0.01, 100]"),
+            "position_weight": (0 <= self.position_weight <= 100, "a number in [0, 100]"),
+            "scale": (0 < self.scale <= 1, "a number in (0, 1]"),
+        }
+        for name, (valid, accepted) in checks.items():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {accepted}")

@@ -1,4 +1,4 @@
-"""One SVM per image that corrects its own training labels (paper A, section 2.3).
+"""One SVM per image that corrects its own training labels (Lyu et al., section 2.3).
 
 Labels are local to an image, as in `weakseg.localize.seeds`: 0 is the background, `k` in
 1..K the class of row `k - 1` of its CAM.
@@ -57,7 +57,7 @@ class SVMRefinement:
 
 
 def zscore(features: NDArray[np.floating[Any]], eps: float = 1e-10) -> NDArray[np.float32]:
-    """Give each channel of one image mean 0 and standard deviation 1 (paper A, section 3.1).
+    """Give each channel of one image mean 0 and standard deviation 1 (Lyu et al., section 3.1).
 
     A constant channel becomes zeros.
 
@@ -86,7 +86,7 @@ def refine_with_svm(
     settings: SVMSettings,
     rng: Generator,
 ) -> SVMRefinement:
-    """Label every pixel of an image by an SVM that is trained on this image (paper A, section 2).
+    """Label every pixel of an image by an SVM that is trained on it (Lyu et al., section 2).
 
     Seeds come from the CAM (eq. 3), samples from the seeds (eq. 4-6), foreground samples that
     look like the background are dropped (eq. 7, 8), and a first SVM is trained on the rest. A
@@ -113,6 +113,17 @@ def refine_with_svm(
 
     Raises:
         ValueError: shapes disagree, or values are not finite.
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> left = np.zeros((8, 8), np.float32)
+        >>> left[:, :4] = 1  # the object looks like nothing else; its CAM knows a part of it
+        >>> cam = 0.9 * left[None] * (np.arange(8) < 2)
+        >>> features = weakseg.zscore(np.stack([left, left + np.eye(8, dtype=np.float32) / 9]))
+        >>> settings = weakseg.SVMSettings(foreground_threshold=0.5, background_threshold=0.2)
+        >>> found = weakseg.refine_with_svm(features, cam, settings, np.random.default_rng(0))
+        >>> found.labels.shape, found.outcome
+        ((8, 8), 'svm')
     """
     prepared = _prepare(features, cam, settings, rng)
     return prepared if isinstance(prepared, SVMRefinement) else _trained(prepared, settings)

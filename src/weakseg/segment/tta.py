@@ -14,7 +14,7 @@ from weakseg.networks.segmenter import Segmenter
 def segment(
     network: Segmenter, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
-    """Class probabilities, averaged over scales and mirror images (paper B, section 3.4).
+    """Class probabilities, averaged over scales and mirror images (Dobko et al., section 3.4).
 
     Args:
         network: in eval mode.

@@ -59,7 +59,7 @@ def flip(
 def strong(
     photo: Photo, rng: np.random.Generator, fill: Fill, mask: Mask | None = None
 ) -> tuple[Photo, Mask | None]:
-    """The strong augmentation of paper B, section 3.1; see `Augmentation`.
+    """The strong augmentation of Dobko et al., section 3.1; see `Augmentation`.
 
     Mirror image; shift, scale and rotation; Gauss noise; brightness and contrast; median blur; RGB
     shift. Each of these six is done in half of the cases. The scale is within 0.2 of 1 and the

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from weakseg.data.masks import IGNORE
-from weakseg.localize.grid import grid_size
+from weakseg.grid import grid_size
 from weakseg.networks.irnet import IRNet, Relations
 from weakseg.refine.affinity import pair_ends
 from weakseg.refine.torch_affinity import path_maxima

@@ -1,6 +1,6 @@
 """The formats that a data set may have. A new one is a file here and a line in `FORMATS`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from weakseg.data.formats.base import Format, is_photo
@@ -12,7 +12,7 @@ from weakseg.data.formats.tags_csv import no_tags_csv
 from weakseg.data.formats.voc import Voc
 from weakseg.errors import WeaksegError, unknown_name
 
-FORMATS: Mapping[str, Format] = {
+FORMATS: dict[str, Format] = {
     "voc": Voc(),
     "ilsvrc": Ilsvrc(),
     "coco": Coco(),

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from weakseg.data.images import PHOTO_SUFFIXES
@@ -365,6 +366,23 @@ def read_classes(path: Path) -> tuple[str, ...] | None:
     except ValueError as error:
         raise WeaksegError(f"{path} can't be read: {error} Write the names alone.") from None
     return (tuple(lines) if numbered is None else numbered) or None
+
+
+def check_classes(path: Path, classes: Sequence[str]) -> None:
+    """Compare what ids mean beside masks or maps, if that is written there, with the data set.
+
+    Raises:
+        WeaksegError: they mean other classes.
+    """
+    named = read_classes(path)
+    if named is None or named == tuple(classes):
+        return
+    pairs = enumerate(zip_longest(named, classes, fillvalue="nothing"), start=1)
+    number, (theirs, ours) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+    raise WeaksegError(
+        f"{path} calls id {number} {quoted(theirs)}, the data set {quoted(ours)}. Both need "
+        "the same classes in the same order; classes.txt in the data set's folder sets it."
+    )
 
 
 def _files(

@@ -1,0 +1,141 @@
+"""Runs and predictions, for scripts, notebooks and the command line alike."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weakseg.data.formats import find_format
+from weakseg.engine.opened import Run, open_run
+from weakseg.errors import WeaksegError, unknown_name
+from weakseg.files import absolute
+from weakseg.memory import use_huge_pages
+from weakseg.progress import Progress, progress_for
+from weakseg.recipe import load_recipe
+
+if TYPE_CHECKING:
+    import torch
+
+_DEVICES = ("auto", "cpu", "cuda")
+
+
+def run(
+    recipe: str | Path,
+    data: str | Path,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    device: str = "auto",
+    data_format: str = "auto",
+    progress: Progress | None = None,
+) -> Run:
+    """Run a recipe from tags to masks, or go on with a run that was cut off.
+
+    A run seeds the process's random numbers, and has it keep freed memory. Its workers are
+    processes of their own, which need nothing of the script or notebook that starts them.
+
+    Args:
+        recipe: a shipped recipe's name, or the path of a YAML file.
+        data: the data set's folder.
+        out: the run's folder; the same one again resumes.
+        overrides: `step.key=value` strings; see `weakseg.load_recipe`.
+        workers: processes; by default one a core.
+        device: "auto", "cpu" or "cuda".
+        data_format: how the data set is laid out: "auto", or see `weakseg list formats`.
+        progress: is told how far the run is; by default standard error.
+
+    Raises:
+        WeaksegError: what a user can mend, in one line; what was finished stays.
+
+    Example:
+        >>> import weakseg
+        >>> done = weakseg.run("demo", "data", "out", ["classify.epochs=2", "segmenter=null",
+        ...                    "segment=null", "segment+tta=null"], workers=1)
+        >>> done.masks
+        'svm+crf'
+    """
+    chosen = load_recipe(str(recipe), overrides)
+    folder, place = absolute(data), absolute(out)
+    find_format(folder, data_format)
+    check_device(device)
+    use_huge_pages()
+
+    from weakseg.engine import runner
+    from weakseg.engine.executor import LocalExecutor
+
+    with LocalExecutor(workers) as executor:
+        runner.run(
+            chosen,
+            folder,
+            place,
+            executor,
+            progress or progress_for(),
+            device_named(device),
+            data_format,
+        )
+    return open_run(place)
+
+
+def predict(
+    model: str | Path,
+    photos: Iterable[str | Path],
+    out: str | Path,
+    tta: bool = False,
+    scores: bool = False,
+    workers: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> int:
+    """Segment photos with the network of a run; see `weakseg.engine.predict.run`.
+
+    Args:
+        model: a run's folder, or a segmentation network's file.
+        photos: files, and folders, which are searched with all that is in them.
+        out: where masks go, `NAME.png`.
+        tta: whether to average over scales and mirror images.
+        scores: whether to write the probability of every class as well.
+        workers, device, progress: as `run` has them.
+
+    Returns:
+        How many masks were written.
+
+    Raises:
+        WeaksegError: what a user can mend, in one line.
+    """
+    check_device(device)
+    use_huge_pages()
+
+    from weakseg.engine import predict as prediction
+    from weakseg.engine.executor import LocalExecutor
+
+    with LocalExecutor(workers) as executor:
+        return prediction.run(
+            absolute(model),
+            [absolute(photo) for photo in photos],
+            absolute(out),
+            executor,
+            progress or progress_for(),
+            device_named(device),
+            tta,
+            scores,
+        )
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that there is no name for, before anything is imported."""
+    if name not in _DEVICES:
+        raise unknown_name("device", name, _DEVICES)
+
+
+def device_named(name: str) -> "torch.device":
+    """The device of a name.
+
+    Raises:
+        WeaksegError: there is none.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise WeaksegError("There is no CUDA device here. Name the device cpu, or auto.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,185 @@
+"""What can be said of a run's masks without ground truth: figures of each class, and remarks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.data.masks import read_mask
+from weakseg.data.tag_faults import TagFaults, find_tag_faults
+from weakseg.engine.context import Context
+from weakseg.files import read_json, write_json
+from weakseg.methods.base import Artefact, PhotoTask, Step
+from weakseg.methods.maps import MASK
+from weakseg.names import FIGURES
+
+NAME = "assess"
+ASSESSMENT = "assessment.json"
+
+EMPTY, FULL = 0.005, 0.9
+"""Shares of a photo: a mask that covers less is nearly empty, one that covers more nearly full."""
+
+MANY = 0.25
+"""The share of a class's photos from which on something is said of it."""
+
+LEARNED = 0.2
+"""How far from guessing to perfect a classifier that has learned a tag gets, at least."""
+
+DISAGREEMENT = 0.2
+"""The IoU of CAM and mask under which one of them is elsewhere."""
+
+
+class _Found(NamedTuple):
+    """What a mask says of one of its photo's tags."""
+
+    class_id: int
+    coverage: float
+    agreement: float | None
+    seeded: bool | None
+
+
+class _Judged(NamedTuple):
+    """The steps whose files are read; of a kind that a recipe has not, there is none."""
+
+    masks: Step
+    cam: Step | None
+    seeds: Step | None
+    classifier: Step | None
+
+
+def run(context: Context) -> None:
+    """Write `assessment.json`: an entry a class, of the photos tagged with it; see `_summary`.
+
+    The masks that are judged are those of the last step of the recipe that makes any of the split's
+    photos.
+    """
+    judged = _judged(context)
+    photos = context.photos(judged.masks)
+    make = _Comparison(
+        judged.masks.folder,
+        judged.cam.folder if judged.cam else None,
+        judged.seeds.folder if judged.seeds else None,
+    )
+    found: dict[int, list[_Found]] = {}
+    with context.progress.track(NAME, len(photos.samples)) as advance:
+        for of_photo in context.cpu.map(make, [photos.task(s) for s in photos.samples]):
+            for one in of_photo:
+                found.setdefault(one.class_id, []).append(one)
+            advance(1)
+    faults = find_tag_faults([sample.tags for sample in context.dataset.samples])
+    trained = judged.classifier
+    scores = read_json(trained.folder / FIGURES)["per_class"] if trained else {}
+    classes = [
+        _summary(name, found.get(class_id, []), faults, scores)
+        for class_id, name in enumerate(context.dataset.classes, 1)
+        if name in faults.counts
+    ]
+    content = {"masks": judged.masks.name, "photos": len(photos.samples), "classes": classes}
+    write_json(context.folder / ASSESSMENT, content)
+
+
+def reads(context: Context) -> list[Step]:
+    """The steps whose files are read."""
+    return [step for step in _judged(context) if step]
+
+
+def _judged(context: Context) -> _Judged:
+    made = context.mask_steps(held_out=False)
+    last = made[-1]
+
+    def first(compared: str) -> Step | None:
+        found = next((step for step in made if step.kind.compared_as == compared), None)
+        return None if found is last else found
+
+    classifiers = (step for step in context.steps if Artefact.CLASSIFIER in step.gives)
+    return _Judged(last, first("cam"), first("seeds"), next(classifiers, None))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    masks: Path
+    cam: Path | None
+    seeds: Path | None
+
+    def __call__(self) -> Callable[[PhotoTask], list[_Found]]:
+        def work(task: PhotoTask) -> list[_Found]:
+            mask, cam, seeds = (
+                read_mask(folder / f"{task.id}{MASK}") if folder else None
+                for folder in (self.masks, self.cam, self.seeds)
+            )
+            assert mask is not None
+            return [
+                _Found(
+                    class_id,
+                    float(np.mean(mask == class_id)),
+                    None if cam is None else _iou(mask, cam, class_id),
+                    None if seeds is None else bool((seeds == class_id).any()),
+                )
+                for class_id in task.class_ids
+            ]
+
+        return work
+
+
+def _iou(mask: NDArray[np.uint8], other: NDArray[np.uint8], class_id: int) -> float:
+    one, two = mask == class_id, other == class_id
+    union = np.count_nonzero(one | two)
+    return float(np.count_nonzero(one & two) / union) if union else 0.0
+
+
+def _summary(
+    name: str,
+    found: Sequence[_Found],
+    faults: TagFaults,
+    scores: dict[str, dict[str, float | None]],
+) -> dict[str, Any]:
+    """A class's entry; figures that nothing is known of are None.
+
+    `average_precision` and `base_rate` are of tags held out from the classifier: a guess has the
+    base rate. `coverage` is the median share of a photo that its mask covers, over the photos
+    tagged with the class; of these, `nearly_empty`, `nearly_full` and `without_seeds` count those
+    with less than `EMPTY` covered, with more than `FULL`, and with no pixel from which the SVM
+    could learn the class. `cam_agreement` is the median IoU of the bare CAM's mask and the mask,
+    where that is not nearly empty.
+    """
+    coverage = [one.coverage for one in found]
+    agreement = [
+        one.agreement
+        for one in found
+        if one.agreement is not None and one.coverage >= EMPTY  # or it says no more than that
+    ]
+    seeded = [one.seeded for one in found if one.seeded is not None]
+    summary: dict[str, Any] = {
+        "name": name,
+        "photos": faults.counts[name],
+        "masks": len(found),
+        "average_precision": scores.get("average_precision", {}).get(name),
+        "base_rate": scores.get("base_rate", {}).get(name),
+        "coverage": float(np.median(coverage)) if coverage else None,
+        "nearly_empty": sum(value < EMPTY for value in coverage),
+        "nearly_full": sum(value > FULL for value in coverage),
+        "without_seeds": sum(not value for value in seeded) if seeded else None,
+        "cam_agreement": float(np.median(agreement)) if agreement else None,
+    }
+    fault = faults.of(name)
+    return {**summary, "remarks": [*([fault] if fault else []), *_remarks(summary)]}
+
+
+def _remarks(summary: dict[str, Any]) -> list[str]:
+    """What looks wrong with a class's masks."""
+    precision, base = summary["average_precision"], summary["base_rate"]
+    many = max(1, MANY * summary["masks"])
+    agreement = summary["cam_agreement"]
+    rules = {
+        "the classifier guesses": (
+            precision is not None and precision < base + LEARNED * (1 - base)
+        ),
+        "often nearly empty": summary["nearly_empty"] >= many,
+        "often nearly the whole photo": summary["nearly_full"] >= many,
+        "often without seeds": (summary["without_seeds"] or 0) >= many,
+        "elsewhere than its CAM": agreement is not None and agreement < DISAGREEMENT,
+    }
+    return [remark for remark, applies in rules.items() if applies]

@@ -1,0 +1,259 @@
+"""Per-photo work on all cores of this machine."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
+from itertools import chain, islice
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from weakseg.errors import WeaksegError
+from weakseg.memory import cores_here, keep_few_convolutions, keep_freed_memory, use_huge_pages
+from weakseg.methods.base import Executor, Item, Result
+
+if TYPE_CHECKING:
+    import torch
+
+_FEW = 8  # a worker is up after the time of some photos: so few are done sooner without
+_AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
+_THREADS = 2  # each holds what it works on in the GPU's memory
+
+
+class LocalExecutor:
+    """Worker processes, each single-threaded, so that results don't depend on their number.
+
+    Few items are done in this process, on one thread as well, unless workers are up already.
+
+    Args:
+        workers: number of processes; by default the number of cores this process may use.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or cores_here()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "LocalExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        items = iter(items)
+        if self._pool is None:
+            first = list(islice(items, _FEW + 1))
+            if len(first) <= _FEW:
+                yield from _one_by_one(make, first)
+                return
+            items = chain(first, items)
+            use_huge_pages()
+            self._started = _Starts()
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=self._started, initializer=_set_up_worker
+            )
+        pool, started = self._pool, self._started
+
+        own_script = b"__main__" in pickle.dumps(make)
+
+        def submit(item: Item) -> Future[Result]:
+            with _interrupts_held_back(), nullcontext() if own_script else _script_unseen():
+                return pool.submit(_work, make, item)
+
+        try:
+            yield from _in_order(submit, items, _AHEAD * self.workers)
+        except BrokenProcessPool as error:
+            self.rest()
+            raise WeaksegError(started.why_ended()) from error
+
+
+class _Starts(SpawnContext):
+    """Spawns processes, and remembers them: a pool doesn't tell how one has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._processes: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        process = SpawnProcess(*args, **kwargs)
+        self._processes.append(process)
+        return process
+
+    def why_ended(self) -> str:
+        """Why a pool broke whose processes have all ended."""
+        if any((process.exitcode or 0) > 0 for process in self._processes):
+            return (
+                "A worker process ended with the error that stands above. What workers are given "
+                "has to come from a file that they can import, not from a notebook's cell; where "
+                'it is the script itself, that has its work under `if __name__ == "__main__":`.'
+            )
+        return (
+            "A worker process was ended from outside, most likely for want of memory. Run the same "
+            "command with fewer workers (--workers 1): it goes on where it stopped."
+        )
+
+
+class InProcessExecutor:
+    """One item after the other in this process."""
+
+    workers = 1
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        return map(make(), items)
+
+    def rest(self) -> None:
+        pass
+
+
+class ThreadExecutor(InProcessExecutor):
+    """Two threads of this process, for a GPU: one reads and writes while it works for the other."""
+
+    workers = _THREADS
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        work = make()
+        pool = ThreadPoolExecutor(_THREADS)
+        try:
+            yield from _in_order(lambda item: pool.submit(work, item), items, 2 * _THREADS)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def network_executor(executor: Executor, device: "torch.device") -> Executor:
+    """What does a network's work where `executor` does all other: a GPU is one place for all."""
+    return ThreadExecutor() if device.type == "cuda" else executor
+
+
+def _in_order(
+    submit: Callable[[Item], Future[Result]], items: Iterable[Item], most: int
+) -> Iterator[Result]:
+    """Results in the items' order, of `most` items in flight at a time."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(submit(item))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _one_by_one(
+    make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
+) -> Iterator[Result]:
+    """Results as a worker gives them; in between this process has all of its threads."""
+    if not items:
+        return
+    with _one_thread():
+        work = make()
+    for item in items:
+        with _one_thread():
+            result = work(item)
+        yield result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 0
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(threads)
+
+
+_one_hides = threading.Lock()
+
+
+@contextmanager
+def _script_unseen() -> Iterator[None]:
+    """Have processes that are started not import the script that runs, which may start a run.
+
+    They need nothing of it, unless it defines what they do.
+    """
+    main = sys.modules["__main__"]
+    with _one_hides:
+        hidden: dict[str, Any] = {
+            name: main.__dict__.pop(name)
+            for name in ("__file__", "__spec__")
+            if name in main.__dict__
+        }
+        main.__spec__ = None
+        try:
+            yield
+        finally:
+            main.__dict__.update(hidden)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Delay Ctrl-C; a worker that is started meanwhile never gets it, not even while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_made: dict[Any, Callable[[Any], Any]] = {}
+
+
+_THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What libraries read when they are loaded, which work does when it needs them."""
+
+
+def _set_up_worker() -> None:
+    os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
+    keep_few_convolutions()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed closes no pool, and its workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
+    if make not in _made:
+        _made.clear()
+        _use_one_thread()
+        _made[make] = make()
+        _use_one_thread()  # again: it may have loaded another library
+    return _made[make](item)
+
+
+def _use_one_thread() -> None:
+    if "torch" in sys.modules:  # else the work needs none of it, and a worker is up sooner
+        sys.modules["torch"].set_num_threads(1)
+    threadpool_limits(1)

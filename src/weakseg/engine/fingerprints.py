@@ -1,0 +1,89 @@
+"""What the results of a step depend on, in sixteen characters."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from weakseg.data.dataset import Sample
+from weakseg.files import stamp, stamps
+from weakseg.methods.base import Photos, Step
+from weakseg.recipe import dump_settings
+
+
+def fingerprint_of(step: Step, inputs: Sequence[str], seen: str) -> str:
+    """A step's fingerprint: of all that its results depend on.
+
+    Args:
+        inputs: fingerprints of the steps that it reads, in order.
+        seen: a digest of the data that it sees.
+    """
+    settings = {
+        key: value
+        for key, value in dump_settings(step.kind, step.settings).items()
+        if key not in step.kind.for_readers
+    }
+    return digest_of(
+        step.kind.name,
+        step.kind.version,
+        settings,
+        [stamps(path) for path in _paths_in(settings)],
+        [[slot, known] for (slot, _), known in zip(step.inputs, inputs, strict=True)],
+        seen,
+        step.seed,
+        step.device.partition(":")[0],
+    )
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    """The user's files and folders that settings name, whose content counts as well."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _paths_in(inner)
+    elif isinstance(value, str) and Path(value).is_absolute():
+        yield Path(value)
+
+
+class Digests:
+    """Digests of what there is of photos, each made once: a million take seconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[Any, str]] = {}
+
+    def files(self, *parts: Sequence[Sample]) -> str:
+        found = (self._of("files", part, lambda s: [s.id, stamp(s.image)]) for part in parts)
+        return digest_of(list(found))
+
+    def tags(self, samples: Sequence[Sample]) -> str:
+        return self._of("tags", samples, lambda s: [s.id, s.tags, s.doubtful, s.dropped])
+
+    def masks(self, samples: Sequence[Sample]) -> str:
+        return self._of(
+            "masks",
+            samples,
+            lambda s: [mask.stamp() if mask else None for mask in (s.mask, s.objects)],
+        )
+
+    def seen(self, photos: Photos, long_side: int) -> str:
+        samples = photos.samples
+        return digest_of(
+            photos.classes,
+            photos.learned,
+            [photos.balance.least, photos.balance.most],
+            long_side,
+            self.files(samples),
+            self.tags(samples),
+        )
+
+    def _of(self, what: str, samples: Sequence[Sample], value: Callable[[Sample], Any]) -> str:
+        ends = samples[:1], samples[-1:]
+        key = what, len(samples), *(id(sample) for end in ends for sample in end)
+        known = self._known.get(key)
+        if known is None or known[0] != samples:
+            self._known[key] = known = samples, digest_of([value(sample) for sample in samples])
+        return known[1]
+
+
+def digest_of(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

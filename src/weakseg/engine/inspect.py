@@ -1,0 +1,108 @@
+"""Find out which photos can be read, so that every later step works on those alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from weakseg.data.check import EXAMPLES
+from weakseg.data.dataset import Dataset, Sample
+from weakseg.data.images import UnreadablePhoto, read_photo
+from weakseg.engine.context import Context
+from weakseg.engine.outputs import Output
+from weakseg.errors import WeaksegError
+from weakseg.files import read_json, write_json
+
+NAME = "inspect"
+_UNREADABLE = "unreadable.json"
+_SIZES = "sizes.json"
+
+_Seen = tuple[int, int] | str
+"""A photo's height and width, or why it can't be read."""
+
+
+@dataclass(frozen=True)
+class _Inspector:
+    def __call__(self) -> Callable[[Sample], _Seen]:
+        return _look_at
+
+
+def _look_at(sample: Sample) -> _Seen:
+    try:
+        height, width, _ = read_photo(sample.image).shape
+    except UnreadablePhoto as error:
+        return str(error)
+    return height, width
+
+
+def run(context: Context) -> None:
+    """Decode every photo; write `inspect/sizes.json` and `inspect/unreadable.json`.
+
+    Every photo's id is in one of them, with height and width or with the reason.
+    """
+    samples = _samples(context)
+    sizes, unreadable = {}, {}
+    with context.progress.track(NAME, len(samples)) as advance:
+        for sample, seen in _look_at_all(samples, context):
+            if isinstance(seen, str):
+                unreadable[sample.id] = seen
+            else:
+                sizes[sample.id] = seen
+            advance(1)
+    _write(context, sizes, unreadable)
+
+
+def outputs(context: Context) -> list[Output]:
+    return [Output(context.folder / NAME / name) for name in (_SIZES, _UNREADABLE)]
+
+
+def readable(context: Context) -> Context:
+    """The context with the photos' sizes, without those that can't be read.
+
+    The first of these are named.
+
+    Those that could not be read before are tried again: a file can become readable and keep its
+    size and time (permissions, a drive that was away).
+
+    Raises:
+        WeaksegError: if none is left.
+    """
+    folder = context.folder / NAME
+    known = read_json(folder / _UNREADABLE)
+    sizes = {name: (height, width) for name, (height, width) in read_json(folder / _SIZES).items()}
+    again = [sample for sample in _samples(context) if sample.id in known]
+    unreadable = {}
+    for sample, seen in _look_at_all(again, context):
+        if isinstance(seen, str):
+            unreadable[sample.id] = seen
+        else:
+            sizes[sample.id] = seen
+    for reason in list(unreadable.values())[:EXAMPLES]:
+        context.progress.say(f"can't be read: {reason}")
+    if unreadable != known:
+        _write(context, sizes, unreadable)
+
+    def without(dataset: Dataset) -> Dataset:
+        samples = tuple(s for s in dataset.samples if s.id not in unreadable)
+        if not samples:
+            raise WeaksegError(f"None of the photos in {dataset.root} can be read.")
+        return replace(dataset, samples=samples)
+
+    dataset = without(context.dataset)
+    own = context.recipe.data.held_out is not None
+    held_out = without(context.held_out) if own else dataset
+    number = len(context.dataset.samples) - len(dataset.samples)
+    left = context.leaving_out({"that can't be read": number}, dataset, held_out)
+    return replace(left, sizes=sizes)
+
+
+def _write(context: Context, sizes: dict[str, tuple[int, int]], unreadable: dict[str, str]) -> None:
+    write_json(context.folder / NAME / _SIZES, sizes)
+    write_json(context.folder / NAME / _UNREADABLE, unreadable)
+
+
+def _samples(context: Context) -> list[Sample]:
+    both = (*context.dataset.samples, *context.held_out.samples)
+    return list({sample.id: sample for sample in both}.values())
+
+
+def _look_at_all(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, _Seen]]:
+    return zip(samples, context.cpu.map(_Inspector(), samples), strict=True)

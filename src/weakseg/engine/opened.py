@@ -1,0 +1,141 @@
+"""A run's folder, read: its classes, steps, figures, masks and maps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.data.masks import read_mask
+from weakseg.engine.assess import ASSESSMENT
+from weakseg.engine.context import mask_steps
+from weakseg.engine.evaluate import METRICS
+from weakseg.engine.record import RECORD, Record, read_record
+from weakseg.errors import WeaksegError, unknown_name
+from weakseg.files import absolute, read_json
+from weakseg.methods.base import PhotoMaps, Step
+from weakseg.methods.maps import MAPS, MASK, read_maps
+from weakseg.recipe import RECIPE, Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, as far as the run is; `open_run` opens one.
+
+    Attributes:
+        folder: where it is.
+        recipe: what was run, resolved.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @cached_property
+    def record(self) -> Record:
+        """What `run.json` holds: version, seed, device, data, and how far each step is."""
+        return read_record(self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the mask ids 1 to C."""
+        return tuple(self.record.data["classes"])
+
+    @cached_property
+    def steps(self) -> Mapping[str, Step]:
+        """The recipe's steps by name, each after those that it reads."""
+        return {step.name: step for step in self.recipe.build(self.folder)}
+
+    @property
+    def masks(self) -> str:
+        """Name of the last step that makes masks of the photos that were learned from."""
+        made = mask_steps(self.steps.values(), held_out=False)
+        if not made:
+            raise WeaksegError(f"The recipe of {self.folder} makes no masks.")
+        return made[-1].name
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.json`; none before the run has come so far."""
+        path = self.folder / METRICS
+        return list(read_json(path)["stages"]) if path.exists() else []
+
+    @property
+    def assessment(self) -> list[dict[str, Any]]:
+        """What is said of each class without ground truth; nothing before the run is so far."""
+        path = self.folder / ASSESSMENT
+        return list(read_json(path)["classes"]) if path.exists() else []
+
+    def photos(self, step: str) -> list[str]:
+        """Ids of the photos that a step has made masks or maps of, so far."""
+        folder = self._step(step).folder
+        found = {
+            path.relative_to(folder).with_suffix("").as_posix()
+            for suffix in (MASK, MAPS)
+            for path in folder.rglob(f"*{suffix}")
+        }
+        return sorted(found)
+
+    def mask(self, photo: str, step: str | None = None) -> NDArray[np.uint8]:
+        """A photo's mask, uint8 (H, W): 0 background, ids of `classes` from 1, 255 uncertain.
+
+        Args:
+            photo: its id.
+            step: whose mask; by default that of `masks`.
+
+        Raises:
+            WeaksegError: there is none.
+        """
+        name = step or self.masks
+        path = self._step(name).folder / f"{photo}{MASK}"
+        if not path.is_file():
+            raise WeaksegError(
+                f"{name} has no mask of {photo!r} in {self.folder}. See its photos({name!r})."
+            )
+        return read_mask(path)
+
+    def maps(self, photo: str, step: str, *parts: str) -> PhotoMaps:
+        """A photo's maps on their grid; see `weakseg.methods.base.PhotoMaps`.
+
+        Args:
+            photo: its id.
+            step: whose maps.
+            parts: what is read beside the scores: "features", "confidence".
+
+        Raises:
+            WeaksegError: there are none.
+        """
+        source = self._step(step).source
+        if not (source.folder / f"{photo}{MAPS}").is_file():
+            raise WeaksegError(f"{step} has no maps of {photo!r} in {self.folder}.")
+        return read_maps(source, photo, *parts)
+
+    def _step(self, name: str) -> Step:
+        if name not in self.steps:
+            raise unknown_name("step", name, self.steps)
+        return self.steps[name]
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run's folder, whether the run has ended or not; nothing in it is changed.
+
+    Raises:
+        WeaksegError: it is no run's folder.
+
+    Example:
+        >>> import weakseg
+        >>> run = weakseg.open_run("out")
+        >>> run.classes
+        ('car', 'cat', 'fish', 'flower', 'owl', 'snail')
+        >>> photo = run.photos("svm+crf")[0]
+        >>> run.mask(photo).dtype
+        dtype('uint8')
+        >>> run.maps(photo, "svm").scores.dtype
+        dtype('float32')
+    """
+    place = absolute(folder)
+    if not (place / RECORD).is_file() or not (place / RECIPE).is_file():
+        raise WeaksegError(f"{place} is no run's folder (it has no {RECORD} and {RECIPE}).")
+    return Run(place, load_recipe(str(place / RECIPE)))

@@ -1,0 +1,168 @@
+"""Segment any photos with the network of a finished run."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from weakseg.data.formats.base import read_classes
+from weakseg.data.images import PHOTO_SUFFIXES
+from weakseg.data.masks import CLASSES, write_classes
+from weakseg.engine.executor import network_executor
+from weakseg.errors import WeaksegError
+from weakseg.methods.base import Artefact, Executor, Step
+from weakseg.methods.deeplab import BEST_SO_FAR, SEGMENTER
+from weakseg.methods.networks import read_segmenter_card
+from weakseg.methods.segment import TTA, Views, segment_photos
+from weakseg.progress import Progress
+from weakseg.recipe import RECIPE, Recipe, load_recipe
+
+
+def run(
+    model: Path,
+    photos: Sequence[Path],
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    device: torch.device,
+    tta: bool = False,
+    scores: bool = False,
+) -> int:
+    """Write a mask for every photo, at the photo's own size, and what its ids mean: `classes.txt`.
+
+    A photo's mask has its name; one from a folder keeps its place in that folder. A photo that
+    can't be read is named and left out.
+
+    Args:
+        model: a run's folder, or a segmentation network's file.
+        photos: files, and folders, which are searched with all that is in them.
+        folder: where masks go; what is there under the same names is replaced.
+        tta: average over the scales and mirror images that the run's own test-time augmentation
+            has, or else over `weakseg.methods.segment.TTA`.
+        scores: see `weakseg.methods.segment.segment_photos`.
+
+    Returns:
+        How many masks were written.
+
+    Raises:
+        WeaksegError: no such network or photo, no photo at all or none that can be read, two
+            photos for one mask, a mask in the place of a photo, or a folder of other classes.
+    """
+    network = find_network(model)
+    if network.name == BEST_SO_FAR:
+        progress.say(f"The training of {model} has not ended: this is its best epoch so far.")
+    named = name_photos(photos)
+    _check_targets(named, folder)
+    classes = read_segmenter_card(network).classes
+    if read_classes(folder / CLASSES) not in (None, classes):
+        raise WeaksegError(
+            f"{folder / CLASSES} names other classes than those of {network}. Choose another folder"
+            " for the masks."
+        )
+    views = _views(model) if tta else Views()
+    left_out = segment_photos(
+        network,
+        list(named.items()),
+        folder,
+        network_executor(executor, device),
+        progress,
+        device,
+        views,
+        scores,
+    )
+    if len(left_out) == len(named):
+        raise WeaksegError(f"None of the {len(named)} photos can be read.")
+    write_classes(folder, classes)
+    return len(named) - len(left_out)
+
+
+def find_network(model: Path) -> Path:
+    """The last segmentation network of a run's folder, or of its training so far; or the file.
+
+    Raises:
+        WeaksegError: if there is none.
+    """
+    if not model.is_dir():
+        found = [model]
+    else:
+        folders = [step.folder for step in _networks(model)]
+        found = [folder / name for folder in folders[::-1] for name in (SEGMENTER, BEST_SO_FAR)]
+    network = next((file for file in found if file.is_file()), None)
+    if network is None:
+        raise WeaksegError(
+            f"There is no segmentation network {found[0] if found else f'in {model}'}. Give the "
+            "folder of a finished run whose recipe has a step of kind deeplab, or its "
+            f"{SEGMENTER}."
+        )
+    return network
+
+
+def _networks(run: Path) -> list[Step]:
+    """The steps of a run that train a segmentation network."""
+    steps = _recipe(run).build(run) if (run / RECIPE).is_file() else ()
+    return [step for step in steps if Artefact.SEGMENTER in step.gives]
+
+
+def _views(model: Path) -> Views:
+    """The views of a run's own test-time augmentation, or else the usual ones."""
+    if model.is_dir():
+        for step in reversed(_recipe(model).build(model)):
+            if isinstance(step.settings, Views) and step.settings != Views():
+                return step.settings
+    return TTA
+
+
+def _recipe(run: Path) -> Recipe:
+    return load_recipe(str(run / RECIPE))
+
+
+def name_photos(paths: Iterable[Path]) -> dict[str, Path]:
+    """Photos by the name of their mask, which is their path without suffix.
+
+    Raises:
+        WeaksegError: a path that isn't there, no photo at all, or two photos of one name.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise WeaksegError(f"There is no {path}. Give photos, or folders of photos.")
+        for photo in _photos_in(path) if path.is_dir() else [path]:
+            inner = photo.relative_to(path) if path.is_dir() else Path(photo.name)
+            other = named.setdefault(str(inner.with_suffix("")), photo)
+            if other != photo:
+                raise WeaksegError(
+                    f"{other} and {photo} would have the same mask. Rename one of them, or "
+                    "segment them into two folders."
+                )
+    if not named:
+        raise WeaksegError(
+            f"There is no photo ({', '.join(sorted(PHOTO_SUFFIXES))}) in what was given."
+        )
+    return named
+
+
+def _check_targets(named: dict[str, Path], folder: Path) -> None:
+    photos = {photo.resolve() for photo in named.values()}
+    for name in named:
+        if (folder / f"{name}.png").resolve() in photos:
+            raise WeaksegError(
+                f"The mask {folder / name}.png would be written over a photo. Choose another "
+                "folder."
+            )
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    """All photos below a folder, through links as well, each folder once."""
+    found = []
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        paths = (Path(place) / name for name in files if name[0] != ".")
+        found += [p for p in paths if p.suffix.lower() in PHOTO_SUFFIXES and p.is_file()]
+    return sorted(found)

@@ -1,0 +1,433 @@
+"""Runs a recipe's steps: skips what is up to date, goes on with what was cut off."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+
+import torch
+
+from weakseg.data.dataset import Dataset, Sample, load_dataset
+from weakseg.data.masks import write_classes
+from weakseg.data.tag_faults import find_tag_faults
+from weakseg.engine import assess, balance, evaluate, inspect, panels, preview
+from weakseg.engine.context import Context
+from weakseg.engine.executor import network_executor
+from weakseg.engine.fingerprints import Digests, digest_of, fingerprint_of
+from weakseg.engine.outputs import (
+    TABLES,
+    Fault,
+    Output,
+    digest,
+    find_faults,
+    last_change,
+    outputs_of,
+)
+from weakseg.engine.record import Record, StepRecord, owned, write_record
+from weakseg.errors import WeaksegError, quoted
+from weakseg.files import remove, remove_partial_files, sync_files, write_text
+from weakseg.methods.base import Artefact, Executor, Step, map_photos
+from weakseg.methods.maps import Writer, suffixes
+from weakseg.methods.networks import replaced_precisions
+from weakseg.progress import Progress
+from weakseg.recipe import RECIPE, Recipe, dump_recipe
+from weakseg.version import VERSION
+
+
+def run(
+    recipe: Recipe,
+    data: Path,
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    device: torch.device,
+    data_format: str = "auto",
+) -> None:
+    """Bring every step of a recipe up to date in a run's folder.
+
+    A step whose fingerprint (its kind's version, its settings, the data it sees, the steps it
+    reads, the kind of device) is that of the folder's record is skipped if it was finished and
+    continued if it was not; a step with another fingerprint starts anew. Of a step that is
+    believed, what is missing or damaged is made again. Photos that could not be read are tried
+    again each time; where one can be now, all but the inspection starts anew.
+
+    Args:
+        data: the data set's folder.
+        folder: the run's folder; made if it is not there. No other run writes into it meanwhile.
+        executor: does per-photo work; where networks run on a GPU, all but theirs.
+        data_format: how the data set is laid out; see `weakseg.data.dataset.load_dataset`.
+
+    Raises:
+        WeaksegError: what a user can mend; what was finished stays.
+    """
+    dataset = load_dataset(data, recipe.data.split, data_format)
+    held_out = _held_out(recipe, dataset, data, data_format)
+    if recipe.data.every > len(dataset.samples):
+        raise WeaksegError(
+            f"data.every is {recipe.data.every}, and there are {len(dataset.samples)} photos. "
+            "Lower it."
+        )
+    context = Context(
+        folder=folder,
+        recipe=recipe,
+        steps=recipe.build(folder, str(device)),
+        dataset=dataset,
+        held_out=held_out,
+        cpu=executor,
+        network=network_executor(executor, device),
+        progress=progress,
+        device=device,
+        left_out={"without tags": len(dataset.untagged)} if dataset.untagged else {},
+    )
+    for step in context.steps:
+        if step.kind.check:
+            step.kind.check(step, context.photos(step), device)
+    tag_faults = list(_tag_faults(recipe, dataset))
+    with owned(folder, progress) as record:
+        for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
+            progress.say(note)
+        wanted = (getattr(step.settings, "precision", "32-true") for step in context.steps)
+        for precision in replaced_precisions(wanted, device):
+            progress.say(f"This CPU has no instructions for {precision}: float32 takes its place")
+        _say_left_out(progress, "photos without tags", dataset.untagged)
+        _say_left_out(progress, "tags without a photo", dataset.missing)
+        for line in tag_faults:
+            progress.say(f"tags: {line}")
+        record.version, record.seed, record.device = VERSION, recipe.seed, _describe(device)
+        record.data = {
+            "folder": str(data),
+            "format": dataset.format,
+            "split": recipe.data.split,
+            "photos": len(dataset.samples),
+            "classes": list(dataset.classes),
+        }
+        write_record(folder, record)
+        write_text(folder / RECIPE, dump_recipe(recipe))
+        _Run(context, record).go()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A part of a run that is done as a whole, or gone on with: a step, or what the engine adds.
+
+    Attributes:
+        fingerprint: of all that its results depend on.
+        run: does the work; files that are there already, whole, need not be made again.
+        outputs: the files that it writes.
+        place: what it writes as a whole: a folder, or one file.
+    """
+
+    name: str
+    fingerprint: str
+    run: Callable[[], None]
+    outputs: Callable[[], Iterable[Output]]
+    place: Path
+
+
+class _Run:
+    """One run: how far its context is, and its record."""
+
+    def __init__(self, context: Context, record: Record) -> None:
+        self._context, self._record = context, record
+        self._fingerprints: dict[str, str] = {}
+        self._digests = Digests()
+
+    def go(self) -> None:
+        self._prepare_data()
+        context = self._context
+        kept = [step for step in context.steps if step.kept]
+        channels = (step.kind.channels(step) for step in kept if step.kind.channels)
+        preview.say_disk(context, sum(channels))
+        for place, step in enumerate(kept):
+            if step.kind.work and not self._is_known(step):
+                following = list(takewhile(lambda one: one.kind.work, kept[place:]))
+                ahead = [one for one in following if not self._is_finished(one)]
+                made = {one.name for one in (*kept[:place], *following)}
+                drawn = [one for one in context.mask_steps(held_out=False) if one.name in made]
+                preview.run(context, ahead, drawn, partial(self._bring_step, whole=False))
+            self._bring_step(step, context)
+            if step.kind.then:
+                seen = step.kind.then(step, context.photos(step))
+                context = replace(context, seen={**context.seen, step.name: seen})
+                self._context = context
+        self._bring_engine()
+        self._record.data["left_out"] = dict(context.left_out)
+        write_record(context.folder, self._record)
+        context.progress.say(_describe_photos(context))
+
+    def _prepare_data(self) -> None:
+        """What every step sees: photos that can be read, balanced if that is asked for."""
+        context = self._context
+        data = context.recipe.data
+        both = self._digests.files(context.dataset.samples, context.held_out.samples)
+        tags = self._digests.tags(context.dataset.samples)
+        inspecting = self._unit(
+            inspect.NAME, partial(inspect.run, context), partial(inspect.outputs, context), both
+        )
+        self._bring(inspecting)
+        self._context = context = inspect.readable(context)
+        self._note_tables(inspecting)
+        if data.balanced:
+            settings = data.model_dump(
+                mode="json", include={"drop_classes", "only_classes", "balance"}
+            )
+            balancing = self._unit(
+                balance.NAME,
+                partial(balance.run, context),
+                partial(balance.outputs, context),
+                digest_of(settings, context.recipe.seed, tags, both),
+                reads=(inspect.NAME,),
+            )
+            self._bring(balancing)
+            self._context = balance.balanced(context)
+
+    def _bring_engine(self) -> None:
+        """What is said of all masks, and their pictures."""
+        context = self._context
+        own, both = context.mask_steps(held_out=False), context.mask_steps()
+        measured = (*both, *evaluate.object_steps(context))
+
+        def seen(steps: Iterable[Step]) -> list[str]:
+            return [self._digests.seen(context.photos(step), step.long_side) for step in steps]
+
+        held_out = self._digests.files(context.tried_on())
+        truth = [
+            self._digests.masks(samples)
+            for samples in (context.masked_samples(), context.tried_on())
+        ]
+        data = context.recipe.data
+        if own:
+            reads = assess.reads(context)
+            self._bring(
+                self._unit(
+                    assess.NAME,
+                    partial(assess.run, context),
+                    lambda: [Output(context.folder / assess.ASSESSMENT)],
+                    digest_of(seen(own)),
+                    reads=tuple(step.name for step in reads),
+                    place=context.folder / assess.ASSESSMENT,
+                )
+            )
+        self._bring(
+            self._unit(
+                evaluate.NAME,
+                partial(evaluate.run, context),
+                lambda: [Output(context.folder / evaluate.METRICS)],
+                digest_of(seen(both), truth, held_out, data.split, data.held_out),
+                reads=tuple(step.name for step in measured),
+                place=context.folder / evaluate.METRICS,
+            )
+        )
+        self._bring(
+            self._unit(
+                panels.NAME,
+                partial(panels.run, context),
+                partial(panels.outputs, context),
+                digest_of(seen(both), truth, held_out, context.recipe.report.panels),
+                reads=tuple(step.name for step in both),
+            )
+        )
+
+    def _bring_step(self, step: Step, context: Context, whole: bool = True) -> None:
+        unit = _Unit(
+            step.name,
+            self._fingerprint(step),
+            partial(_run_step, step, context),
+            lambda: outputs_of(step, context.photos(step)),
+            step.folder,
+        )
+        self._bring(unit, whole)
+        if Artefact.MASKS in step.gives:
+            write_classes(step.folder, context.dataset.classes)
+
+    def _fingerprint(self, step: Step) -> str:
+        """Of a step's settings and inputs, the version of its kind, and the data that it sees."""
+        if step.name not in self._fingerprints:
+            photos = self._context.photos(step)
+            if step.kind.photos == "held out":
+                seen = self._digests.files(photos.samples)
+            else:
+                seen = self._digests.seen(photos, step.long_side)
+            self._fingerprints[step.name] = fingerprint_of(
+                step, [self._fingerprint(given) for _, given in step.inputs], seen
+            )
+        return self._fingerprints[step.name]
+
+    def _is_known(self, step: Step) -> bool:
+        known = self._record.steps.get(step.name)
+        return known is not None and known.fingerprint == self._fingerprint(step)
+
+    def _is_finished(self, step: Step) -> bool:
+        return self._is_known(step) and self._record.steps[step.name].finished
+
+    def _unit(
+        self,
+        name: str,
+        run: Callable[[], None],
+        outputs: Callable[[], Iterable[Output]],
+        seen: str,
+        reads: tuple[str, ...] = (),
+        place: Path | None = None,
+    ) -> _Unit:
+        """What the engine adds.
+
+        Args:
+            seen: a digest of the data and settings that it sees.
+            reads: names of the units whose files it reads.
+        """
+        known = [self._fingerprints[other] for other in reads]
+        found = digest_of(name, known, seen, self._context.device.type)
+        self._fingerprints[name] = found
+        return _Unit(name, found, run, outputs, place or self._context.folder / name)
+
+    def _bring(self, unit: _Unit, whole: bool = True) -> None:
+        """Do a unit unless it is finished; one that is not `whole` has other photos to come."""
+        record, folder = self._record, self._context.folder
+        known = record.steps.get(unit.name)
+        if known and known.fingerprint == unit.fingerprint:
+            if self._put_right(unit, known) and known.finished:
+                self._context.progress.say(f"{unit.name}: up to date")
+                return
+        else:
+            # First the record: a kill amid the removal must not leave half of it up to date.
+            record.steps.pop(unit.name, None)
+            write_record(folder, record)
+            remove(unit.place)
+            known = StepRecord(fingerprint=unit.fingerprint)
+        known.finished = False
+        if not unit.place.suffix:
+            unit.place.mkdir(parents=True, exist_ok=True)
+            remove_partial_files(unit.place)
+        record.steps[unit.name] = known
+        write_record(folder, record)
+        start = time.monotonic()
+        try:
+            unit.run()
+            sync_files(output.path for output in unit.outputs() if output.path.is_file())
+            known.finished = whole
+        finally:
+            known.seconds = round(known.seconds + time.monotonic() - start, 2)
+            known.digests = self._tables(unit)
+            known.settled = last_change(unit.outputs()) if known.finished else 0
+            write_record(folder, record)
+
+    def _put_right(self, unit: _Unit, known: StepRecord) -> bool:
+        """Remove what is not as the unit left it, for it to be made again.
+
+        Of a missing or broken file nothing was made; of another photo's something may have been,
+        and all that was made of it starts anew.
+
+        Returns:
+            Whether all that the unit writes is there.
+        """
+        record, folder = self._record, self._context.folder
+        digests = {folder / path: text for path, text in known.digests.items()}
+        faults = find_faults(unit.outputs(), digests, known.settled)
+        changed = [(path, fault) for path, fault in faults if fault is not Fault.MISSING]
+        if known.finished and faults:
+            path, fault = faults[0]
+            self._context.progress.say(
+                f"{unit.name}: {len(faults)} files are not as they were written, such as {path} "
+                f"({fault.value}): made again"
+            )
+        if any(fault is Fault.FOREIGN for _, fault in faults):
+            said = {assess.NAME, evaluate.NAME, panels.NAME}
+            stale = _made_of(unit.name, self._context.steps) | said
+            record.steps = {name: its for name, its in record.steps.items() if name not in stale}
+            record.steps[unit.name] = known
+        if changed:
+            # First the record: a kill amid the removal must not leave the rest to be believed.
+            known.finished = False
+            write_record(folder, record)
+        for path, _ in changed:
+            remove(path)
+        return not faults
+
+    def _tables(self, unit: _Unit) -> dict[str, str]:
+        """Digests of a unit's tables, by path in the run's folder."""
+        paths = (output.path for output in unit.outputs())
+        tables = (path for path in paths if path.suffix in TABLES and path.is_file())
+        return {path.relative_to(self._context.folder).as_posix(): digest(path) for path in tables}
+
+    def _note_tables(self, unit: _Unit) -> None:
+        known = self._record.steps[unit.name]
+        if known.digests != (noted := self._tables(unit)):
+            known.digests = noted
+            write_record(self._context.folder, self._record)
+
+
+def _run_step(step: Step, context: Context) -> None:
+    tools = context.tools(step)
+    if step.kind.run:
+        step.kind.run(step, tools)
+        return
+    written = suffixes(step)
+
+    def is_done(sample: Sample) -> bool:
+        return all((step.folder / f"{sample.id}{suffix}").exists() for suffix in written)
+
+    executor = context.network if step.uses_network else context.cpu
+    map_photos(tools, step.name, Writer(step), is_done, executor, by_size=step.uses_network)
+
+
+def _kept_inputs(step: Step) -> tuple[str, ...]:
+    """Names of the steps whose files a step reads, through those that are not kept."""
+    names: list[str] = []
+    for _, given in step.inputs:
+        names += [given.name] if given.kept else _kept_inputs(given)
+    return tuple(names)
+
+
+def _made_of(name: str, steps: Sequence[Step]) -> set[str]:
+    """Names of the steps that a step's files went into."""
+    if name in (inspect.NAME, balance.NAME):
+        return {step.name for step in steps}
+    found = {name}
+    for step in steps:
+        if found.intersection(_kept_inputs(step)):
+            found.add(step.name)
+    return found
+
+
+def _held_out(recipe: Recipe, dataset: Dataset, data: Path, data_format: str) -> Dataset:
+    split = recipe.data.held_out
+    if split is None:
+        return dataset
+    try:
+        held_out = load_dataset(data, split, data_format, untagged=True)
+    except WeaksegError as error:
+        raise WeaksegError(
+            f"data.held_out is {split!r}: {error} With data.held_out=null the network is tried on "
+            "the photos that it learned from."
+        ) from error
+    if held_out.classes != dataset.classes:
+        raise WeaksegError(
+            f"The splits {recipe.data.split!r} and {split!r} of {data} have other classes, for the "
+            "classes are those that occur in the tags. List them in classes.txt."
+        )
+    return held_out
+
+
+def _tag_faults(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
+    learned_from = balance.without_dropped(dataset, recipe.data).samples
+    return find_tag_faults([sample.tags for sample in learned_from]).lines()
+
+
+def _describe_photos(context: Context) -> str:
+    """How many photos got a mask, and how many were left out, and why."""
+    masked = len(context.masked_samples())
+    reasons = ", ".join(f"{number} {why}" for why, number in context.left_out.items())
+    return f"{masked} photos have a mask; left out: {reasons or 'none'}"
+
+
+def _say_left_out(progress: Progress, what: str, ids: Sequence[str]) -> None:
+    if ids:
+        progress.say(f"left out: {len(ids)} {what}, such as {quoted(ids[0])}")
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type

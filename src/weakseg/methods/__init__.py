@@ -1,0 +1,56 @@
+"""The kinds of steps that a recipe can have, one file each.
+
+A kind from elsewhere is added to `KINDS` before a recipe is read; its functions have to be
+importable, since workers import them.
+"""
+
+from weakseg.methods import (
+    cam,
+    classifier,
+    combine,
+    components,
+    crf,
+    deeplab,
+    folder,
+    instances,
+    irn_labels,
+    irnet,
+    missing_tags,
+    par,
+    pool,
+    relabel,
+    seed,
+    segment,
+    svm,
+    tags,
+    threshold,
+    walk,
+)
+from weakseg.methods.base import Kind
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        tags.KIND,
+        pool.KIND,
+        missing_tags.KIND,
+        classifier.KIND,
+        cam.KIND,
+        threshold.KIND,
+        seed.KIND,
+        folder.KIND,
+        svm.KIND,
+        crf.KIND,
+        par.KIND,
+        combine.KIND,
+        components.KIND,
+        irn_labels.KIND,
+        irnet.KIND,
+        walk.KIND,
+        instances.KIND,
+        deeplab.KIND,
+        segment.KIND,
+        relabel.KIND,
+    )
+}
+"""Kinds by the names that recipes have for them, in the order of a run."""

@@ -1,0 +1,213 @@
+"""A classifier that learns tags, on photos or on a frozen backbone's pooled features of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from weakseg.data.balance import balanced_split
+from weakseg.data.dataset import Sample
+from weakseg.errors import WeaksegError
+from weakseg.files import write_json
+from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
+from weakseg.methods.settings import (
+    LARGEST_SIDE,
+    BackboneSection,
+    LongSideRange,
+    Precision,
+    Share,
+    Training,
+)
+from weakseg.names import FIGURES, AugmentationName, Head
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset as TorchDataset
+
+    from weakseg.training.photos import Example
+
+CLASSIFIER = "classifier.safetensors"
+
+
+class Classifier(Training):
+    """Training of the classifier on tags.
+
+    It learns from the pooled features of a `pool` step that `of` names, whose backbone it has, or
+    else, with a `backbone` of its own, from photos; `long_side`, `crop`, `augmentation` and
+    `precision` are those of a training on photos (`weakseg.methods.settings.PhotoTraining`).
+
+    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
+    has `head_lr`. The best epoch by F1 on `validation_fraction` of the photos is kept.
+    """
+
+    backbone: BackboneSection | None = None
+    head: Head = "linear"
+    long_side: LongSideRange = (320, 640)
+    crop: int = Field(default=512, ge=32, le=LARGEST_SIDE)
+    augmentation: AugmentationName = "flip"
+    precision: Precision = "32-true"
+    validation_fraction: Share = 0.1
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Classifier":
+        if self.backbone is None:
+            beside = ("head", "long_side", "crop", "augmentation", "precision")
+            for key in beside:
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is for training on photos; name a backbone as well")
+        return self
+
+
+FEATURES = Slot("features", frozenset({Artefact.FEATURES}), optional=True)
+TAGS = Slot("tags", frozenset({Artefact.TAGS}), optional=True)
+
+
+def run(step: Step, tools: Tools) -> None:
+    """Write `classifier.safetensors`, the best by F1, and `scores.json`."""
+    train_classifier(step, tools, step.name, step.folder, tools.photos.samples)
+
+
+def train_classifier(
+    step: Step, tools: Tools, name: str, folder: Path, samples: Sequence[Sample]
+) -> None:
+    """Train on some photos; write `classifier.safetensors` and `scores.json` into a folder.
+
+    A training that was cut off goes on from its last whole epoch, with the same result; a network
+    that is there already stays.
+
+    Args:
+        step: has the settings of a `Classifier`.
+        name: for messages.
+
+    Raises:
+        WeaksegError: fewer than two photos.
+    """
+    if made(folder, FIGURES, CLASSIFIER):
+        return
+    import lightning as L
+
+    from weakseg.methods.fit import Loop, fill_of
+    from weakseg.methods.networks import build_classifier, write_classifier
+    from weakseg.training.classifier import ClassifierTraining
+
+    settings, classes, pool = step.settings, tools.photos.learned, step.get("features")
+    backbone = backbone_of(step)
+    L.seed_everything(step.seed, verbose=False)
+    network = build_classifier(backbone, len(classes), settings.head)
+    training = ClassifierTraining(
+        network, settings.optimizer, settings.decay_power, pool is not None
+    )
+    kept, held_out = balanced_split(
+        samples, tools.photos.balance, settings.validation_fraction, step.seed
+    )
+    if not held_out:
+        raise WeaksegError(
+            "There is one tagged photo; a classifier needs two at least, one to learn from and one "
+            "to be judged by. Tag more photos."
+        )
+    examples: Any = (
+        _Pooled(kept, held_out, classes, step.seed, pool.folder)
+        if pool
+        else _Tagged(kept, held_out, classes, settings, step.seed, fill_of(network))
+    )
+    loop = Loop.of(
+        step,
+        tools,
+        examples,
+        name=name,
+        folder=folder,
+        monitor="f1",
+        loaders=pool is None,
+        devices=1 if pool else None,
+    )
+    epochs = loop.fit(training)
+    figures = loop.validate(training)
+    per_class = {
+        name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()
+    }
+    write_json(folder / FIGURES, {**figures, "per_class": per_class, "epochs": epochs})
+    write_classifier(folder / CLASSIFIER, network, backbone, settings.head, classes)
+    loop.forget()
+
+
+def backbone_of(step: Step) -> BackboneSection:
+    """The backbone of a classifier: its own, or that of the features that it learns from."""
+    pool = step.get("features")
+    found = pool.settings.backbone if pool else step.settings.backbone
+    assert isinstance(found, BackboneSection)
+    return found
+
+
+def check(step: Step, photos: Photos, device: Any) -> None:
+    """Refuse a classifier without a backbone, or with two, and batches that no memory holds."""
+    settings, pool = step.settings, step.get("features")
+    if (settings.backbone is None) == (pool is None):
+        raise WeaksegError(
+            f"{step.name} learns from photos, with a backbone of its own, or from the features of "
+            "a step of kind pool that `of` names, with that step's: give one of the two."
+        )
+    if pool is None:
+        from weakseg.methods.networks import build_classifier, check_memory
+
+        network = build_classifier(settings.backbone, 1, settings.head)
+        check_memory(step.name, network, settings, len(photos.samples), device)
+
+
+def _files(step: Step, photos: Photos) -> tuple[File, ...]:
+    return File(FIGURES), File(CLASSIFIER)
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    kept: Sequence[Sample]
+    held_out: Sequence[Sample]
+    classes: tuple[str, ...]
+    seed: int
+    folder: Path
+
+    def __call__(self, epoch: int | None) -> "TorchDataset[Example]":
+        from weakseg.training.pooled import PooledPhotos
+
+        samples = self.held_out if epoch is None else self.kept
+        return PooledPhotos(samples, self.classes, self.folder, self.seed, epoch)
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    kept: Sequence[Sample]
+    held_out: Sequence[Sample]
+    classes: tuple[str, ...]
+    settings: Classifier
+    seed: int
+    fill: tuple[float, ...]
+
+    def __call__(self, epoch: int | None) -> "TorchDataset[Example]":
+        from weakseg.training.augment import AUGMENTATIONS
+        from weakseg.training.photos import TaggedPhotos
+
+        return TaggedPhotos(
+            self.held_out if epoch is None else self.kept,
+            self.classes,
+            self.settings.long_side,
+            self.settings.crop,
+            self.fill,
+            self.seed,
+            epoch,
+            AUGMENTATIONS[self.settings.augmentation],
+        )
+
+
+KIND = Kind(
+    name="classifier",
+    summary="a classifier of tags, on photos or on the pooled features of a frozen backbone",
+    settings=Classifier,
+    gives=frozenset({Artefact.CLASSIFIER}),
+    takes=(FEATURES, TAGS),
+    role="network",
+    run=run,
+    files=_files,
+    photos="all",
+    draws=True,
+    check=check,
+)

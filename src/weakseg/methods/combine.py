@@ -1,0 +1,120 @@
+"""Several maps or masks as one: their mean, their maximum, or what they agree on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.data.masks import IGNORE
+from weakseg.errors import WeaksegError
+from weakseg.grid import upsample
+from weakseg.methods.base import (
+    Artefact,
+    Gives,
+    Kind,
+    PhotoMaps,
+    PhotoMask,
+    Photos,
+    PhotoTask,
+    PhotoWork,
+    Slot,
+    Step,
+)
+from weakseg.methods.maps import open_class_maps, open_masks, open_scores
+from weakseg.methods.settings import Section
+
+
+class Combine(Section):
+    """`how` several are made one.
+
+    `mean` and `maximum`: of maps as they are, on the first one's grid; with masks among them all
+    have a background, and a mask's scores are 1 and 0. `agreement`: masks, 255 where they differ.
+    `fill`: the first's masks, their background filled by the others, one after the other.
+    """
+
+    how: Literal["mean", "maximum", "agreement", "fill"]
+
+
+def work(step: Step) -> PhotoWork:
+    """Maps, or masks, as `Combine` says."""
+    inputs = [given for _, given in step.inputs]
+    if step.settings.how in ("agreement", "fill"):
+        masks = [open_masks(given) for given in inputs]
+        join = _agreement if step.settings.how == "agreement" else _filled
+        return lambda task: PhotoMask(join([read(task) for read in masks]))
+    if Artefact.MASKS in step.gives:
+        scores = [open_scores(given) for given in inputs]
+    else:
+        scores = [_class_maps(given) for given in inputs]
+    merge = np.mean if step.settings.how == "mean" else np.max
+
+    def compute(task: PhotoTask) -> PhotoMaps:
+        first, *others = (read(task) for read in scores)
+        alike = [first, *(_resized(other, first) for other in others)]
+        return PhotoMaps(merge(np.stack(alike), axis=0))
+
+    return compute
+
+
+def _class_maps(step: Step) -> Callable[[PhotoTask], NDArray[np.float32]]:
+    maps = open_class_maps(step)
+    return lambda task: maps(task).scores
+
+
+def _resized(maps: NDArray[np.float32], like: NDArray[np.float32]) -> NDArray[np.float32]:
+    if len(maps) != len(like):
+        raise ValueError(f"maps of {len(maps)} and of {len(like)} classes can't be combined")
+    return maps if maps.shape == like.shape else upsample(maps, *like.shape[1:])
+
+
+def _agreement(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    first, *others = masks
+    for other in others:
+        first[first != other] = IGNORE
+    return first
+
+
+def _filled(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    first, *others = masks
+    for other in others:
+        empty = (first == 0) & (other != IGNORE)
+        first[empty] = other[empty]
+    return first
+
+
+def _gives(step: Step) -> Gives:
+    given = [one.gives for _, one in step.inputs]
+    if step.settings.how in ("agreement", "fill"):
+        return frozenset({Artefact.MASKS})
+    if any(Artefact.MASKS in one for one in given):
+        return frozenset({Artefact.MAPS, Artefact.MASKS})
+    return frozenset({Artefact.MAPS})
+
+
+def _check(step: Step, photos: Photos, device: Any) -> None:
+    needs_masks = step.settings.how in ("agreement", "fill") or Artefact.MASKS in step.gives
+    bare = [one.name for _, one in step.inputs if Artefact.MASKS not in one.gives]
+    if needs_masks and bare:
+        raise WeaksegError(
+            f"{step.name}: {bare[0]} has no background, where others have one: name a step of kind "
+            "threshold over it instead."
+        )
+
+
+def _protocol(step: Step) -> Mapping[str, Any]:
+    return {"of": [one.name for _, one in step.inputs]}
+
+
+KIND = Kind(
+    name="combine",
+    summary="several maps or masks as one: mean, maximum, agreement, or background filled",
+    settings=Combine,
+    gives=_gives,
+    takes=(Slot("inputs", frozenset({Artefact.MAPS, Artefact.MASKS}), several=True),),
+    role="refiner",
+    work=work,
+    on_grid=False,
+    check=_check,
+    protocol=_protocol,
+)

@@ -1,0 +1,161 @@
+"""Train DeepLabv3+ on the masks of any step (Dobko et al. 2020, section 3.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from weakseg.data.balance import balanced_split
+from weakseg.data.check import mask_fault
+from weakseg.data.dataset import Sample
+from weakseg.data.images import photo_size
+from weakseg.data.masks import MaskFile
+from weakseg.errors import WeaksegError
+from weakseg.files import write_json
+from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
+from weakseg.methods.settings import MOST_EXAMPLES, FilePath, PhotoTraining, Share
+from weakseg.names import FIGURES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from weakseg.methods.networks import SegmenterCard
+
+SEGMENTER = "segmenter.safetensors"
+BEST_SO_FAR = "best-so-far.safetensors"
+
+
+class Deeplab(PhotoTraining):
+    """Training of the segmentation network.
+
+    The epoch that is kept is the best by masks held out, of the same step; or by the same photos'
+    real masks, in the folder `validation_masks`: the one use of real masks before evaluation, and
+    only where a recipe names them.
+    """
+
+    batch_size: Annotated[int, Field(ge=2, le=MOST_EXAMPLES)]
+    validation_fraction: Share = 0.1
+    validation_masks: FilePath | None = None
+
+
+def run(step: Step, tools: Tools) -> None:
+    """Write `segmenter.safetensors`, the best by mIoU, and `scores.json`.
+
+    The mIoU is that against held-out masks of the step that the network learns from, which are
+    pseudo masks, unless the recipe names a folder of real ones. A training that was cut off goes on
+    from its last whole epoch; till it has ended, `best-so-far.safetensors` is the network
+    of its best epoch, in the same form.
+
+    Raises:
+        WeaksegError: too few photos, or no mask of those held out in the recipe's folder.
+    """
+    folder, settings, photos = step.folder, step.settings, tools.photos
+    if made(folder, FIGURES, SEGMENTER):
+        return
+    import lightning as L
+
+    from weakseg.methods.fit import Loop, MaskedExamples, fill_of, mask_pairs
+    from weakseg.methods.networks import SegmenterCard, build_segmenter, write_segmenter
+    from weakseg.training.segmentation import SegmentationTraining
+
+    kept, held_out = balanced_split(
+        photos.samples, photos.balance, settings.validation_fraction, step.seed
+    )
+    if len(kept) < 2:
+        raise WeaksegError(
+            "A segmentation network needs three photos at least, one of them to be judged by. Tag "
+            "more photos."
+        )
+    judges, judged_by = _judges(step, held_out, len(photos.classes))
+    card = SegmenterCard(settings.backbone, photos.classes, step.long_side, settings.precision)
+    best_so_far = folder / BEST_SO_FAR
+    L.seed_everything(step.seed, verbose=False)
+    network = build_segmenter(settings.backbone, len(photos.classes))
+    pairs = mask_pairs(kept, step["masks"].folder)
+    examples = MaskedExamples(pairs, judges, settings, step.seed, fill_of(network))
+    keeper = _BestKeeper(best_so_far, card)
+    loop = Loop.of(step, tools, examples, monitor="miou", on_best=keeper)
+    try:
+        epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+    except BaseException:
+        if best_so_far.exists():
+            tools.progress.say(
+                f"{step.name}: the training has stopped; till it goes on, weakseg predict "
+                f"{folder.parent} uses its best epoch so far"
+            )
+        raise
+    write_json(folder / FIGURES, {"miou_against": judged_by, "epochs": epochs})
+    write_segmenter(folder / SEGMENTER, network.state_dict(), card)
+    best_so_far.unlink(missing_ok=True)
+    loop.forget()
+
+
+def _judges(
+    step: Step, held_out: Sequence[Sample], classes: int
+) -> tuple[list[tuple[Path, Path]], str]:
+    """Photos and masks that choose the epoch, and what masks they are."""
+    from weakseg.methods.fit import mask_pairs
+
+    settings = step.settings
+    if settings.validation_masks is None:
+        return mask_pairs(held_out, step["masks"].folder), f"held-out masks of {step['masks'].name}"
+    folder = Path(settings.validation_masks)
+    pairs = [(photo, mask) for photo, mask in mask_pairs(held_out, folder) if mask.is_file()]
+    for photo, mask in pairs:
+        if fault := mask_fault(MaskFile(mask), photo_size(photo), classes):
+            raise WeaksegError(f"{step.name}.validation_masks: {fault}")
+    if not pairs:
+        raise WeaksegError(
+            f"{step.name}.validation_masks: {folder} has the mask of no photo held out, of which "
+            f"there are {len(held_out)} (the first: {held_out[0].id}.png)."
+        )
+    return pairs, f"real masks of {len(pairs)} photos held out, in {folder}"
+
+
+@dataclass(frozen=True)
+class _BestKeeper:
+    path: Path
+    card: "SegmenterCard"
+
+    def __call__(self, state: dict[str, "Tensor"]) -> None:
+        from weakseg.methods.networks import write_segmenter
+
+        prefix = "network."
+        tensors = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        write_segmenter(self.path, tensors, self.card)
+
+
+def _check(step: Step, photos: Photos, device: Any) -> None:
+    from weakseg.methods.networks import build_segmenter, check_memory
+
+    network = build_segmenter(step.settings.backbone, classes=1)
+    check_memory(step.name, network, step.settings, len(photos.samples), device)
+
+
+def _files(step: Step, photos: Photos) -> tuple[File, ...]:
+    return File(FIGURES), File(SEGMENTER)
+
+
+def _protocol(step: Step) -> dict[str, Any]:
+    return {"masks": step["masks"].name}
+
+
+KIND = Kind(
+    name="deeplab",
+    summary="DeepLabv3+ over any backbone, learned from masks",
+    settings=Deeplab,
+    gives=frozenset({Artefact.SEGMENTER}),
+    takes=(Slot("masks", frozenset({Artefact.MASKS})),),
+    role="network",
+    run=run,
+    files=_files,
+    draws=True,
+    check=_check,
+    protocol=_protocol,
+)

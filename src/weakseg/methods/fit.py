@@ -1,0 +1,510 @@
+"""Lightning's training loop, bound to a step's folder: checkpoints, resume, progress."""
+
+import logging
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+from torch.multiprocessing.spawn import ProcessExitedException
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from weakseg.data.dataset import Sample
+from weakseg.errors import WeaksegError
+from weakseg.files import write_atomically, written_by_run
+from weakseg.memory import cores_here, give_back_freed_memory, keep_freed_memory
+from weakseg.methods.base import Executor, Step, Tools
+from weakseg.methods.maps import MASK
+from weakseg.methods.networks import usable_precision
+from weakseg.methods.settings import PhotoTraining
+from weakseg.networks.cpu.depthwise import use_fast_gradients
+from weakseg.progress import Progress
+from weakseg.training.segmentation import MaskedExample, MaskedPhotos
+
+Examples = Callable[[int | None], "TorchDataset[Any]"]
+"""What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
+
+OnBest = Callable[[dict[str, Tensor]], None]
+"""Given the state of a module after an epoch that is the best so far. Picklable."""
+
+_MAX_LOADERS = 8
+
+_LOOK_EVERY = 16
+"""Steps between two looks at the loss: a GPU would wait for each."""
+
+_BEST, _LAST = "best", "last"
+
+_OF_PROCESS = re.compile(r"\n(weakseg\.[\w.]+|FloatingPointError): (.+)\s*$")
+"""How the text ends that an error of another process comes as, its traceback included."""
+
+_LOADER_ENDED, _NO_MEMORY = "DataLoader worker (pid", "can't allocate memory"
+_NO_SHARED_MEMORY = ("Bus error", "shared memory", "No space left on device")
+"""torch's words, which it has no classes for."""
+
+_EXPLODED = 100
+"""How many times the loss of an untrained network the mean loss of an epoch may be."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a network is trained.
+
+    Attributes:
+        name: for messages.
+        section: the step that has the numbers of this training, for messages.
+        folder: checkpoints are kept in it till the training has ended and `forget` is called.
+        examples: what it learns from.
+        epochs: how many times.
+        batch_size: examples a step, over all devices.
+        seed: of what a network draws while it is trained, in each step anew.
+        precision: Lightning's.
+        device: where.
+        executor: the run's; it rests while photos are trained on.
+        progress: shows steps and epochs.
+        monitor: name of the logged figure whose highest value marks the epoch that is kept; by
+            default the last epoch is.
+        loaders: whether examples are made in processes of their own.
+        devices: how many; by default all GPUs, or the one CPU.
+        on_best: with `monitor`, what is done with each epoch's weights that are the best so far.
+    """
+
+    name: str
+    section: str
+    folder: Path
+    examples: Examples
+    epochs: int
+    batch_size: int
+    seed: int
+    precision: Any
+    device: torch.device
+    executor: Executor
+    progress: Progress
+    monitor: str | None = None
+    loaders: bool = True
+    devices: int | None = None
+    on_best: OnBest | None = None
+
+    @classmethod
+    def of(cls, step: Step, tools: Tools, examples: Examples, **others: Any) -> "Loop":
+        """The training of a step, with its settings and in its folder.
+
+        Args:
+            others: attributes that are not the step's.
+        """
+        settings = step.settings
+        own = {
+            "name": step.name,
+            "section": step.name,
+            "folder": step.folder,
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "seed": step.seed,
+            "precision": settings.precision,
+            "device": tools.device,
+            "executor": tools.cpu,
+            "progress": tools.progress,
+        }
+        return cls(examples=examples, **{**own, **others})
+
+    def fit(self, training: L.LightningModule) -> list[dict[str, float]]:
+        """Train a module, or go on from the last whole epoch, with the same result.
+
+        The module ends with the weights that are kept. Several devices are processes of their own
+        (spawned, so that only the training runs in them), each with its share of every batch.
+
+        Returns:
+            The figures that the module logged, epoch by epoch.
+
+        Raises:
+            WeaksegError: a checkpoint that can't be read; a training that diverges; an example that
+                can't be read; want of memory.
+        """
+        if self.loaders:
+            self.executor.rest()
+        devices = self.devices or _count(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            use_fast_gradients(training)
+        batches = _Batches(self.examples, max(1, self.batch_size // devices), self.loaders)
+        best = _BEST if self.monitor else _LAST
+        _hush()
+        trainer = L.Trainer(
+            accelerator=self.device.type,
+            devices=devices,
+            strategy="ddp_spawn" if devices > 1 else "auto",
+            max_epochs=self.epochs,
+            precision=usable_precision(self.precision, self.device),
+            callbacks=[
+                *([_Keep(self.folder / f"{best}.ckpt", self.monitor)] if self.monitor else []),
+                _Keep(self.folder / f"{_LAST}.ckpt", None),
+                _Seeds(self.seed),
+                _Divergence(),
+                _Unfilled(),
+                _Reporter(self.name, self.progress),
+            ],
+            plugins=[_AtomicCheckpoints(self.on_best)],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            limit_val_batches=1.0 if self.monitor else 0,
+            deterministic="warn",
+        )
+        last = self.folder / f"{_LAST}.ckpt"
+        self._leave_damaged(self._checkpoints())
+        with _quiet():
+            try:
+                trainer.fit(training, batches, ckpt_path=last if last.exists() else None)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
+            except Exception as error:
+                reason = self._reason(error, trainer)
+                if reason is None:
+                    raise
+                raise WeaksegError(reason) from error
+        training.load_state_dict(_read_checkpoint(self.folder / f"{best}.ckpt")["state_dict"])
+        callbacks = _read_checkpoint(last)["callbacks"]
+        epochs: list[dict[str, float]] = callbacks[_Reporter.__qualname__]["epochs"]
+        return epochs
+
+    def validate(self, training: L.LightningModule) -> dict[str, float]:
+        """The figures that the module logs of what is held out."""
+        _hush()
+        trainer = L.Trainer(
+            accelerator=self.device.type,
+            devices=1,
+            precision=usable_precision(self.precision, self.device),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        batches = _Batches(self.examples, self.batch_size, self.loaders)
+        with _quiet():
+            return dict(trainer.validate(training, batches, verbose=False)[0])
+
+    def forget(self) -> None:
+        """Remove the checkpoints of a training that has ended."""
+        for path in self._checkpoints():
+            path.unlink(missing_ok=True)
+
+    def _checkpoints(self) -> set[Path]:
+        best = _BEST if self.monitor else _LAST
+        return {self.folder / f"{name}.ckpt" for name in (best, _LAST)}
+
+    def _reason(self, error: Exception, trainer: L.Trainer) -> str | None:
+        """Why a training ended, in one line; None where only a traceback can tell."""
+        said = str(error)
+        if from_process := _OF_PROCESS.search(said):
+            kind, said = from_process.groups()
+            diverged = kind == FloatingPointError.__name__
+        else:
+            diverged = isinstance(error, FloatingPointError)
+        if diverged:
+            return f"{self.name} diverged: {said}. {self._lower_rates(trainer)}"
+        if from_process or isinstance(error, WeaksegError):
+            return said
+        numbers = f"{self.section}.batch_size (now {self.batch_size}) or {self.section}.crop"
+        if any(sign in said for sign in _NO_SHARED_MEMORY):
+            return (
+                f"{self.name}: /dev/shm is too small to pass photos between processes. Give it "
+                f"more (docker run --shm-size=1g), or lower {numbers}."
+            )
+        if _LOADER_ENDED in said or isinstance(error, ProcessExitedException):
+            return (
+                f"{self.name}: a process of the training was ended from outside, most likely for "
+                "want of memory. The same command goes on from the last whole epoch; if it happens "
+                f"again, lower {numbers}."
+            )
+        if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or _NO_MEMORY in said:
+            return f"{self.name} runs out of memory. Lower {numbers}."
+        return None
+
+    def _lower_rates(self, trainer: L.Trainer) -> str:
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rates = (
+            f"{self.section}.optimizer.{group.get('name', 'lr')} (now {rate:g})"
+            for group in groups
+            for rate in [group.get("initial_lr", group["lr"])]
+        )
+        return f"Lower {' or '.join(rates) or f'{self.section}.optimizer.lr'}."
+
+    def _leave_damaged(self, checkpoints: set[Path]) -> None:
+        """Have a training start anew that has checkpoints which can't all be read."""
+        if not any(path.exists() for path in checkpoints):
+            return
+        try:
+            for path in checkpoints:
+                _read_checkpoint(path)
+        except WeaksegError:
+            self.progress.say(f"{self.name}: starts anew, for want of whole checkpoints")
+            for path in checkpoints:
+                path.unlink(missing_ok=True)
+
+
+def fill_of(network: Any) -> tuple[float, ...]:
+    """RGB in [0, 1] of what a photo leaves of a crop: the mean that a backbone expects."""
+    return tuple(network.backbone.mean.flatten().tolist())
+
+
+def mask_pairs(samples: Sequence[Sample], masks: Path) -> list[tuple[Path, Path]]:
+    """Photos, and their masks in a folder."""
+    return [(sample.image, masks / f"{sample.id}{MASK}") for sample in samples]
+
+
+@dataclass(frozen=True)
+class MaskedExamples:
+    """What is learned from photos with masks.
+
+    Attributes:
+        kept, held_out: photos and masks, of epochs and of what is held out from them.
+        fill: RGB in [0, 1] of what a photo leaves of a crop.
+    """
+
+    kept: Sequence[tuple[Path, Path]]
+    held_out: Sequence[tuple[Path, Path]]
+    settings: PhotoTraining
+    seed: int
+    fill: tuple[float, ...]
+
+    def __call__(self, epoch: int | None) -> "TorchDataset[MaskedExample]":
+        return MaskedPhotos(
+            self.held_out if epoch is None else self.kept,
+            self.settings.long_side,
+            self.settings.crop,
+            self.fill,
+            self.settings.augmentation,
+            self.seed,
+            epoch,
+        )
+
+
+class _Batches(L.LightningDataModule):
+    def __init__(self, examples: Examples, batch_size: int, loaders: bool) -> None:
+        super().__init__()
+        self._examples, self._batch_size = examples, batch_size
+        self._loaders = min(_MAX_LOADERS, cores_here()) if loaders else 0
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        examples = self._examples(self.trainer.current_epoch)
+        whole = len(examples) >= self._batch_size * self.trainer.world_size  # type: ignore[arg-type]
+        return self._loader(examples, drop_last=whole)
+
+    def val_dataloader(self) -> Any:
+        return self._loader(self._examples(None), drop_last=False)
+
+    def _loader(self, examples: "TorchDataset[Any]", drop_last: bool) -> Any:
+        if self._loaders:
+            give_back_freed_memory()  # the loaders are forks
+        return DataLoader(
+            examples, self._batch_size, drop_last=drop_last, num_workers=self._loaders
+        )
+
+
+class _Keep(Checkpoint):
+    """Writes a checkpoint after each whole epoch, or after each that is better than all before.
+
+    Lightning's own takes `a::b` in a folder's name for two addresses.
+    """
+
+    def __init__(self, path: Path, monitor: str | None) -> None:
+        self._path, self._monitor = path, monitor
+        self._best = -math.inf
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__} {self._path.stem}"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._monitor is not None:
+            figure = float(trainer.callback_metrics[self._monitor])
+            if self._path.exists() and not figure > self._best:
+                return
+            self._best = max(self._best, figure)
+        trainer.save_checkpoint(self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best = state["best"]
+
+
+class _Seeds(Callback):
+    """Seeds each step by itself: a resumed training draws what an uninterrupted one does."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        drawn = np.random.SeedSequence((self._seed, trainer.global_step, trainer.global_rank))
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
+
+
+class _Divergence(Callback):
+    """Ends a training whose loss or weights are no numbers any more, or whose loss explodes.
+
+    Before its epoch is judged or kept.
+    """
+
+    def __init__(self) -> None:
+        self._first = math.nan
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if index % _LOOK_EVERY == 0:
+            loss = float(outputs["loss"])
+            self._check(loss, trainer)
+            if math.isnan(self._first):
+                self._first = loss
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._check_weights(trainer, module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._check_weights(trainer, module)
+        loss = float(trainer.callback_metrics["loss"])
+        self._check(loss, trainer)
+        if loss > _EXPLODED * max(1, self._first):
+            raise FloatingPointError(
+                f"its mean loss in {_epoch(trainer)} is {loss:.3g}, at the start {self._first:.3g}"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self._first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._first = state["first"]
+
+    @staticmethod
+    def _check(loss: float, trainer: L.Trainer) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"its loss in {_epoch(trainer)} is {loss}")
+
+    @staticmethod
+    def _check_weights(trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+            raise FloatingPointError(f"{_epoch(trainer)} leaves NaN or infinity in its weights")
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+
+
+class _Unfilled(Callback):
+    """Keeps `deterministic` from filling every tensor that nothing has written yet."""
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        self._before = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        torch.utils.deterministic.fill_uninitialized_memory = self._before  # type: ignore[attr-defined]
+
+
+class _Reporter(Callback):
+    """Shows steps, and says each epoch's figures, from the first of the devices."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._name, self._progress = name, progress
+        self.epochs: list[dict[str, float]] = []
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._shown = ExitStack()
+            steps = int(trainer.estimated_stepping_batches)
+            track = self._progress.track(self._name, steps, trainer.global_step)
+            self._advance = self._shown.enter_context(track)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            self._advance(1)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.epochs.append({"epoch": trainer.current_epoch + 1, **figures})
+        if trainer.is_global_zero:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self._progress.say(
+                f"{self._name}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, {shown}"
+            )
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        self._close()
+        if torch.distributed.is_initialized():
+            # Lightning leaves gloo's group as it is, whose threads can abort a process that ends.
+            torch.distributed.destroy_process_group()
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if hasattr(self, "_shown"):
+            self._shown.close()
+            del self._shown, self._advance
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs = state["epochs"]
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    def __init__(self, on_best: OnBest | None) -> None:
+        self._on_best = on_best
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        with write_atomically(Path(path), durable=True) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+        if self._on_best and Path(path).stem == _BEST:
+            self._on_best(checkpoint["state_dict"])
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        return _read_checkpoint(Path(path))
+
+
+def _count(device: torch.device) -> int:
+    return torch.cuda.device_count() if device.type == "cuda" else 1
+
+
+def _hush() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's hints, and torchmetrics' on tags that no held-out photo has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="No positive samples")
+        yield
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    with written_by_run(path):
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint

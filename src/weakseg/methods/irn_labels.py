@@ -1,0 +1,77 @@
+"""What IRNet learns from CAMs: two masks of each, and 255 where they differ (Ahn et al. 2019)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from weakseg.grid import upsample
+from weakseg.localize.seeds import check_thresholds
+from weakseg.methods.base import Artefact, Kind, PhotoMask, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.crf import Crf, unary_of
+from weakseg.methods.maps import against_background, highest, labelled, open_class_maps
+from weakseg.methods.settings import Fraction
+
+
+class IrnLabels(Crf):
+    """Two constant backgrounds, of `foreground_threshold` and of `background_threshold`.
+
+    Each mask goes through the CRF; what the first calls background and the second doesn't is 255.
+    """
+
+    foreground_threshold: Fraction = 0.3
+    background_threshold: Fraction = 0.05
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "IrnLabels":
+        check_thresholds(self.foreground_threshold, self.background_threshold)
+        return self
+
+
+def _protocol(step: Step) -> Mapping[str, Any]:
+    return {
+        "threshold": [step.settings.background_threshold, step.settings.foreground_threshold],
+        "threshold_source": "recipe",
+        "crf": True,
+        "uncertain": "counted as wrong",
+    }
+
+
+def work(step: Step) -> PhotoWork:
+    """Masks with 255 where the two disagree."""
+    from weakseg.refine.crf import dense_crf
+
+    maps, settings = open_class_maps(step["maps"]), step.settings
+    thresholds = settings.foreground_threshold, settings.background_threshold
+
+    def compute(task: PhotoTask) -> PhotoMask:
+        photo, found = step.photo(task), maps(task).scores
+
+        def refined(threshold: float) -> NDArray[np.float32]:
+            scores = upsample(against_background(found, threshold), *photo.shape[:2])
+            return dense_crf(photo, unary_of(scores, settings), settings.kernels)
+
+        both = np.concatenate([refined(threshold) for threshold in thresholds])
+        return PhotoMask(labelled(both, task, _agreed))
+
+    return compute
+
+
+def _agreed(both: NDArray[np.float32]) -> NDArray[np.int16]:
+    sure, lenient = (highest(scores) for scores in np.split(both, 2))
+    sure[(sure == 0) & (lenient != 0)] = -1
+    return sure
+
+
+KIND = Kind(
+    name="irn_labels",
+    summary="what IRNet learns from CAMs: masks by two backgrounds through the CRF, 255 between",
+    settings=IrnLabels,
+    gives=frozenset({Artefact.MASKS}),
+    takes=(Slot("maps", frozenset({Artefact.MAPS})),),
+    role="seed",
+    work=work,
+    protocol=_protocol,
+)

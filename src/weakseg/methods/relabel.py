@@ -1,0 +1,58 @@
+"""What a segmentation network makes of the photos that it learned from, kept to their tags.
+
+A network sees all photos, and learns what their pseudo masks have in common; faults that differ
+from photo to photo it does not. With the tags to hold it to, its masks are better than those that
+it was taught.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from weakseg.data.images import read_photo
+from weakseg.methods.base import Artefact, Kind, PhotoMaps, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.deeplab import SEGMENTER
+from weakseg.methods.segment import TTA, SegmentationModel, Views, describe
+from weakseg.methods.settings import Scales
+
+_LEAST = np.float32(1e-6)
+"""Probability that no class is under: a logarithm of 0 is no score."""
+
+
+class Relabel(Views):
+    """The views of a photo that are averaged; by default those of test-time augmentation."""
+
+    scales: Scales = TTA.scales
+    flip: bool = TTA.flip
+
+
+def work(step: Step) -> PhotoWork:
+    """Logarithms of the probabilities (K+1, h, w) of the background and of a photo's own tags."""
+    import torch
+
+    model = SegmentationModel(step["network"].folder / SEGMENTER, torch.device(step.device))
+
+    def compute(task: PhotoTask) -> PhotoMaps:
+        (found,) = model.probabilities([read_photo(task.sample.image)], step.settings)
+        return PhotoMaps(np.log(np.maximum(found[[0, *task.class_ids]], _LEAST)))
+
+    return compute
+
+
+def _protocol(step: Step) -> Mapping[str, Any]:
+    return describe(step.settings)
+
+
+KIND = Kind(
+    name="relabel",
+    summary="a segmentation network's maps of the photos it learned from, kept to their tags",
+    settings=Relabel,
+    gives=frozenset({Artefact.MAPS, Artefact.MASKS}),
+    takes=(Slot("network", frozenset({Artefact.SEGMENTER})),),
+    role="refiner",
+    work=work,
+    on_grid=False,
+    network=True,
+    protocol=_protocol,
+)

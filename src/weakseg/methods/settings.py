@@ -1,0 +1,88 @@
+"""Settings that several kinds of steps share, each checked where it is read."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
+
+from weakseg.data.balance import Balance
+from weakseg.files import absolute
+from weakseg.names import AugmentationName
+from weakseg.refine.settings import CRFSettings, PARSettings, RandomWalkSettings, SVMSettings
+from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
+
+LARGEST_SIDE = 4096
+"""Pixels: what a network holds of one photo of this side takes gigabytes."""
+MOST_EXAMPLES = 1_000_000
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+FilePath = Annotated[str, AfterValidator(lambda path: str(absolute(path)))]
+"""A file or folder of the user's; its stamps are part of a step's fingerprint."""
+
+
+def _ordered(sides: tuple[int, int]) -> tuple[int, int]:
+    if sides[0] > sides[1]:
+        raise ValueError(f"{list(sides)} is no range; expected [smaller, larger]")
+    return sides
+
+
+def _absolute_weights(source: str) -> str:
+    return source if source in ("imagenet", "none") else str(absolute(source))
+
+
+LongSideRange = Annotated[
+    tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=LARGEST_SIDE)]],
+    AfterValidator(_ordered),
+]
+Scales = Annotated[
+    tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1, max_length=16)
+]
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_NUMBERS = (SVMSettings, CRFSettings, RandomWalkSettings, PARSettings)
+for _settings in (*_NUMBERS, Balance, SGD, Adam, AdamW):
+    with_config(STRICT)(_settings)  # an unknown key is an error here as well
+
+
+class Section(BaseModel):
+    """Settings of a step, or a part of them."""
+
+    model_config = ConfigDict(frozen=True, **STRICT)
+
+
+class BackboneSection(Section):
+    """See `weakseg.networks.backbones.Backbone`."""
+
+    name: str
+    weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
+    output_stride: Literal[8, 16, 32] = 32
+    dilated: bool = True
+    head_convolution: bool = True
+    frozen_stages: Annotated[int, Field(ge=-1)] = 0
+
+
+class Training(Section):
+    """How a network is trained.
+
+    The learning rate decays as `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)]
+    optimizer: Annotated[Optimizer, Field(discriminator="name")]
+    decay_power: Annotated[float, Field(ge=0, le=100)] = 0.9
+
+
+class PhotoTraining(Training):
+    """How a network is trained on photos.
+
+    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
+    square that is cut from it; `augmentation` one of `weakseg.training.augment`.
+    """
+
+    backbone: BackboneSection
+    long_side: LongSideRange = (320, 640)
+    crop: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 512
+    augmentation: AugmentationName = "flip"
+    precision: Precision = "32-true"

@@ -1,0 +1,176 @@
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, TensorDataset, get_worker_info
+
+from tiny import Lines
+from weakseg.data.images import read_photo
+from weakseg.engine.executor import InProcessExecutor
+from weakseg.errors import WeaksegError
+from weakseg.methods.base import Executor
+from weakseg.methods.fit import Examples, Loop
+
+
+class _Line(L.LightningModule):
+    """Learns y = 3 x by gradient descent."""
+
+    def __init__(self, rate: float = 0.1) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(1))
+        self._rate = rate
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        x, y = batch
+        loss = ((self.slope * x - y) ** 2).mean()
+        self.log("loss", loss, on_step=False, on_epoch=True, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.log("nearness", -(self.slope - 3).abs().sum(), sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self._rate)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    def __call__(self, epoch: int | None) -> Dataset[tuple[Tensor, ...]]:
+        x = torch.linspace(-1, 1, 16)[:, None]
+        return TensorDataset(x, 3 * x)
+
+
+class _Resting(InProcessExecutor):
+    def __init__(self) -> None:
+        self.rests = 0
+
+    def rest(self) -> None:
+        self.rests += 1
+
+
+def _fit(
+    folder: Path,
+    devices: int,
+    epochs: int = 3,
+    loaders: bool = False,
+    executor: Executor | None = None,
+    rate: float = 0.1,
+    examples: Examples = _Examples(),
+) -> tuple[float, list[dict[str, float]]]:
+    training = _Line(rate)
+    figures = Loop(
+        name="line",
+        section="line",
+        folder=folder,
+        examples=examples,
+        epochs=epochs,
+        batch_size=8,
+        seed=0,
+        precision="32-true",
+        device=torch.device("cpu"),
+        executor=executor or InProcessExecutor(),
+        progress=Lines(),
+        monitor="nearness",
+        loaders=loaders,
+        devices=devices,
+    ).fit(training)
+    return training.slope.item(), figures
+
+
+@pytest.mark.slow
+def test_two_devices_learn_what_one_does(tmp_path: Path) -> None:
+    (one, figures), (two, shared) = (_fit(tmp_path / str(n), devices=n) for n in (1, 2))
+    assert one == pytest.approx(two, rel=0.05)
+    assert [row["epoch"] for row in shared] == [row["epoch"] for row in figures] == [1, 2, 3]
+    assert shared[-1]["loss"] == pytest.approx(figures[-1]["loss"], rel=0.2)
+    assert shared[-1]["loss"] < shared[0]["loss"]
+
+
+@pytest.mark.slow
+def test_several_devices_go_on_from_the_last_epoch(tmp_path: Path) -> None:
+    whole, _ = _fit(tmp_path / "whole", devices=2, epochs=3)
+    _fit(tmp_path / "cut", devices=2, epochs=1)
+    resumed, figures = _fit(tmp_path / "cut", devices=2, epochs=3)
+    assert resumed == whole
+    assert [row["epoch"] for row in figures] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("loaders", [True, False])
+def test_the_runs_workers_rest_while_loaders_work(tmp_path: Path, loaders: bool) -> None:
+    executor = _Resting()
+    _fit(tmp_path, 1, 1, loaders, executor)
+    assert executor.rests == loaders
+
+
+@pytest.mark.parametrize(
+    ("rate", "reason"),
+    [
+        (1e38, "epoch 1 of 3 leaves NaN or infinity in its weights"),
+        (1e15, "its mean loss in epoch 1 of 3 is [0-9.]+e[+0-9]+, at the start 3.4"),
+        (10, "its mean loss in epoch 2 of 3 is"),
+    ],
+)
+def test_a_training_that_diverges_ends_in_one_line(
+    tmp_path: Path, rate: float, reason: str
+) -> None:
+    with pytest.raises(WeaksegError, match=f"line diverged: {reason}") as caught:
+        _fit(tmp_path, 1, rate=rate)
+    assert str(caught.value).endswith(f"Lower line.optimizer.lr (now {rate:g}).")
+    assert not any((tmp_path / name).exists() for name in ("best.ckpt", "last.ckpt")) or rate == 10
+
+
+@pytest.mark.slow
+def test_a_process_of_several_that_diverges_ends_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WeaksegError, match="line diverged: epoch 1 of 3 leaves") as caught:
+        _fit(tmp_path, 2, rate=1e38)
+    assert "\n" not in str(caught.value)
+
+
+class _Faulty(Dataset[tuple[Tensor, ...]]):
+    def __init__(self, fault: str) -> None:
+        self._fault = fault
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        if index == 9:
+            if self._fault == "killed":
+                assert get_worker_info() is not None
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self._fault == "vanished":
+                read_photo(Path("gone.jpg"))
+            raise MemoryError
+        return torch.zeros(1), torch.zeros(1)
+
+
+@dataclass(frozen=True)
+class _FaultyExamples:
+    fault: str
+
+    def __call__(self, epoch: int | None) -> Dataset[tuple[Tensor, ...]]:
+        return _Faulty(self.fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "loaders", "message"),
+    [
+        ("killed", True, "line: a process of the training was ended from outside, most likely for"),
+        ("vanished", True, "gone.jpg can't be read: no such file or directory."),
+        ("vanished", False, "gone.jpg can't be read: no such file or directory."),
+        ("full", True, "line runs out of memory. Lower line.batch_size (now 8) or line.crop."),
+        ("full", False, "line runs out of memory. Lower line.batch_size (now 8) or line.crop."),
+    ],
+)
+def test_what_ends_a_training_is_said_in_one_line(
+    tmp_path: Path, fault: str, loaders: bool, message: str
+) -> None:
+    with pytest.raises(WeaksegError) as caught:
+        _fit(tmp_path, 1, loaders=loaders, examples=_FaultyExamples(fault))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

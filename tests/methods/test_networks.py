@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny import IRN, NETWORK, SEGMENT, tiny_recipe
+from weakseg.data.balance import Balance
+from weakseg.data.dataset import Sample
+from weakseg.errors import WeaksegError
+from weakseg.methods import networks
+from weakseg.methods.base import Photos
+from weakseg.methods.networks import build_classifier, check_memory
+from weakseg.methods.settings import PhotoTraining
+from weakseg.networks.footprint import training_bytes
+
+CPU = torch.device("cpu")
+
+
+def _photos(count: int) -> Photos:
+    return Photos(("a",), (Sample("0", Path("0.jpg"), ("a",), None),) * count, ("a",), Balance())
+
+
+@pytest.mark.parametrize("name", ["classify", "irnet", "segmenter"])
+def test_a_training_that_memory_has_no_room_for_is_refused_at_the_start(name: str) -> None:
+    steps = {"classify": {}, **IRN, **SEGMENT}
+    steps[name] = {**steps[name], "crop": 4096, "batch_size": 100_000}
+    step = next(step for step in tiny_recipe(**steps).build(Path()) if step.name == name)
+    assert step.kind.check
+    with pytest.raises(
+        WeaksegError, match=rf"{name}: a step with 90000 crops of 4096 pixels takes over \d{{5,6}}"
+    ) as caught:
+        step.kind.check(step, _photos(90_000), CPU)
+    assert f"Lower {name}.batch_size or {name}.crop." in str(caught.value)
+    step.kind.check(step, _photos(1), CPU)  # of which no batch has more
+
+
+def test_16_bits_take_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**NETWORK, "crop": 512, "batch_size": 64, "precision": "bf16-mixed"}
+    training = PhotoTraining.model_validate(settings)
+    network = build_classifier(training.backbone, 1)
+    wanted = training_bytes(network, 64, 512)
+    monkeypatch.setattr(networks, "memory_here", lambda: wanted // 2)
+    check_memory("classify", network, training, 64, CPU)
+    monkeypatch.setattr(networks, "memory_here", lambda: wanted // 2 - 1)
+    with pytest.raises(WeaksegError, match="classify: a step with 64 crops of 512 pixels"):
+        check_memory("classify", network, training, 64, CPU)
