@@ -34,9 +34,16 @@ def variants(recipe: Recipe) -> dict[str, list[str]]:
     classify, epochs = steps["classify"], steps["segmenter"].settings.epochs
 
     def screened(action: str) -> list[str]:
-        own = {"kind": "missing_tags", "of": "pool", "action": action, "confidence": 0.9}
-        settings = dump_settings(classify.kind, classify.settings)
-        return [f"screen={json.dumps({**settings, **own})}", "classify.of=[pool, screen]"]
+        first = {
+            "kind": "classifier",
+            "of": "pool",
+            **dump_settings(classify.kind, classify.settings),
+        }
+        return [
+            f"first={json.dumps(first)}",
+            f"screen={{kind: missing_tags, of: first, action: {action}, confidence: 0.9}}",
+            "classify.of=[pool, screen]",
+        ]
 
     return {
         "as the tags are": [],

@@ -14,7 +14,10 @@ from weakseg.names import shipped_recipes
 from weakseg.recipe import RESERVED, Recipe, check_recipe, dump_recipe, load_recipe
 from weakseg.training.optimizers import Adam
 
-SCREEN = f"screen={{kind: missing_tags, of: pool, epochs: 1, batch_size: 2, optimizer: {SGD}}}"
+SCREEN = "screen={kind: missing_tags, of: classify}"
+SECOND = (
+    f"second={{kind: classifier, of: [pool, screen], epochs: 1, batch_size: 2, optimizer: {SGD}}}"
+)
 
 
 def settings(recipe: Recipe, name: str) -> Any:
@@ -60,11 +63,11 @@ def test_an_override_starts_a_step_that_a_dumped_recipe_lacks(tmp_path: Path) ->
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(load_recipe("demo")))
     assert "screen" not in {section.name for section in load_recipe(str(path)).steps}
-    overrides = [SCREEN, "screen.action=mask", "classify.of=[pool, screen]"]
+    overrides = [SCREEN, "screen.action=mask", "localize.of=second", SECOND]
     recipe = load_recipe(str(path), overrides)
     assert settings(recipe, "screen").action == "mask"
-    (classify,) = (section for section in recipe.steps if section.name == "classify")
-    assert classify.of == (("features", "pool"), ("tags", "screen"))
+    (second,) = (section for section in recipe.steps if section.name == "second")
+    assert second.of == (("features", "pool"), ("tags", "screen"))
 
 
 def test_papers_adam_keeps_its_rates() -> None:

@@ -102,7 +102,8 @@ SEGMENT: dict[str, Any] = {
 EVERY_KIND: dict[str, Any] = {
     **IRN,
     **SEGMENT,
-    "screen": {**STEPS["classify"], "kind": "missing_tags", "folds": 2},
+    "first": STEPS["classify"],
+    "screen": {"kind": "missing_tags", "of": "first", "folds": 2},
     "classify": {"of": "screen"},
     "pool": POOLED["pool"],
     "tags": {"kind": "tags", "only": ["car"]},

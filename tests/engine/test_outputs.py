@@ -212,7 +212,8 @@ def test_tables_that_decide_what_later_steps_see(
     screening = {"action": "add", "confidence": 0.01, "folds": 2}
     recipe = tiny_recipe(
         pool=POOLED["pool"],
-        screen={"kind": "missing_tags", "of": "pool", **training, **screening},
+        first={**POOLED["classify"], "kind": "classifier", **training},
+        screen={"kind": "missing_tags", "of": "first", **screening},
         classify={**POOLED["classify"], "of": ["pool", "screen"], "epochs": 1},
         data={"balance": {"most": 9, "least": 2}},
     )

@@ -422,8 +422,7 @@ def test_a_folder_that_is_no_run_is_left_alone(photos: Path, start: Start, tmp_p
         ({"data": {"every": 100}}, "data.every is 100, and there are 10 photos"),
         (
             {
-                "screen": {**tiny.STEPS["classify"], "kind": "missing_tags", "folds": 50},
-                "classify": {"of": "screen"},
+                "screen": {"kind": "missing_tags", "of": "classify", "folds": 50},
             },
             "screen.folds is 50, and there are 10 photos",
         ),

@@ -49,16 +49,18 @@ def recipe(
     classify |= {"kind": "classifier", "validation_fraction": 0.25}
     features = [] if "backbone" in training else ["pool"]
     steps: dict[str, Any] = {"pool": POOLED["pool"]} if features else {}
+    seen = ["screen"] if action in ("add", "mask") else []
     if action:
         found = {"action": action, "confidence": confidence, "folds": 2}
+        if seen:
+            own = {key: value for key, value in classify.items() if value is not ...}
+            steps["first"] = {**own, "of": features}
         steps["screen"] = {
             "kind": "missing_tags",
-            "of": features,
-            **training,
+            "of": "first" if seen else "classify",
             **found,
             **(screen or {}),
         }
-    seen = ["screen"] if action in ("add", "mask") else []
     return tiny_recipe(**steps, classify={**classify, "of": features + seen})
 
 
@@ -95,7 +97,7 @@ def screened(tmp_path_factory: pytest.TempPathFactory) -> Screened:
     sgd = {"name": "sgd", "lr": 1.0, "head_lr": 1.0, "momentum": 0.9, "weight_decay": 0}
     made = recipe("list", 0.8, training={"epochs": 40, "optimizer": sgd})
     step = next(step for step in made.build(folder) if step.name == "screen")
-    depth = build_classifier(classifier.backbone_of(step), 1).backbone.final.channels
+    depth = build_classifier(classifier.backbone_of(step["classifier"]), 1).backbone.final.channels
     generator = torch.Generator().manual_seed(0)
     samples = []
     for number in range(48):
@@ -104,7 +106,7 @@ def screened(tmp_path_factory: pytest.TempPathFactory) -> Screened:
         pooled[:, 0] += 2
         for i, name in enumerate(CLASSES):
             pooled[:, i + 1] += 4.0 * (name in there)
-        features = _made(step["features"].folder) / f"{number}.safetensors"
+        features = _made(step["classifier"]["features"].folder) / f"{number}.safetensors"
         safetensors.torch.save_file({"pooled": pooled}, features)
         lost = {7: "owl", 29: "cat"}.get(number)
         assert lost is None or lost in there
@@ -249,7 +251,7 @@ def test_masked_tags_are_not_learned_to_be_absent(
     assert "classify: up to date" not in said
 
 
-@pytest.mark.parametrize("change", [{"epochs": 2}, {"confidence": 0.99}])
+@pytest.mark.parametrize("change", [{"folds": 3}, {"confidence": 0.99}])
 def test_what_was_found_decides_what_is_up_to_date(
     photos: Path, start: Start, tmp_path: Path, change: dict[str, Any]
 ) -> None:

@@ -15,20 +15,21 @@ from weakseg.data.split import folds_by_tags
 from weakseg.errors import WeaksegError
 from weakseg.files import remove_partial_files, write_text, written_by_run
 from weakseg.methods import classifier
-from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Step, Tools, made
-from weakseg.methods.classifier import CLASSIFIER, FEATURES, Classifier
-from weakseg.methods.settings import Share
+from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Slot, Step, Tools, made
+from weakseg.methods.classifier import CLASSIFIER
+from weakseg.methods.settings import Section, Share
 from weakseg.names import FIGURES
 
 MISSING_TAGS = "missing_tags.csv"
 
 
-class MissingTags(Classifier):
-    """What becomes of tags that nobody gave and a classifier of these settings is sure of.
+class MissingTags(Section):
+    """What becomes of tags that nobody gave and a classifier is sure of.
 
     A tag is found where its confidence is over `confidence`, by the network of one of `folds`
-    folds. `list` only lists what is found, `add` has the steps that read it see it as given, and
-    with `mask` it counts neither as there nor as absent when a classifier is trained and judged.
+    folds, trained as the classifier is that `of` names. `list` only lists what is found, `add` has
+    the steps that read it see it as given, and with `mask` it counts neither as there nor as absent
+    when a classifier is trained and judged: another than that of `of`, which comes before.
     """
 
     action: Literal["list", "add", "mask"] = "list"
@@ -64,7 +65,7 @@ def run(step: Step, tools: Tools) -> None:
             judged = {sample.id for sample in fold}
             others = [sample for sample in samples if sample.id not in judged]
             name = f"{step.name} {number + 1}/{len(folds)}"
-            classifier.train_classifier(step, tools, name, folder, others)
+            classifier.train_classifier(step["classifier"], tools, name, folder, others)
             _write(folder / MISSING_TAGS, _judge(step, tools, name, folder, fold))
         found += _read(folder / MISSING_TAGS)
     _write(step.folder / MISSING_TAGS, found)
@@ -98,11 +99,12 @@ def with_found_tags(step: Step, photos: Photos) -> Photos:
 def _judge(
     step: Step, tools: Tools, name: str, folder: Path, fold: Sequence[Sample]
 ) -> list[Found]:
-    executor = tools.cpu if step.get("features") else tools.network
+    trained = step["classifier"]
+    executor = tools.cpu if trained.get("features") else tools.network
     tasks = [tools.photos.task(sample) for sample in fold]
     found = []
     with tools.progress.track(name, len(fold)) as advance:
-        judged = executor.map(Judge(step, folder / CLASSIFIER), tasks)
+        judged = executor.map(Judge(trained, folder / CLASSIFIER), tasks)
         for sample, scores in zip(fold, judged, strict=True):
             found += [
                 Found(sample.id, tag, score)
@@ -115,10 +117,15 @@ def _judge(
 
 @dataclass(frozen=True)
 class Judge:
-    """How sure a classifier is of every class, of a photo: in the classes' order, in [0, 1]."""
+    """How sure a network is of every class, of a photo: in the classes' order, in [0, 1].
+
+    Attributes:
+        step: the classifier as whose it was trained.
+        network: its file.
+    """
 
     step: Step
-    classifier: Path
+    network: Path
 
     def __call__(self) -> Callable[[PhotoTask], list[float]]:
         import torch
@@ -130,7 +137,7 @@ class Judge:
         step, pool = self.step, self.step.get("features")
         device = torch.device(step.device)
         network, computing = prepare(
-            read_classifier(self.classifier, device), step.settings.precision, device
+            read_classifier(self.network, device), step.settings.precision, device
         )
 
         @torch.inference_mode()
@@ -152,7 +159,6 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
         raise WeaksegError(
             f"{step.name}.folds is {folds}, and there are {len(photos.samples)} photos. Lower it."
         )
-    classifier.check(step, photos, device)
 
 
 def _files(step: Step, photos: Photos) -> Iterator[File]:
@@ -182,7 +188,7 @@ KIND = Kind(
     summary="tags that nobody gave and classifiers are sure of: listed, added, or left aside",
     settings=MissingTags,
     gives=frozenset({Artefact.TAGS}),
-    takes=(FEATURES,),
+    takes=(Slot("classifier", frozenset({Artefact.CLASSIFIER})),),
     run=run,
     files=_files,
     photos="all",
