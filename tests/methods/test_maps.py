@@ -97,7 +97,7 @@ def test_maps_over_the_background_are_its_excess_over_their_maximum(
         above = [[max(scored[y, x] - scores[0, y, x], 0) for x in range(3)] for y in range(2)]
         peak = max(map(max, above))
         expected = np.array(above) / peak if peak > 0 else np.zeros((2, 3))
-        np.testing.assert_allclose(found[k], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[k], expected, rtol=1e-6, atol=1e-30)
     assert found.dtype == np.float32
 
 
