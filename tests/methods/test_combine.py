@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tiny import CRF, STEPS, Start, tiny_recipe
+from tiny import CRF, NETWORK, STEPS, Start, tiny_recipe
 from weakseg.data.dataset import Sample, load_dataset
 from weakseg.data.masks import IGNORE, read_mask, write_mask
 from weakseg.errors import WeaksegError
@@ -157,3 +157,20 @@ def test_maps_are_brought_to_the_grid_of_the_first(tmp_path: Path) -> None:
 def test_maps_of_other_classes_are_not_combined(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="maps of 1 and of 2 classes can't be combined"):
         _combined(tmp_path, "mean", localize=np.ones((2, 1, 1)), coarse=np.ones((1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        {"kind": "combine", "of": ["cam", "own-cam"], "how": "mean"},
+        {"kind": "components", "of": ["cam+crf", "own-localize"], "threshold": 0.5},
+        {"kind": "walk", "of": ["irnet", "own-localize"], "threshold": 0.5},
+    ],
+)
+def test_maps_of_other_tags_are_refused_before_anything_runs(
+    photos: Path, start: Start, tmp_path: Path, reader: dict[str, Any]
+) -> None:
+    irnet = {"kind": "irnet", "of": "cam", **NETWORK}
+    with pytest.raises(WeaksegError, match=r"the maps of own-.*, which sees other tags"):
+        start(photos, tmp_path / "out", _recipe(irnet=irnet, reader=reader))
+    assert not (tmp_path / "out").exists()

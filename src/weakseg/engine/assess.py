@@ -94,8 +94,15 @@ def _judged(context: Context) -> _Judged:
         found = next((step for step in made if step.kind.compared_as == compared), None)
         return None if found is last else found
 
-    classifiers = (step for step in context.steps if Artefact.CLASSIFIER in step.gives)
-    return _Judged(last, first("cam"), first("seeds"), next(classifiers, None))
+    return _Judged(last, first("cam"), first("seeds"), _classifier_behind(last))
+
+
+def _classifier_behind(step: Step) -> Step | None:
+    """The classifier that a step goes back to, if to any."""
+    if Artefact.CLASSIFIER in step.gives:
+        return step
+    found = (_classifier_behind(given) for _, given in step.inputs)
+    return next((one for one in found if one), None)
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,19 @@ class Step:
         own = next((step for _, step in self.inputs if Artefact.TAGS in step.gives), None)
         return own or (self.inputs[0][1].tags if self.inputs else None)
 
+    def check_rows(self, slot: str) -> None:
+        """Refuse maps whose rows are of other tags than this step's photos have.
+
+        Raises:
+            WeaksegError: an input of the slot gives such.
+        """
+        for name, given in self.inputs:
+            if name == slot and Artefact.MAPS in given.gives and given.tags is not self.tags:
+                raise WeaksegError(
+                    f"{self.name} reads the maps of {given.name}, which sees other tags than "
+                    f"{self.inputs[0][1].name}: read masks of it, or have both see the same tags."
+                )
+
     @property
     def has_features(self) -> bool:
         """Whether its maps come with features."""

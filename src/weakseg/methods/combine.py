@@ -93,6 +93,8 @@ def _gives(step: Step) -> Gives:
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
+    if step.settings.how in ("mean", "maximum"):
+        step.check_rows("inputs")
     needs_masks = step.settings.how in ("agreement", "fill") or Artefact.MASKS in step.gives
     bare = [one.name for _, one in step.inputs if Artefact.MASKS not in one.gives]
     if needs_masks and bare:

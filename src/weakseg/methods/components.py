@@ -78,6 +78,8 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
             f"{step.name} keeps every piece: give it a least_share, or name a second step in `of` "
             "that is confident of pixels."
         )
+    if settings.threshold is not None:
+        step.check_rows("confident")
     wanted = Artefact.MASKS if settings.threshold is None else Artefact.MAPS
     if settings.threshold is not None and given is None:
         raise WeaksegError(

@@ -1,10 +1,9 @@
 """Train IRNet on masks of any step, 255 ignored (Ahn et al. 2019)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from weakseg.data.dataset import Sample
-from weakseg.data.images import read_photo, shrink
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Slot, Step, Tools, made
@@ -56,7 +55,7 @@ def run(step: Step, tools: Tools) -> None:
     epochs = loop.fit(IRNetTraining(network, settings.optimizer, settings.decay_power))
     network.to(tools.device)
     spread = samples[:: -(-len(samples) // _MEAN_OF)]
-    set_mean_displacement(network, _images(spread, step.long_side))
+    set_mean_displacement(network, _images(step, map(tools.photos.task, spread)))
     write_json(step.folder / FIGURES, {"photos": len(samples), "epochs": epochs})
     write_irnet(step.folder / IRNET, network, settings.backbone)
     loop.forget()
@@ -101,11 +100,11 @@ def open_relations(step: Step) -> Callable[[PhotoTask], "PhotoRelations"]:
     return read
 
 
-def _images(samples: Sequence[Sample], long_side: int) -> Iterator["Tensor"]:
+def _images(step: Step, tasks: Iterable[PhotoTask]) -> Iterator["Tensor"]:
     import torch
 
-    for sample in samples:
-        photo = torch.from_numpy(shrink(read_photo(sample.image), long_side))
+    for task in tasks:
+        photo = torch.from_numpy(step.photo(task))
         yield photo.permute(2, 0, 1).unsqueeze(0).float() / 255
 
 

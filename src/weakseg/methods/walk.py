@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from weakseg.methods.base import Artefact, Kind, PhotoMaps, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.irnet import IRNET_SLOT, open_relations
 from weakseg.methods.maps import open_class_maps, open_masks
 from weakseg.methods.settings import Fraction, Precision, Section
@@ -52,6 +52,11 @@ def _open_start(step: Step) -> Callable[[PhotoTask, tuple[int, int]], NDArray[np
     return lambda task, size: class_shares(masks(task), task.class_ids, size)
 
 
+def _check(step: Step, photos: Photos, device: Any) -> None:
+    if Artefact.MASKS not in step["start"].gives:
+        step.check_rows("start")
+
+
 def _background(step: Step) -> float | None:
     threshold: float = step.settings.threshold
     return threshold
@@ -76,5 +81,6 @@ KIND = Kind(
     work=work,
     network=True,
     background=_background,
+    check=_check,
     protocol=_protocol,
 )
