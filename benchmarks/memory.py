@@ -44,7 +44,7 @@ RECIPE = {
     "data": {"split": "all"},
     "steps": {
         "pool": {
-            "kind": "pool",
+            "kind": "features",
             "backbone": {"name": "test_efficientnet", "weights": "none", "frozen_stages": -1},
         },
         "classify": {

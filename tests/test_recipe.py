@@ -104,7 +104,7 @@ def test_an_override_changes_no_alias() -> None:
             ["epochs: expected a step", "mean classify.epochs or segmenter.ep"],
         ),
         (["svm.epochs=3"], ["key svm.epochs (did you mean classify.epochs or segmenter.epochs?)"]),
-        (["svm.scales=[1]"], ["(did you mean localize.scales or segment.scales or segment+tta.s"]),
+        (["svm.scales=[1]"], ["(did you mean pool.scales or localize.scales or segment.scales?"]),
         (["classify.optimizer.momentun=0"], ["did you mean momentum", "classify.optimizer has"]),
         (["svm+crf.kernels.sxy=1"], ["svm+crf.kernels has gaussian_sxy", "iterations"]),
         (["data.balance.moost=1"], ["did you mean most", "data.balance has most, least"]),
@@ -213,10 +213,10 @@ def test_a_message_is_short_whatever_was_given(override: str) -> None:
     ("steps", "said"),
     [
         ({"svm": {"kind": "svn"}}, "svm: there is no kind 'svn' (did you mean svm?); there are "),
-        ({"svm": {"kind": ["svm"]}}, "svm: there is no kind ['svm']; there are tags, pool, "),
+        ({"svm": {"kind": ["svm"]}}, "svm: there is no kind ['svm']; there are tags, features, "),
         (
             {"svm": {"kind": ...}},
-            "svm: it has no kind (did you mean the step svm+crf?); the kinds are tags, pool, ",
+            "svm: it has no kind (did you mean the step svm+crf?); the kinds are tags, features, ",
         ),
         (
             {"svm": {"of": "localise"}},
@@ -259,7 +259,7 @@ def test_a_message_is_short_whatever_was_given(override: str) -> None:
         ),
         (
             {"pool": {**EVERY_KIND["pool"], "of": "localize"}},
-            "pool.of: kind pool takes nothing, and is given localize, which gives maps",
+            "pool.of: kind features takes nothing, and is given localize, which gives maps",
         ),
         ({"svm": {"keep": "maybe"}}, "svm.keep: expected true or false, given 'maybe'"),
         (

@@ -61,7 +61,7 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 POOLED: dict[str, Any] = {
-    "pool": {"kind": "pool", "backbone": {**BACKBONE, "frozen_stages": -1}},
+    "pool": {"kind": "features", "backbone": {**BACKBONE, "frozen_stages": -1}},
     "classify": {
         "of": "pool",
         **dict.fromkeys(("backbone", "long_side", "crop"), ...),
@@ -99,6 +99,39 @@ SEGMENT: dict[str, Any] = {
 """Steps for `tiny_recipe`: a segmentation network, and its masks."""
 
 
+CELLS: dict[str, Any] = {
+    "features": {
+        "kind": "features",
+        "backbone": {**BACKBONE, "frozen_stages": -1},
+        "scales": [1.0, 2.0],
+        "stages": [0, 1],
+    },
+    "heads": {
+        "kind": "classifier",
+        "of": "features",
+        "pooling": {"name": "best", "share": 0.2},
+        "scale": 2.0,
+        "epochs": 2,
+        "batch_size": 4,
+        "optimizer": SGD,
+    },
+    "heads-cam": {"kind": "cam", "of": ["heads", "features"], "scales": [1.0, 2.0]},
+    "spread": {"kind": "spread", "of": ["heads-cam", "features"]},
+    "levels": {"kind": "levels", "of": "spread", "least_photos": 2},
+    "calibrated": {"kind": "calibrate", "of": ["spread", "levels"]},
+    "spread-mask": {"kind": "threshold", "of": "calibrated", "background": 0.5},
+    "pixels": {
+        "kind": "pixel_head",
+        "of": ["features", "spread-mask"],
+        "epochs": 2,
+        "batch_size": 64,
+        "optimizer": {"name": "adamw", "lr": 0.005, "head_lr": 0.005, "weight_decay": 0.001},
+        "folds": 2,
+    },
+    "pixel-masks": {"kind": "relabel", "of": ["pixels", "features"]},
+}
+"""Steps for `tiny_recipe`: CAMs and a pixel head of features that are kept."""
+
 EVERY_KIND: dict[str, Any] = {
     **IRN,
     **SEGMENT,
@@ -120,6 +153,7 @@ EVERY_KIND: dict[str, Any] = {
     "given": {"kind": "folder", "path": "/masks", "holds": "masks"},
     "pieces": {"kind": "components", "of": ["irn", "seed"], "least_share": 0.01},
     "both": {"kind": "combine", "of": ["svm", "irn"], "how": "mean"},
+    **CELLS,
 }
 """Steps for `tiny_recipe`: with its own, one of each kind at least."""
 

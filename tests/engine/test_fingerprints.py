@@ -21,7 +21,7 @@ from weakseg.methods import KINDS
 from weakseg.methods.base import Photos, Step
 from weakseg.recipe import Recipe, check_recipe, dump_recipe
 
-DRAW = {"pool", "missing_tags", "classifier", "svm", "irnet", "deeplab"}
+DRAW = {"features", "missing_tags", "classifier", "svm", "irnet", "deeplab", "pixel_head"}
 """Kinds whose results the seed decides."""
 
 
@@ -136,7 +136,7 @@ def test_the_seed_counts_for_what_draws_and_the_kind_of_device_for_all(every_kin
 
 def test_what_a_trained_backbone_pools_knows_no_seed() -> None:
     backbone = {"name": "efficientnet_lite0", "weights": "imagenet", "frozen_stages": -1}
-    steps = {"pool": {"kind": "pool", "backbone": backbone}, "classify": POOLED["classify"]}
+    steps = {"pool": {"kind": "features", "backbone": backbone}, "classify": POOLED["classify"]}
     one, other = (fingerprints(tiny_recipe(seed=seed, **steps)) for seed in (0, 1))
     assert one["pool"] == other["pool"]
     assert one["classify"] != other["classify"]

@@ -20,8 +20,8 @@ from weakseg.engine.outputs import Fault, Output, digest, find_faults, last_chan
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes
 from weakseg.methods.base import PICTURE, PhotoTask, Step
+from weakseg.methods.features import open_tensors
 from weakseg.methods.maps import open_class_maps, open_maps, open_scores
-from weakseg.training.pooled import read_pooled
 
 TASK = PhotoTask(Sample("a", Path("a.jpg"), (), None), ())
 
@@ -240,7 +240,7 @@ def test_tables_that_decide_what_later_steps_see(
         ("localize", lambda steps: open_scores(steps["cam"])(TASK)),
         ("svm", lambda steps: open_scores(steps["svm"])(TASK)),
         ("irn", lambda steps: open_scores(steps["irn"])(TASK)),
-        ("pool", lambda steps: read_pooled(steps["pool"].folder, "a")),
+        ("pool", lambda steps: open_tensors(steps["pool"], "pooled")(TASK)),
     ],
 )
 def test_readers_name_the_file_the_cause_and_the_remedy(

@@ -1,4 +1,6 @@
 import copy
+from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from torch.nn import functional as F
 
 from weakseg import grid
 from weakseg.grid import as_levels, grid_size, upsample, upsampled_bands
-from weakseg.localize.cam import localize_tags
+from weakseg.localize.cam import localize_tags, merge
+from weakseg.localize.settings import Flip, Maximum, Merging, Normalize
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
 from weakseg.networks.cpu.fused import fuse
@@ -92,6 +95,78 @@ def test_a_mirrored_photo_gives_the_mirrored_cam(network: CamClassifier, photo: 
         network, np.ascontiguousarray(photo[:, :80][:, ::-1]), [1, 2], [1.0]
     ).cam
     np.testing.assert_allclose(mirrored[:, :, ::-1], cam, atol=1e-4)
+
+
+MERGINGS = [Merging(*of) for of in product(*map(get_args, (Flip, Normalize, Maximum)))]
+
+
+def naive_merge(maps: list[np.ndarray], size: tuple[int, int], merging: Merging) -> np.ndarray:
+    """Each way to merge, written out a map at a time."""
+    classes = maps[0].shape[1]
+
+    def over_maximum(cam: np.ndarray) -> np.ndarray:
+        joint = cam.max()
+        peaks = [joint if merging.maximum == "photo" else m.max() for m in cam]
+        return np.stack([m / (peak + 1e-5) for m, peak in zip(cam, peaks, strict=True)])
+
+    total = np.zeros((classes, *size))
+    for straight, mirrored in maps:
+        one = np.zeros_like(total)
+        for c in range(classes):
+            a, b = straight[c], mirrored[c][:, ::-1]
+            if merging.flip == "sum_before_relu":
+                both = np.maximum(a + b, 0)
+            elif merging.flip == "maximum":
+                both = np.maximum(np.maximum(a, b), 0)
+            else:
+                both = np.maximum(a, 0) + np.maximum(b, 0)
+            one[c] = upsample(both[None], *size)[0]
+        total += over_maximum(one) if merging.normalize == "each_scale" else one
+    return over_maximum(total)
+
+
+@given(st.sampled_from(MERGINGS), st.integers(0, 99), st.integers(1, 3))
+def test_maps_are_merged_as_written_out(merging: Merging, seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 9, (rng.integers(1, 4), 2))
+    weights = rng.uniform(0.1, 10, classes).reshape(-1, 1, 1)
+    maps = [(weights * (rng.random((2, classes, *s)) - 0.4)).astype(np.float32) for s in sizes]
+    given_maps = list(map(torch.from_numpy, maps))
+    cam = merge(given_maps, (7, 9), merging)
+    np.testing.assert_allclose(cam.numpy(), naive_merge(maps, (7, 9), merging), atol=1e-5)
+    assert 0 <= cam.min() <= cam.max() <= 1
+    of_mirror = merge([m.flip(0) for m in given_maps], (7, 9), merging)
+    np.testing.assert_allclose(of_mirror.flip(-1).numpy(), cam.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("merging", MERGINGS, ids=str)
+def test_merging_of_nothing_and_of_what_is_no_number(merging: Merging) -> None:
+    assert merge([torch.zeros(2, 0, 3, 4)], (6, 8), merging).shape == (0, 6, 8)
+    assert not merge([-torch.ones(2, 2, 3, 4)], (6, 8), merging).any()
+    for value in (torch.nan, torch.inf):
+        maps = torch.ones(2, 2, 3, 4)
+        maps[0, 1, 1, 1] = value
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            merge([torch.ones(2, 2, 2, 2), maps], (6, 8), merging)
+
+
+def test_the_merging_is_that_asked_for(network: CamClassifier, photo: np.ndarray) -> None:
+    classes, scales = [0, 3], [0.5, 1.0]
+    merging = Merging("maximum", "each_scale", "photo")
+    image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
+    small = F.interpolate(image, (30, 42), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        maps = [
+            network.class_maps(torch.cat([x, x.flip(-1)])).maps[:, classes] for x in (small, image)
+        ]
+    expected = naive_merge([m.numpy() for m in maps], grid_size(61, 83), merging)
+    found = localize_tags(network, photo, classes, scales, merging=merging).cam
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_an_unknown_way_to_merge_is_refused() -> None:
+    with pytest.raises(ValueError, match="flip is 'mean'; expected one of"):
+        Merging(flip="mean")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

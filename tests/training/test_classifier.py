@@ -13,8 +13,8 @@ from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
 from weakseg.training.classifier import ClassifierTraining
+from weakseg.training.features import KeptFeatures
 from weakseg.training.optimizers import SGD, Adam, AdamW
-from weakseg.training.pooled import PooledPhotos
 
 
 def convolutions(module: torch.nn.Module) -> list[torch.nn.Conv2d]:
@@ -110,7 +110,7 @@ def test_what_is_unknown_is_not_judged(classes: int) -> None:
     for name, last in {"wrong": [0.0, 1.0], "unknown": [UNKNOWN, UNKNOWN]}.items():
         tags = torch.tensor([*right, *last])[:, None].expand(6, classes)
         settings = SGD("sgd", lr=0.1, head_lr=0.1, momentum=0.0, weight_decay=0.0)
-        training = ClassifierTraining(network, settings, decay_power=0.0, pooled=True)
+        training = ClassifierTraining(network, settings, decay_power=0.0, kept=True)
         trainer = L.Trainer(
             accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
         )
@@ -129,7 +129,7 @@ def test_pooled_photos_are_drawn_by_seed_and_epoch(tmp_path: Path) -> None:
         safetensors.torch.save_file({"pooled": views}, tmp_path / f"{i}.safetensors")
 
     def shown(epoch: int | None, seed: int = 0) -> list[tuple[float, float, float]]:
-        photos = PooledPhotos(samples, ("a",), tmp_path, seed, epoch)
+        photos = KeptFeatures(samples, ("a",), tmp_path, "pooled", seed, epoch)
         examples = DataLoader(photos, batch_size=None)
         return [(*features.tolist(), *tags.tolist()) for features, tags in examples]
 
@@ -188,7 +188,7 @@ def test_outputs_that_are_no_numbers_are_never_judged(
     network: CamClassifier, number: float
 ) -> None:
     settings = SGD("sgd", lr=0.1, head_lr=0.1, momentum=0.0, weight_decay=0.0)
-    training = ClassifierTraining(network, settings, decay_power=0.0, pooled=True)
+    training = ClassifierTraining(network, settings, decay_power=0.0, kept=True)
     features = torch.full((2, network.head.in_channels), number)
     with torch.no_grad():
         network.head.weight.fill_(1.0)

@@ -74,21 +74,21 @@ def run(
     context.progress.say(f"{said}.")
 
 
-def say_disk(context: Context, channels: int) -> None:
+def say_disk(context: Context, cell_bytes: float) -> None:
     """Say what the maps and features that are kept of many photos will take.
 
     Args:
-        channels: of the shallow features of a photo.
+        cell_bytes: what features take of a photo, in bytes a cell of the grid.
     """
     samples = context.masked_samples()
     maps = [step for step in context.steps if step.kept and MAPS in suffixes(step)]
     if len(samples) <= _SHORT or not maps:
         return
-    size = 0
+    size = 0.0
     for sample in samples:
         worked_on = shrunk_size(*context.sizes[sample.id], context.recipe.data.long_side)
         cells = math.prod(grid_size(*worked_on))
-        size += cells * channels
+        size += cells * cell_bytes
         for step in maps:
             pixels = cells if step.kind.on_grid else math.prod(worked_on)
             size += 4 * pixels * (len(sample.tags) + step.has_background_row)

@@ -138,8 +138,8 @@ class _Run:
         self._prepare_data()
         context = self._context
         kept = [step for step in context.steps if step.kept]
-        channels = (step.kind.channels(step) for step in kept if step.kind.channels)
-        preview.say_disk(context, sum(channels))
+        cell_bytes = (step.kind.cell_bytes(step) for step in kept if step.kind.cell_bytes)
+        preview.say_disk(context, sum(cell_bytes))
         for place, step in enumerate(kept):
             if step.kind.work and not self._is_known(step):
                 following = list(takewhile(lambda one: one.kind.work, kept[place:]))

@@ -1,6 +1,6 @@
 """Multi-scale class activation maps of one photo."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from weakseg.grid import Localization, grid_size
+from weakseg.localize.settings import Flip, Merging
 from weakseg.networks.cam_classifier import CamClassifier, confidences
+from weakseg.networks.features import rescale
 
 _MOST = torch.finfo(torch.float16).max
 """What features are kept up to."""
@@ -23,12 +25,11 @@ def localize_tags(
     scales: Sequence[float],
     feature_stages: Sequence[int] = (),
     feature_scales: Sequence[float] = (1.0,),
+    merging: Merging = Merging(),  # noqa: B008 - frozen
 ) -> Localization:
-    """Multi-scale, flip-averaged CAMs and shallow features of one photo.
+    """CAMs and shallow features of one photo, over several scales and its mirror image.
 
-    At each scale the maps of the photo and of its mirror image go through a ReLU and are added;
-    they are brought to the grid (bilinear), summed over the scales, and divided by each class's
-    maximum (Lyu et al., eq. 2). Features are averaged over flips and scales. The confidence is that
+    `merge` makes the CAM. Features are averaged over flips and scales. The confidence is that
     at the photo's own size, or at the scale next to it: a logit is the mean of its map.
 
     Args:
@@ -38,6 +39,7 @@ def localize_tags(
         scales: factors on the photo's size at which maps are made.
         feature_stages: indices of the backbone's stages to give as features.
         feature_scales: the scales of which features are averaged; a subset of `scales`.
+        merging: how the class maps become one CAM.
 
     Raises:
         ValueError: the network's maps are not finite.
@@ -45,36 +47,49 @@ def localize_tags(
     device = network.head.weight.device
     image = torch.from_numpy(photo).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
     size = grid_size(*photo.shape[:2])
-    total = torch.zeros(len(classes), *size, device=device)
     depth = sum(network.backbone.stages[stage].channels for stage in feature_stages)
     features = torch.zeros(depth, *size, device=device)
     natural = min(scales, key=lambda scale: abs(scale - 1))
     confidence = torch.zeros(len(classes))
+    class_maps = []
     for scale in scales:
         wanted = feature_stages if scale in feature_scales else ()
         maps, stages = network.class_maps(_with_mirror_image(rescale(image, scale)), wanted)
         maps = maps[:, list(classes)].float()
         if scale == natural:
             confidence = confidences(maps.mean(dim=(2, 3)))
-        total += _resize(_add_mirror_image(F.relu(maps)), size)
+        class_maps.append(maps)
         if wanted:
             levels = [_resize(_add_mirror_image(stage.float()), size) for stage in stages]
             features += torch.cat(levels) / (2 * len(feature_scales))
-    if not (total.isfinite().all() and features.isfinite().all()):
-        raise ValueError(
-            "the classifier's maps hold NaN or infinity, as they can in 16 bits; compute them in 32"
-        )
+    _check_finite(features)
     features.clamp_(-_MOST, _MOST)
-    cam = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
+    cam = merge(class_maps, size, merging)
     return Localization(cam.cpu().numpy(), features.half().cpu().numpy(), confidence.cpu().numpy())
 
 
-def rescale(images: Tensor, scale: float) -> Tensor:
-    """Images (N, 3, H, W) at `scale` times their size (bilinear, antialiased)."""
-    if scale == 1:
-        return images
-    size = [max(1, round(side * scale)) for side in images.shape[2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+def merge(maps: Iterable[Tensor], size: tuple[int, int], merging: Merging) -> Tensor:
+    """The CAM of class maps at several scales (Lyu et al., eq. 2), float32 (K, h, w) in [0, 1].
+
+    At each scale the maps of the photo and of its mirror image become one that is not negative;
+    these are brought to one size (bilinear), summed over the scales, and divided by their maximum.
+
+    Args:
+        maps: of each scale float32 (2, K, h, w) of any size: of the photo, and of its mirror image
+            as that lies.
+        size: the CAM's, h and w.
+
+    Raises:
+        ValueError: a map is not finite.
+    """
+    total = torch.zeros(())
+    for scale in maps:
+        found = _resize(_with_flip(scale, merging.flip), size)
+        if merging.normalize == "each_scale":
+            found = _over_maximum(found, merging)
+        total = total + found
+    _check_finite(total)
+    return _over_maximum(total, merging)
 
 
 def _with_mirror_image(image: Tensor) -> Tensor:
@@ -83,6 +98,30 @@ def _with_mirror_image(image: Tensor) -> Tensor:
 
 def _add_mirror_image(maps: Tensor) -> Tensor:
     return maps[:1] + maps[1:].flip(-1)
+
+
+def _with_flip(maps: Tensor, flip: Flip) -> Tensor:
+    """Maps (1, K, h, w) of maps (2, K, h, w) of a photo and of its mirror image."""
+    if flip == "sum_before_relu":
+        return F.relu(_add_mirror_image(maps))
+    maps = F.relu(maps)
+    if flip == "maximum":
+        return torch.maximum(maps[:1], maps[1:].flip(-1))
+    return _add_mirror_image(maps)
+
+
+def _over_maximum(maps: Tensor, merging: Merging) -> Tensor:
+    peaks = maps.amax(dim=(1, 2), keepdim=True)
+    if merging.maximum == "photo" and len(maps):
+        peaks = peaks.amax(dim=0, keepdim=True)
+    return maps / (peaks + 1e-5)
+
+
+def _check_finite(values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise ValueError(
+            "the classifier's maps hold NaN or infinity, as they can in 16 bits; compute them in 32"
+        )
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

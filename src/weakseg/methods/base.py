@@ -31,7 +31,8 @@ _WINDOW = 1024
 class Artefact(Enum):
     """What a step gives to others."""
 
-    FEATURES = "pooled features"
+    POOLED = "pooled features"
+    FEATURES = "features"
     TAGS = "tags"
     CLASSIFIER = "a classifier"
     IRNET = "an IRNet"
@@ -39,6 +40,7 @@ class Artefact(Enum):
     MAPS = "maps"
     MASKS = "masks"
     OBJECTS = "masks of objects"
+    LEVELS = "levels of maps"
 
 
 NETWORKS = frozenset({Artefact.CLASSIFIER, Artefact.IRNET, Artefact.SEGMENTER})
@@ -174,7 +176,7 @@ class Kind:
         confidence: whether its maps come with a classifier's confidence.
         background: the constant score that its maps stand against; None: they have a row of it.
         reuses_maps: whether its maps are those of its first input, against its own background.
-        channels: how many channels of features it keeps of a photo.
+        cell_bytes: what the features that it keeps of a photo take, in bytes a cell of the grid.
         check: finds out before a run whether a step can be done, and raises WeaksegError.
         then: what of the data the steps see that read its TAGS.
         for_readers: the settings that count for `then` alone: with others its files stay as they
@@ -202,7 +204,7 @@ class Kind:
     confidence: bool = False
     background: Callable[["Step"], float | None] = _no_background
     reuses_maps: bool = False
-    channels: Callable[["Step"], int] | None = None
+    cell_bytes: Callable[["Step"], float] | None = None
     check: Callable[["Step", "Photos", "torch.device"], None] | None = None
     then: Callable[["Step", "Photos"], "Photos"] | None = None
     for_readers: frozenset[str] = frozenset()

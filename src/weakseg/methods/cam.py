@@ -4,10 +4,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from weakseg.data.images import photo_size, shrunk_size
 from weakseg.errors import WeaksegError
-from weakseg.grid import as_levels
+from weakseg.grid import as_levels, grid_size
+from weakseg.localize.settings import Merging
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
-from weakseg.methods.classifier import CLASSIFIER, backbone_of
+from weakseg.methods.classifier import CLASSIFIER, backbone_of, learned_from
+from weakseg.methods.features import check_scales, check_stages, open_tensors
 from weakseg.methods.settings import Precision, Scales, Section
 
 
@@ -15,13 +18,15 @@ class Cam(Section):
     """CAMs over several scales, and features of some of the backbone's stages for an SVM.
 
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`.
+    `feature_scales` is a subset of `scales`; `merging` is how the maps of the scales become one.
+    CAMs of a step's features need no pass of the backbone; those features serve an SVM as well.
     """
 
     scales: Scales
     feature_stages: tuple[Annotated[int, Field(ge=0)], ...] = ()
     feature_scales: Scales = (1.0,)
     precision: Precision = "32-true"
+    merging: Merging = Merging()
 
     @model_validator(mode="after")
     def _subset(self) -> "Cam":
@@ -35,6 +40,8 @@ class Cam(Section):
 
 def work(step: Step) -> PhotoWork:
     """Maps without a background (Lyu et al. eq. 2), features as levels, and confidence."""
+    if features := step.get("features"):
+        return _of_features(step, features)
     import torch
 
     from weakseg.localize.cam import localize_tags
@@ -54,8 +61,37 @@ def work(step: Step) -> PhotoWork:
                 settings.scales,
                 settings.feature_stages,
                 settings.feature_scales,
+                settings.merging,
             )
         return PhotoMaps(found.cam, as_levels(found.features), found.confidence)
+
+    return compute
+
+
+def _of_features(step: Step, features: Step) -> PhotoWork:
+    """Maps and confidence, of the features that a step keeps."""
+    import torch
+
+    from weakseg.localize.cam import merge
+    from weakseg.methods.networks import read_classifier
+    from weakseg.networks.cam_classifier import confidences
+    from weakseg.networks.features import final
+
+    settings, given = step.settings, step["classifier"]
+    network = read_classifier(given.folder / CLASSIFIER, torch.device("cpu"))
+    outputs = {name: index for index, name in enumerate(network.classes)}
+    names = [learned_from(given.settings), *map(final, settings.scales)]
+    read = open_tensors(features, *names)
+
+    @torch.inference_mode()
+    def compute(task: PhotoTask) -> PhotoMaps:
+        rows = [outputs[tag] for tag in task.sample.tags]
+        learned, *finals = (torch.from_numpy(tensor).float() for tensor in read(task))
+        maps = (network.maps_of(final[None])[:, rows] for final in finals)
+        size = grid_size(*shrunk_size(*photo_size(task.sample.image), step.long_side))
+        cam = merge((torch.cat([m, m.flip(-1)]) for m in maps), size, settings.merging)
+        confidence = confidences(network.classify_kept(learned)[:, rows])
+        return PhotoMaps(cam.numpy(), confidence=confidence.numpy())
 
     return compute
 
@@ -64,7 +100,7 @@ def _has_features(step: Step) -> bool:
     return bool(step.settings.feature_stages)
 
 
-def _channels(step: Step) -> int:
+def _cell_bytes(step: Step) -> float:
     from weakseg.methods.networks import build_classifier
 
     stages = build_classifier(backbone_of(step["classifier"]), 1).backbone.stages
@@ -72,16 +108,18 @@ def _channels(step: Step) -> int:
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
-    from weakseg.methods.networks import build_classifier
-
-    section = backbone_of(step["classifier"])
-    stages = build_classifier(section, 1).backbone.stages
-    missing = [i for i in step.settings.feature_stages if i >= len(stages)]
-    if missing:
+    given, features = step["classifier"], step.get("features")
+    backbone, settings = backbone_of(given), step.settings
+    check_stages(f"{step.name}.feature_stages", settings.feature_stages, backbone)
+    if features is None:
+        return
+    if settings.feature_stages or given.get("features") is not features:
         raise WeaksegError(
-            f"{step.name}.feature_stages has {missing}; {section.name} has the stages 0 to "
-            f"{len(stages) - 1}, with strides {[stage.stride for stage in stages]}."
+            f"{step.name}: the CAMs of features are those of a classifier that learned from them, "
+            "and come without features of their own: have the classifier read "
+            f"{features.name}, and leave out feature_stages."
         )
+    check_scales(step, features, settings.scales)
 
 
 KIND = Kind(
@@ -89,12 +127,15 @@ KIND = Kind(
     summary="multi-scale class activation maps of a classifier, with shallow features",
     settings=Cam,
     gives=frozenset({Artefact.MAPS}),
-    takes=(Slot("classifier", frozenset({Artefact.CLASSIFIER})),),
+    takes=(
+        Slot("classifier", frozenset({Artefact.CLASSIFIER})),
+        Slot("features", frozenset({Artefact.FEATURES}), optional=True),
+    ),
     role="seed",
     work=work,
     network=True,
     features=_has_features,
     confidence=True,
-    channels=_channels,
+    cell_bytes=_cell_bytes,
     check=_check,
 )

@@ -12,15 +12,18 @@ from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
+from weakseg.methods.features import check_scales
 from weakseg.methods.settings import (
     LARGEST_SIDE,
     BackboneSection,
     LongSideRange,
     Precision,
+    Scale,
     Share,
     Training,
 )
 from weakseg.names import FIGURES, AugmentationName, Head
+from weakseg.networks.pooling import AVERAGE, Pooling
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset as TorchDataset
@@ -33,8 +36,9 @@ CLASSIFIER = "classifier.safetensors"
 class Classifier(Training):
     """Training of the classifier on tags.
 
-    It learns from the pooled features of a `pool` step that `of` names, whose backbone it has, or
-    else, with a `backbone` of its own, from photos; `long_side`, `crop`, `augmentation` and
+    It learns from the features of a step that `of` names, whose backbone it has: from pooled ones,
+    or, with a `pooling` other than the mean, from the final map at `scale`. Or else, with a
+    `backbone` of its own, it learns from photos; `long_side`, `crop`, `augmentation` and
     `precision` are those of a training on photos (`weakseg.methods.settings.PhotoTraining`).
 
     `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
@@ -43,6 +47,8 @@ class Classifier(Training):
 
     backbone: BackboneSection | None = None
     head: Head = "linear"
+    pooling: Pooling = AVERAGE
+    scale: Scale = 1.0
     long_side: LongSideRange = (320, 640)
     crop: int = Field(default=512, ge=32, le=LARGEST_SIDE)
     augmentation: AugmentationName = "flip"
@@ -59,7 +65,7 @@ class Classifier(Training):
         return self
 
 
-FEATURES = Slot("features", frozenset({Artefact.FEATURES}), optional=True)
+FEATURES = Slot("features", frozenset({Artefact.POOLED}), optional=True)
 TAGS = Slot("tags", frozenset({Artefact.TAGS}), optional=True)
 
 
@@ -91,12 +97,12 @@ def train_classifier(
     from weakseg.methods.networks import build_classifier, write_classifier
     from weakseg.training.classifier import ClassifierTraining
 
-    settings, classes, pool = step.settings, tools.photos.learned, step.get("features")
+    settings, classes, features = step.settings, tools.photos.learned, step.get("features")
     backbone = backbone_of(step)
     L.seed_everything(step.seed, verbose=False)
-    network = build_classifier(backbone, len(classes), settings.head)
+    network = build_classifier(backbone, len(classes), settings.head, settings.pooling)
     training = ClassifierTraining(
-        network, settings.optimizer, settings.decay_power, pool is not None
+        network, settings.optimizer, settings.decay_power, features is not None
     )
     kept, held_out = balanced_split(
         samples, tools.photos.balance, settings.validation_fraction, step.seed
@@ -107,8 +113,8 @@ def train_classifier(
             "to be judged by. Tag more photos."
         )
     examples: Any = (
-        _Pooled(kept, held_out, classes, step.seed, pool.folder)
-        if pool
+        _Kept(kept, held_out, classes, step.seed, features.folder, learned_from(settings))
+        if features
         else _Tagged(kept, held_out, classes, settings, step.seed, fill_of(network))
     )
     loop = Loop.of(
@@ -118,8 +124,8 @@ def train_classifier(
         name=name,
         folder=folder,
         monitor="f1",
-        loaders=pool is None,
-        devices=1 if pool else None,
+        loaders=features is None,
+        devices=1 if features else None,
     )
     epochs = loop.fit(training)
     figures = loop.validate(training)
@@ -133,25 +139,34 @@ def train_classifier(
 
 def backbone_of(step: Step) -> BackboneSection:
     """The backbone of a classifier: its own, or that of the features that it learns from."""
-    pool = step.get("features")
-    found = pool.settings.backbone if pool else step.settings.backbone
+    features = step.get("features")
+    found = features.settings.backbone if features else step.settings.backbone
     assert isinstance(found, BackboneSection)
     return found
 
 
 def check(step: Step, photos: Photos, device: Any) -> None:
     """Refuse a classifier without a backbone, or with two, and batches that no memory holds."""
-    settings, pool = step.settings, step.get("features")
-    if (settings.backbone is None) == (pool is None):
+    settings, features = step.settings, step.get("features")
+    if (settings.backbone is None) == (features is None):
         raise WeaksegError(
             f"{step.name} learns from photos, with a backbone of its own, or from the features of "
-            "a step of kind pool that `of` names, with that step's: give one of the two."
+            "a step of that kind, which `of` names, with that step's: give one of the two."
         )
-    if pool is None:
+    if features and settings.pooling != AVERAGE:
+        check_scales(step, features, [settings.scale])
+    if features is None:
         from weakseg.methods.networks import build_classifier, check_memory
 
         network = build_classifier(settings.backbone, 1, settings.head)
         check_memory(step.name, network, settings, len(photos.samples), device)
+
+
+def learned_from(settings: Classifier) -> str:
+    """The tensor that is learned from, of features that are kept."""
+    from weakseg.networks.features import POOLED, final
+
+    return POOLED if settings.pooling == AVERAGE else final(settings.scale)
 
 
 def _files(step: Step, photos: Photos) -> tuple[File, ...]:
@@ -159,18 +174,19 @@ def _files(step: Step, photos: Photos) -> tuple[File, ...]:
 
 
 @dataclass(frozen=True)
-class _Pooled:
+class _Kept:
     kept: Sequence[Sample]
     held_out: Sequence[Sample]
     classes: tuple[str, ...]
     seed: int
     folder: Path
+    name: str
 
     def __call__(self, epoch: int | None) -> "TorchDataset[Example]":
-        from weakseg.training.pooled import PooledPhotos
+        from weakseg.training.features import KeptFeatures
 
         samples = self.held_out if epoch is None else self.kept
-        return PooledPhotos(samples, self.classes, self.folder, self.seed, epoch)
+        return KeptFeatures(samples, self.classes, self.folder, self.name, self.seed, epoch)
 
 
 @dataclass(frozen=True)
@@ -200,7 +216,7 @@ class _Tagged:
 
 KIND = Kind(
     name="classifier",
-    summary="a classifier of tags, on photos or on the pooled features of a frozen backbone",
+    summary="a classifier of tags, on photos or on a frozen backbone's features of them",
     settings=Classifier,
     gives=frozenset({Artefact.CLASSIFIER}),
     takes=(FEATURES, TAGS),

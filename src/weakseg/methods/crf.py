@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from weakseg.data.images import resize
 from weakseg.grid import upsample
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.maps import open_scores
@@ -18,28 +19,38 @@ class Crf(Section):
     """The dense CRF, and the unary it starts from.
 
     `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores over
-    `temperature`; beyond its limits that is the hard labels, or the same for all.
+    `temperature`; beyond its limits that is the hard labels, or the same for all. It works at
+    `scale` times the photo's size, where the kernels are as much narrower.
     """
 
     unary: Literal["labels", "scores"]
     confidence: Share = 0.7
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     kernels: CRFSettings
+    scale: Annotated[float, Field(ge=0.05, le=1)] = 1.0
 
 
 def work(step: Step) -> PhotoWork:
-    """Probabilities (K+1, H, W) at the size that photos are worked on."""
-    from weakseg.refine.crf import dense_crf
-
+    """Probabilities (K+1, h, w) at `scale` times the size that photos are worked on."""
     given, settings = step["scores"], step.settings
     scores, of_masks = open_scores(given), Artefact.MAPS not in given.gives
 
     def compute(task: PhotoTask) -> PhotoMaps:
-        photo = step.photo(task)
-        unary = unary_of(upsample(scores(task), *photo.shape[:2]), settings, of_masks)
-        return PhotoMaps(dense_crf(photo, unary, settings.kernels))
+        return PhotoMaps(refine(step.photo(task), scores(task), settings, of_masks))
 
     return compute
+
+
+def refine(
+    photo: NDArray[np.uint8], scores: NDArray[np.float32], settings: Crf, of_masks: bool = False
+) -> NDArray[np.float32]:
+    """The dense CRF's probabilities (N, h, w) of scores (N, h', w'); see `unary_of`."""
+    from weakseg.refine.crf import dense_crf
+
+    if settings.scale < 1:
+        photo = resize(photo, max(1, round(max(photo.shape[:2]) * settings.scale)))
+    unary = unary_of(upsample(scores, *photo.shape[:2]), settings, of_masks)
+    return dense_crf(photo, unary, settings.kernels.scaled(settings.scale))
 
 
 def unary_of(

@@ -110,7 +110,7 @@ class Loop:
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
             "seed": step.seed,
-            "precision": settings.precision,
+            "precision": getattr(settings, "precision", "32-true"),
             "device": tools.device,
             "executor": tools.cpu,
             "progress": tools.progress,
@@ -309,7 +309,11 @@ class _Batches(L.LightningDataModule):
         if self._loaders:
             give_back_freed_memory()  # the loaders are forks
         return DataLoader(
-            examples, self._batch_size, drop_last=drop_last, num_workers=self._loaders
+            examples,
+            self._batch_size,
+            drop_last=drop_last,
+            num_workers=self._loaders,
+            collate_fn=getattr(examples, "collate", None),
         )
 
 

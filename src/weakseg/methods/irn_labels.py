@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from weakseg.grid import upsample
 from weakseg.localize.seeds import check_thresholds
 from weakseg.methods.base import Artefact, Kind, PhotoMask, PhotoTask, PhotoWork, Slot, Step
-from weakseg.methods.crf import Crf, unary_of
+from weakseg.methods.crf import Crf, refine
 from weakseg.methods.maps import against_background, highest, labelled, open_class_maps
 from weakseg.methods.settings import Fraction
 
@@ -41,19 +40,15 @@ def _protocol(step: Step) -> Mapping[str, Any]:
 
 def work(step: Step) -> PhotoWork:
     """Masks with 255 where the two disagree."""
-    from weakseg.refine.crf import dense_crf
-
     maps, settings = open_class_maps(step["maps"]), step.settings
     thresholds = settings.foreground_threshold, settings.background_threshold
 
     def compute(task: PhotoTask) -> PhotoMask:
         photo, found = step.photo(task), maps(task).scores
 
-        def refined(threshold: float) -> NDArray[np.float32]:
-            scores = upsample(against_background(found, threshold), *photo.shape[:2])
-            return dense_crf(photo, unary_of(scores, settings), settings.kernels)
-
-        both = np.concatenate([refined(threshold) for threshold in thresholds])
+        both = np.concatenate(
+            [refine(photo, against_background(found, level), settings) for level in thresholds]
+        )
         return PhotoMask(labelled(both, task, _agreed))
 
     return compute

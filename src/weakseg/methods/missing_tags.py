@@ -16,7 +16,8 @@ from weakseg.errors import WeaksegError
 from weakseg.files import remove_partial_files, write_text, written_by_run
 from weakseg.methods import classifier
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Slot, Step, Tools, made
-from weakseg.methods.classifier import CLASSIFIER
+from weakseg.methods.classifier import CLASSIFIER, learned_from
+from weakseg.methods.features import open_tensors
 from weakseg.methods.settings import Section, Share
 from weakseg.names import FIGURES
 
@@ -132,18 +133,19 @@ class Judge:
 
         from weakseg.methods.networks import prepare, read_classifier
         from weakseg.networks.cam_classifier import confidences, with_mirror_image
-        from weakseg.training.pooled import read_pooled
 
-        step, pool = self.step, self.step.get("features")
+        step, features = self.step, self.step.get("features")
         device = torch.device(step.device)
         network, computing = prepare(
             read_classifier(self.network, device), step.settings.precision, device
         )
+        kept = open_tensors(features, learned_from(step.settings)) if features else None
 
         @torch.inference_mode()
         def work(task: PhotoTask) -> list[float]:
-            if pool:
-                logits = network.classify(read_pooled(pool.folder, task.id).to(device))
+            if kept:
+                (learned,) = kept(task)
+                logits = network.classify_kept(torch.from_numpy(learned).float().to(device))
             else:
                 with computing():
                     logits = network(with_mirror_image(step.photo(task), device))

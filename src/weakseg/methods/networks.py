@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,9 @@ from weakseg.networks.cpu import onednn
 from weakseg.networks.cpu.fused import fuse
 from weakseg.networks.footprint import training_bytes
 from weakseg.networks.irnet import IRNet
-from weakseg.networks.segmenter import Segmenter
+from weakseg.networks.pixel_head import PixelHeadShape, PixelSegmenter
+from weakseg.networks.pooling import AVERAGE, Pooling
+from weakseg.networks.segmenter import SegmentationNetwork, Segmenter
 from weakseg.networks.weights import check_finite
 
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -54,7 +56,7 @@ def replaced_precisions(wanted: Iterable[str], device: torch.device) -> list[str
     return sorted(name for name in set(wanted) if usable_precision(name, device) != name)
 
 
-Network = TypeVar("Network", CamClassifier, IRNet, Segmenter)
+Network = TypeVar("Network", CamClassifier, IRNet, SegmentationNetwork)
 
 
 def prepare(
@@ -102,10 +104,10 @@ def check_memory(
 
 
 def build_classifier(
-    backbone: BackboneSection, classes: int, head: Head = "linear"
+    backbone: BackboneSection, classes: int, head: Head = "linear", pooling: Pooling = AVERAGE
 ) -> CamClassifier:
     """The classifier that a recipe asks for, with its ImageNet weights."""
-    return CamClassifier(_build_backbone(backbone), classes, head)
+    return CamClassifier(_build_backbone(backbone), classes, head, pooling)
 
 
 def build_irnet(backbone: BackboneSection) -> IRNet:
@@ -113,8 +115,12 @@ def build_irnet(backbone: BackboneSection) -> IRNet:
     return IRNet(_build_backbone(backbone))
 
 
-def build_segmenter(backbone: BackboneSection, classes: int) -> Segmenter:
+def build_segmenter(
+    backbone: BackboneSection, classes: int, pixel_head: PixelHeadShape | None = None
+) -> SegmentationNetwork:
     """The segmentation network that a recipe asks for, with its ImageNet weights."""
+    if pixel_head:
+        return PixelSegmenter(_build_backbone(backbone), classes, pixel_head)
     return Segmenter(_build_backbone(backbone), classes)
 
 
@@ -126,7 +132,12 @@ def write_classifier(
     classes: tuple[str, ...],
 ) -> None:
     """Write a classifier with all that it takes to build it again."""
-    made_of = {"backbone": backbone.model_dump(), "head": head, "classes": classes}
+    made_of = {
+        "backbone": backbone.model_dump(),
+        "head": head,
+        "pooling": asdict(network.pooling),
+        "classes": classes,
+    }
     _write(path, network.state_dict(), made_of)
 
 
@@ -139,7 +150,8 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
     with _whole(path, "classifier"):
         made_of, tensors = _read(path)
         section = _weightless(made_of["backbone"])
-        network = build_classifier(section, len(made_of["classes"]), made_of["head"])
+        pooling = Pooling(**made_of["pooling"])
+        network = build_classifier(section, len(made_of["classes"]), made_of["head"], pooling)
         network.classes = tuple(made_of["classes"])
         network.load_state_dict(tensors)
     return network.to(device).eval()
@@ -172,12 +184,14 @@ class SegmenterCard:
         classes: names of ids 1 to C.
         long_side: photos with a longer side are segmented at that size.
         precision: what it computes in.
+        pixel_head: of a network that is one; the others are DeepLabv3+.
     """
 
     backbone: BackboneSection
     classes: tuple[str, ...]
     long_side: int
     precision: Precision
+    pixel_head: PixelHeadShape | None = None
 
 
 def write_segmenter(path: Path, tensors: dict[str, Tensor], card: SegmenterCard) -> None:
@@ -185,7 +199,7 @@ def write_segmenter(path: Path, tensors: dict[str, Tensor], card: SegmenterCard)
     _write(path, tensors, TypeAdapter(SegmenterCard).dump_python(card, mode="json"))
 
 
-def read_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, SegmenterCard]:
+def read_segmenter(path: Path, device: torch.device) -> tuple[SegmentationNetwork, SegmenterCard]:
     """Read what `write_segmenter` wrote, in eval mode.
 
     Raises:
@@ -194,7 +208,8 @@ def read_segmenter(path: Path, device: torch.device) -> tuple[Segmenter, Segment
     with _whole(path, "segmentation network"):
         made_of, tensors = _read(path)
         card = TypeAdapter(SegmenterCard).validate_python(made_of)
-        network = build_segmenter(_weightless(made_of["backbone"]), len(card.classes))
+        section = _weightless(made_of["backbone"])
+        network = build_segmenter(section, len(card.classes), card.pixel_head)
         network.load_state_dict(tensors)
     return network.to(device).eval(), card
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from weakseg.data.images import read_photo
-from weakseg.methods.base import Artefact, Kind, PhotoMaps, PhotoTask, PhotoWork, Slot, Step
+from weakseg.errors import WeaksegError
+from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.deeplab import SEGMENTER
+from weakseg.methods.pixel_head import open_scorer
 from weakseg.methods.segment import TTA, SegmentationModel, Views, describe
 from weakseg.methods.settings import Scales
 
@@ -21,15 +23,25 @@ _LEAST = np.float32(1e-6)
 
 
 class Relabel(Views):
-    """The views of a photo that are averaged; by default those of test-time augmentation."""
+    """The views of a photo that are averaged; by default those of test-time augmentation.
+
+    A pixel head, given the features that it learned from, scores those, and has no views.
+    """
 
     scales: Scales = TTA.scales
     flip: bool = TTA.flip
 
 
 def work(step: Step) -> PhotoWork:
-    """Logarithms of the probabilities (K+1, h, w) of the background and of a photo's own tags."""
+    """Scores (K+1, h, w) of the background and of a photo's own tags.
+
+    They are logarithms of probabilities, or a pixel head's logits.
+    """
     import torch
+
+    if features := step.get("features"):
+        score = open_scorer(step["network"], features)
+        return lambda task: PhotoMaps(score(task)[[0, *task.class_ids]])
 
     model = SegmentationModel(step["network"].folder / SEGMENTER, torch.device(step.device))
 
@@ -38,6 +50,15 @@ def work(step: Step) -> PhotoWork:
         return PhotoMaps(np.log(np.maximum(found[[0, *task.class_ids]], _LEAST)))
 
     return compute
+
+
+def _check(step: Step, photos: Photos, device: Any) -> None:
+    features = step.get("features")
+    if features and step["network"].get("features") is not features:
+        raise WeaksegError(
+            f"{step.name} reads the features of {features.name}, from which {step['network'].name} "
+            "did not learn: leave them out."
+        )
 
 
 def _protocol(step: Step) -> Mapping[str, Any]:
@@ -49,10 +70,14 @@ KIND = Kind(
     summary="a segmentation network's maps of the photos it learned from, kept to their tags",
     settings=Relabel,
     gives=frozenset({Artefact.MAPS, Artefact.MASKS}),
-    takes=(Slot("network", frozenset({Artefact.SEGMENTER})),),
+    takes=(
+        Slot("network", frozenset({Artefact.SEGMENTER})),
+        Slot("features", frozenset({Artefact.FEATURES}), optional=True),
+    ),
     role="refiner",
     work=work,
     on_grid=False,
     network=True,
+    check=_check,
     protocol=_protocol,
 )

@@ -6,8 +6,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
 
 from weakseg.data.balance import Balance
 from weakseg.files import absolute
+from weakseg.localize.settings import Merging
 from weakseg.names import AugmentationName
-from weakseg.refine.settings import CRFSettings, PARSettings, RandomWalkSettings, SVMSettings
+from weakseg.networks.pooling import Pooling
+from weakseg.refine.settings import (
+    CRFSettings,
+    PARSettings,
+    RandomWalkSettings,
+    SpreadSettings,
+    SVMSettings,
+)
 from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
 
 LARGEST_SIDE = 4096
@@ -35,13 +43,12 @@ LongSideRange = Annotated[
     tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(le=LARGEST_SIDE)]],
     AfterValidator(_ordered),
 ]
-Scales = Annotated[
-    tuple[Annotated[float, Field(ge=0.05, le=8)], ...], Field(min_length=1, max_length=16)
-]
+Scale = Annotated[float, Field(ge=0.05, le=8)]
+Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=16)]
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-_NUMBERS = (SVMSettings, CRFSettings, RandomWalkSettings, PARSettings)
-for _settings in (*_NUMBERS, Balance, SGD, Adam, AdamW):
+_NUMBERS = (CRFSettings, Merging, PARSettings, RandomWalkSettings, SpreadSettings, SVMSettings)
+for _settings in (*_NUMBERS, Balance, Pooling, SGD, Adam, AdamW):
     with_config(STRICT)(_settings)  # an unknown key is an error here as well
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from weakseg.names import Head
 from weakseg.networks.backbones import Backbone
+from weakseg.networks.pooling import AVERAGE, Pooling, pool_maps
 
 UNKNOWN = -1.0
 """The target of a tag that nobody can be sure of: it counts neither as there nor as absent."""
@@ -26,13 +27,13 @@ class ClassMaps(NamedTuple):
 
 
 class CamClassifier(nn.Module):
-    """A backbone, a 1x1 convolution without bias, and global average pooling.
+    """A backbone, a 1x1 convolution without bias, and a pooling of the maps that this gives.
 
-    Without a bias a class's logit is the mean of its map, so that the map says where the evidence
-    lies (Zhou et al. 2016). Alone, the convolution starts at zero (our choice): its maps hold
-    nothing but what was learned, which shows when the backbone is frozen and the training short.
-    Behind others that are new it would hold back what they learn, so that all of them start from
-    N(0, 0.01), also our choice.
+    Without a bias a class's logit is pooled of its map alone, so that the map says where the
+    evidence lies (Zhou et al. 2016). Alone, the convolution starts at zero (our choice): its maps
+    hold nothing but what was learned, which shows when the backbone is frozen and the training
+    short. Behind others that are new it would hold back what they learn, so that all of them start
+    from N(0, 0.01), also our choice.
 
     Args:
         backbone: gives the final map.
@@ -40,14 +41,22 @@ class CamClassifier(nn.Module):
         head: "extra_convolutions" puts three 3x3 convolutions of 512 channels, each with a ReLU,
             before the 1x1 one: the four of Dobko et al., section 3.1 (Jiang et al. 2019). "linear"
             has the 1x1 convolution alone.
+        pooling: how a class's map becomes its logit.
 
     Attributes:
         classes: names of its outputs, where they are known.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, head: Head = "linear") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        head: Head = "linear",
+        pooling: Pooling = AVERAGE,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.pooling = pooling
         channels = backbone.final.channels
         self.extra = nn.Sequential()
         if head == "extra_convolutions":
@@ -70,7 +79,9 @@ class CamClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images, float (N, 3, H, W) in [0, 1]."""
-        return self.classify(self.pool(images))
+        if self.pooling == AVERAGE:  # of features: fewer multiplications than maps take
+            return self.classify(self.pool(images))
+        return pool_maps(self.maps_of(self.backbone(images).final), self.pooling)
 
     def pool(self, images: Tensor) -> Tensor:
         """Pooled features (N, D) of images, float (N, 3, H, W) in [0, 1]."""
@@ -78,13 +89,24 @@ class CamClassifier(nn.Module):
         return pooled
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Logits (N, C) of pooled features: the mean of each class's map, for it is linear."""
+        """Logits (N, C) of pooled features (N, D): means of the class maps, which are linear."""
         return F.linear(pooled, self.head.weight.flatten(1))
+
+    def classify_kept(self, features: Tensor) -> Tensor:
+        """Logits (N, C) of pooled features (N, D); or (1, C) of a photo's final map (D, h, w)."""
+        if features.ndim == 2:
+            return self.classify(features)
+        return pool_maps(self.maps_of(features[None]), self.pooling)
+
+    def maps_of(self, final: Tensor) -> Tensor:
+        """Class maps (N, C, h, w) of a backbone's final map (N, D, h, w)."""
+        maps: Tensor = self.head(self.extra(final))
+        return maps
 
     def class_maps(self, images: Tensor, stages: Sequence[int] = ()) -> ClassMaps:
         """Class maps (N, C, h, w) of images, float (N, 3, H, W) in [0, 1]."""
         features = self.backbone(images, stages)
-        return ClassMaps(self.head(self.extra(features.final)), features.stages)
+        return ClassMaps(self.maps_of(features.final), features.stages)
 
 
 def with_mirror_image(photo: NDArray[np.uint8], device: torch.device) -> Tensor:

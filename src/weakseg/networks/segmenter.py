@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from weakseg.errors import WeaksegError
 from weakseg.networks.backbones import Backbone, fill_up
+from weakseg.networks.pixel_head import PixelSegmenter
 
 _FINE_STRIDE = 4
 _RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # Chen et al. 2018, section 4
@@ -74,3 +75,7 @@ class Segmenter(nn.Module):
         """The parameters that are not the backbone's."""
         yield from self.decoder.parameters()
         yield from self.head.parameters()
+
+
+SegmentationNetwork = Segmenter | PixelSegmenter
+"""What gives logits (N, C+1, H, W) of images of any size."""

@@ -1,6 +1,6 @@
 """The numbers of the SVM, the CRF, the random walk and PAR, without what they take to import."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from weakseg.localize.seeds import check_thresholds
@@ -104,6 +104,13 @@ class CRFSettings:
             if not valid:
                 raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
 
+    def scaled(self, factor: float) -> "CRFSettings":
+        """For a photo of `factor` times the size."""
+        if factor == 1:
+            return self
+        near, far = self.gaussian_sxy * factor, self.bilateral_sxy * factor
+        return replace(self, gaussian_sxy=near, bilateral_sxy=far)
+
 
 @dataclass(frozen=True)
 class RandomWalkSettings:
@@ -178,3 +185,29 @@ class PARSettings:
         for name, (valid, accepted) in checks.items():
             if not valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected {accepted}")
+
+
+@dataclass(frozen=True)
+class SpreadSettings:
+    """How `spread` works; the defaults were chosen on VOC's train photos (docs/benchmarks.md).
+
+    Attributes:
+        power: of the affinities, over 0 and up to 100; higher lets fewer cells in.
+        steps: how often maps are averaged, 0 to 1000.
+        sharpening: the power of the maps at the start, over 0 and up to 100.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    power: float = 4.0
+    steps: int = 4
+    sharpening: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power <= 100:
+            raise ValueError(f"power is {self.power}; expected a number in (0, 100]")
+        if not 0 <= self.steps <= 1000:
+            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 1000]")
+        if not 0 < self.sharpening <= 100:
+            raise ValueError(f"sharpening is {self.sharpening}; expected a number in (0, 100]")

@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from weakseg.localize.cam import rescale
-from weakseg.networks.segmenter import Segmenter
+from weakseg.networks.features import rescale
+from weakseg.networks.segmenter import SegmentationNetwork
 
 
 @torch.inference_mode()
 def segment(
-    network: Segmenter, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
+    network: SegmentationNetwork,
+    images: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
 ) -> Tensor:
     """Class probabilities, averaged over scales and mirror images (Dobko et al., section 3.4).
 

@@ -24,7 +24,8 @@ class ClassifierTraining(L.LightningModule):
         network: the classifier.
         optimizer: its learning rates are the backbone's and the head's.
         decay_power: the learning rate is `lr * (1 - step / steps) ** decay_power`.
-        pooled: whether batches hold pooled features rather than photos.
+        kept: whether batches hold features that were kept, one by one, pooled or maps, rather than
+            images.
     """
 
     def __init__(
@@ -32,13 +33,13 @@ class ClassifierTraining(L.LightningModule):
         network: CamClassifier,
         optimizer: Optimizer,
         decay_power: float,
-        pooled: bool = False,
+        kept: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self._optimizer = optimizer
         self._decay_power = decay_power
-        self._pooled = pooled
+        self._kept = kept
         classes = network.head.out_channels
         columns = max(2, classes)  # torchmetrics takes one label for no multi-label task
         self._f1 = MultilabelF1Score(columns, average=None)
@@ -90,9 +91,13 @@ class ClassifierTraining(L.LightningModule):
             "base_rate": _known(with_tag / judged, seen),
         }
 
-    def _predict(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.network.classify(inputs) if self._pooled else self.network(inputs)
-        return logits
+    def _predict(self, inputs: Any) -> Tensor:
+        if not self._kept:
+            logits: Tensor = self.network(inputs)
+            return logits
+        if inputs[0].ndim == 1:
+            return self.network.classify_kept(torch.stack(tuple(inputs)))
+        return torch.cat([self.network.classify_kept(features) for features in inputs])
 
     def configure_optimizers(self) -> Any:
         network = self.network

@@ -1,10 +1,11 @@
-"""Pooled features of a frozen backbone as training batches."""
+"""Features of photos that were kept of a frozen backbone, and tags, as training batches."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
+import safetensors
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -12,30 +13,18 @@ from weakseg.data.dataset import Sample
 from weakseg.files import written_by_run
 from weakseg.training.photos import Example, target
 
-POOLED = "pooled"
 
+class KeptFeatures(TorchDataset[Example]):
+    """Features of photos, with their tags.
 
-def read_pooled(folder: Path, photo_id: str) -> Tensor:
-    """Pooled features of a photo and of its mirror image, float32 (2, D).
-
-    Raises:
-        WeaksegError: if the file is missing or damaged.
-    """
-    path = folder / f"{photo_id}.safetensors"
-    with written_by_run(path):
-        return safetensors.torch.load_file(path)[POOLED]
-
-
-class PooledPhotos(TorchDataset[Example]):
-    """Pooled features of photos or of their mirror images, with their tags.
-
-    An example is float32 (D), and the target, float32 (C).
+    An example is what is kept of a photo, and the target, float32 (C).
 
     Args:
         samples: the photos.
         classes: names of the outputs, in order.
-        folder: has `ID.safetensors` of each photo: `pooled`, float32 (2, D), of the photo and of
-            its mirror image.
+        folder: has `ID.safetensors` of each photo (`weakseg.networks.features`).
+        name: of the tensor that is learned from: pooled (2, D), of a photo and of its mirror image,
+            one of which is drawn; or a map (D, h, w).
         seed, epoch: of the draws, as in `TaggedPhotos`; epoch `None` takes every photo as it is.
     """
 
@@ -44,12 +33,14 @@ class PooledPhotos(TorchDataset[Example]):
         samples: Sequence[Sample],
         classes: Sequence[str],
         folder: Path,
+        name: str,
         seed: int,
         epoch: int | None,
     ) -> None:
         self._samples = samples
         self._classes = classes
         self._folder = folder
+        self._name = name
         self._order = np.arange(len(samples))
         self._mirrored = np.zeros(len(samples), int)
         if epoch is not None:
@@ -63,5 +54,14 @@ class PooledPhotos(TorchDataset[Example]):
     def __getitem__(self, index: int) -> Example:
         place = self._order[index]
         sample = self._samples[place]
-        views = read_pooled(self._folder, sample.id)
-        return views[self._mirrored[place]], target(sample, self._classes)
+        path = self._folder / f"{sample.id}.safetensors"
+        with written_by_run(path), safetensors.safe_open(path, "pt") as file:
+            kept = file.get_tensor(self._name)
+        features = kept[self._mirrored[place]] if kept.ndim == 2 else kept
+        return features.float(), target(sample, self._classes)
+
+    @staticmethod
+    def collate(examples: Sequence[Example]) -> tuple[list[Tensor], Tensor]:
+        """A batch: features one by one, since maps differ in size, and targets (N, C)."""
+        features, targets = zip(*examples, strict=True)
+        return list(features), torch.stack(targets)

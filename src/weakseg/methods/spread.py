@@ -1,0 +1,47 @@
+"""Maps spread over a photo's cells of like features."""
+
+from typing import Any
+
+from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.features import check_features, open_cells
+from weakseg.methods.maps import open_class_maps
+from weakseg.refine.settings import SpreadSettings
+
+
+def work(step: Step) -> PhotoWork:
+    """Maps (K, h, w) in [0, 1] on a photo's cells; see `weakseg.refine.spread.spread`."""
+    import torch
+
+    from weakseg.networks.features import resized
+    from weakseg.refine.spread import spread
+
+    maps, cells = open_class_maps(step["maps"]), open_cells(step.get("features") or step["maps"])
+
+    def compute(task: PhotoTask) -> PhotoMaps:
+        features = cells(task)
+        given = resized(torch.from_numpy(maps(task).scores), features.shape[1:])
+        found = spread(given.numpy(), features.numpy(), step.settings, step.device)
+        return PhotoMaps(found)
+
+    return compute
+
+
+def _check(step: Step, photos: Photos, device: Any) -> None:
+    check_features(step, step.get("features") or step["maps"])
+
+
+KIND = Kind(
+    name="spread",
+    summary="maps spread over a photo's cells of like features",
+    settings=SpreadSettings,
+    gives=frozenset({Artefact.MAPS}),
+    takes=(
+        Slot("maps", frozenset({Artefact.MAPS})),
+        Slot("features", frozenset({Artefact.FEATURES, Artefact.MAPS}), optional=True),
+    ),
+    role="refiner",
+    work=work,
+    on_grid=False,
+    network=True,
+    check=_check,
+)
