@@ -66,8 +66,11 @@ def test_an_override_starts_a_step_that_a_dumped_recipe_lacks(tmp_path: Path) ->
     overrides = [SCREEN, "screen.action=mask", "localize.of=second", SECOND]
     recipe = load_recipe(str(path), overrides)
     assert settings(recipe, "screen").action == "mask"
-    (second,) = (section for section in recipe.steps if section.name == "second")
-    assert second.of == (("features", "pool"), ("tags", "screen"))
+    (second,) = (step for step in recipe.steps if step.name == "second")
+    assert [(slot, given.name) for slot, given in second.inputs] == [
+        ("features", "pool"),
+        ("tags", "screen"),
+    ]
 
 
 def test_papers_adam_keeps_its_rates() -> None:
@@ -261,6 +264,10 @@ def test_a_message_is_short_whatever_was_given(override: str) -> None:
             {"pool": {**EVERY_KIND["pool"], "of": "localize"}},
             "pool.of: kind features takes nothing, and is given localize, which gives maps",
         ),
+        (
+            {"SVM": STEPS["svm"]},
+            "svm and SVM differ by case alone, and would share a folder on macOS and Windows: ",
+        ),
         ({"svm": {"keep": "maybe"}}, "svm.keep: expected true or false, given 'maybe'"),
         (
             {"localize": {"keep": False}},
@@ -335,7 +342,7 @@ def test_all_faults_are_in_one_line_and_what_follows_from_one_is_not_said_again(
         )
     message = str(caught.value)
     faults = ["report.panels: ", "localize.scales: ", "cam.background: ", "seed: there is no kind"]
-    faults += ["svm.of: there is no step", "svm: cycles is -1", "new.unary: ", "new.kernels: "]
+    faults += ["svm.of: there is no step", "svm.cycles: ", "new.unary: ", "new.kernels: "]
     for fault in faults:
         assert message.count(fault) == 1, fault
     assert message.count("; ") >= len(faults) - 1 and "svm+crf." not in message
@@ -351,17 +358,17 @@ def test_steps_may_stand_in_any_order_and_are_done_in_the_recipes_where_that_can
     assert {s.name: s for s in one.steps} == {s.name: s for s in other.steps}
     for recipe in (one, other):
         done: set[str] = set()
-        for section in recipe.steps:
-            assert done.issuperset(name for _, name in section.of)
-            done.add(section.name)
+        for step in recipe.steps:
+            assert done.issuperset(given.name for _, given in step.inputs)
+            done.add(step.name)
     assert [s.name for s in tiny_recipe().steps] == list(STEPS)
 
 
 def test_a_recipe_of_every_kind_is_the_same_once_it_is_dumped() -> None:
     for recipe in (tiny_recipe(**EVERY_KIND), tiny_recipe(**UNKEPT)):
         assert check_recipe(yaml.safe_load(dump_recipe(recipe)), "dumped") == recipe
-    (localize,) = (section for section in recipe.steps if section.name == "localize")
-    assert not localize.keep
+    (localize,) = (step for step in recipe.steps if step.name == "localize")
+    assert not localize.kept
 
 
 def test_a_step_that_is_null_is_left_out() -> None:

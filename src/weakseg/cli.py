@@ -4,13 +4,12 @@ import fnmatch
 import io
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from weakseg.data.check import CheckReport, check_dataset
+from weakseg.data.check import check_dataset
 from weakseg.data.dataset import load_dataset
 from weakseg.data.formats import FORMATS, find_format
 from weakseg.data.masks import IGNORE
@@ -160,7 +159,7 @@ def check(
     data_format: DataFormat = "auto",
 ) -> None:
     """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
-    report = _check(folder, data_format)
+    report = check_dataset(folder, data_format, progress_for().track)
     for line in report.lines():
         print(line)
     if not report.usable:
@@ -272,18 +271,3 @@ def _backbones() -> dict[str, str]:
     by_own_name = {ALIASES[name]: text for name, text in installed.items()}
     known = dict.fromkeys([*installed, *timm.list_models()], "timm")
     return known | installed | by_own_name
-
-
-def _check(folder: Path, data_format: str) -> CheckReport:
-    progress = progress_for()
-    with ExitStack() as stack:
-        advance = None
-        done = 0
-
-        def on_progress(now: int, total: int) -> None:
-            nonlocal advance, done
-            advance = advance or stack.enter_context(progress.track("check", total))
-            advance(now - done)
-            done = now
-
-        return check_dataset(folder, data_format, on_progress)

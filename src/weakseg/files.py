@@ -1,6 +1,8 @@
 """Files that are written whole or not at all."""
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -104,6 +106,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    write_text(path, table.getvalue())
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     with write_atomically(path) as temporary:
         temporary.write_bytes(content)
@@ -192,6 +200,7 @@ def stamps(path: Path) -> dict[str, list[int]]:
     """
     if not path.is_dir():
         return {path.name: stamp(path)} if path.is_file() else {}
+
     found: dict[str, list[int]] = {}
     waiting, seen = [(str(path), "")], set()
     while waiting:

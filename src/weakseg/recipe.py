@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -77,23 +77,6 @@ class Report(Section):
     panels: Annotated[int, Field(ge=0, le=MOST_EXAMPLES)] = 12
 
 
-@dataclass(frozen=True)
-class StepSection:
-    """A step as a recipe has it.
-
-    Attributes:
-        of: names of the steps that it reads, by the names of its kind's slots.
-        settings: of the kind's type.
-        keep: whether its files are written; else the one step that reads it computes them.
-    """
-
-    name: str
-    kind: Kind
-    of: tuple[tuple[str, str], ...]
-    settings: Any
-    keep: bool = True
-
-
 class _Frame(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
@@ -107,36 +90,29 @@ class Recipe:
     Attributes:
         seed: of every draw.
         data: which photos.
-        steps: each after those that it reads, and else in the recipe's order.
+        steps: each after those that it reads, and else in the recipe's order; of no folder yet.
         report: what is drawn.
     """
 
     seed: int
     data: Data
-    steps: tuple[StepSection, ...]
+    steps: tuple[Step, ...]
     report: Report
 
     def build(self, folder: Path, device: str = "cpu") -> tuple[Step, ...]:
         """The steps of a run in a folder, on a device as torch names it."""
         built: dict[str, Step] = {}
-        for section in self.steps:
-            built[section.name] = Step(
-                section.name,
-                section.kind,
-                section.settings,
-                tuple((slot, built[name]) for slot, name in section.of),
-                folder / section.name,
-                self.seed if _draws(section) else 0,
-                self.data.long_side,
-                device,
-                section.keep,
+        for step in self.steps:
+            draws = step.kind.draws
+            built[step.name] = replace(
+                step,
+                inputs=tuple((slot, built[given.name]) for slot, given in step.inputs),
+                folder=folder / step.name,
+                seed=self.seed if draws is True or (draws and draws(step.settings)) else 0,
+                long_side=self.data.long_side,
+                device=device,
             )
         return tuple(built.values())
-
-
-def _draws(section: StepSection) -> bool:
-    draws = section.kind.draws
-    return draws if isinstance(draws, bool) else draws(section.settings)
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -180,9 +156,9 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
     frame = _validated(
         _Frame, {key: value for key, value in values.items() if key != "steps"}, "", problems
     )
-    sections: list[StepSection] = []
+    checked: list[Step] = []
     if isinstance(steps, dict) and any(value is not None for value in steps.values()):
-        sections = _check_steps({k: v for k, v in steps.items() if v is not None}, problems)
+        checked = _check_steps({k: v for k, v in steps.items() if v is not None}, problems)
     else:
         problems.append("steps: expected named steps, such as `classify: {kind: classifier, ...}`")
     if problems:
@@ -190,7 +166,7 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
         if more := len(problems) - len(shown):
             shown.append(f"and {more} more")
         raise WeaksegError(f"Recipe {origin}: {'; '.join(shown)}.")
-    return Recipe(frame.seed, frame.data, tuple(sections), frame.report)
+    return Recipe(frame.seed, frame.data, tuple(checked), frame.report)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -198,7 +174,7 @@ def dump_recipe(recipe: Recipe) -> str:
     values = {
         "seed": recipe.seed,
         "data": recipe.data.model_dump(mode="json"),
-        "steps": {section.name: _dumped(section) for section in recipe.steps},
+        "steps": {step.name: _dumped(step) for step in recipe.steps},
         "report": recipe.report.model_dump(mode="json"),
     }
     return yaml.safe_dump(values, sort_keys=False)
@@ -210,55 +186,41 @@ def dump_settings(kind: Kind, settings: Any) -> dict[str, Any]:
     return values
 
 
-def _dumped(section: StepSection) -> dict[str, Any]:
-    names = [name for _, name in section.of]
+def _dumped(step: Step) -> dict[str, Any]:
+    names = [given.name for _, given in step.inputs]
     of = {"of": names[0] if len(names) == 1 else names} if names else {}
-    keep = {} if section.keep else {"keep": False}
-    return {
-        "kind": section.kind.name,
-        **of,
-        **keep,
-        **dump_settings(section.kind, section.settings),
-    }
+    keep = {} if step.kept else {"keep": False}
+    return {"kind": step.kind.name, **of, **keep, **dump_settings(step.kind, step.settings)}
 
 
-def _check_steps(steps: Mapping[Any, Any], problems: list[str]) -> list[StepSection]:
+def _check_steps(steps: Mapping[Any, Any], problems: list[str]) -> list[Step]:
     """The steps in an order in which they can run, as far as they have no problem."""
-    raw: dict[str, _Raw] = {}
+    alone: dict[str, Step] = {}
+    of: dict[str, tuple[str, ...]] = {}
+    spelled: dict[str, str] = {}
     for name, values in steps.items():
-        if one := _read_step(name, values, steps, problems):
-            raw[one.name] = one
-    ordered = _ordered(raw, problems)
-    sections: list[StepSection] = []
+        if read := _read_step(name, values, steps, problems):
+            alone[name], of[name] = read
+            if (other := spelled.setdefault(name.lower(), name)) != name:
+                problems.append(
+                    f"{other} and {name} differ by case alone, and would share a folder on "
+                    "macOS and Windows: rename one of them"
+                )
     built: dict[str, Step] = {}
-    for one in ordered:
-        if one.settings is None or any(name not in built for name in one.of):
+    for name in _ordered(of, problems):
+        if alone[name].settings is None or any(other not in built for other in of[name]):
             continue  # which is said already
-        given = [built[name] for name in one.of]
-        slots = _fill(one, given, problems)
-        if slots is None:
-            continue
-        inputs = tuple((slot, step) for slot, step in slots)
-        step = Step(one.name, one.kind, one.settings, inputs, Path(), 0, 0, "cpu", one.keep)
-        built[one.name] = step
-        of = tuple((slot, step.name) for slot, step in slots)
-        sections.append(StepSection(one.name, one.kind, of, one.settings, one.keep))
+        inputs = _fill(alone[name], [built[other] for other in of[name]], problems)
+        if inputs is not None:
+            built[name] = replace(alone[name], inputs=tuple(inputs))
     problems += _unkept_faults(list(built.values()))
-    return sections
-
-
-@dataclass(frozen=True)
-class _Raw:
-    name: str
-    kind: Kind
-    of: tuple[str, ...]
-    keep: bool
-    settings: Any
+    return list(built.values())
 
 
 def _read_step(
     name: Any, values: Any, steps: Mapping[Any, Any], problems: list[str]
-) -> _Raw | None:
+) -> tuple[Step, tuple[str, ...]] | None:
+    """A step without inputs, and the names of those that it wants; its settings None at fault."""
     if not isinstance(name, str) or not _STEP_NAME.fullmatch(name) or name.lower() in RESERVED:
         problems.append(
             f"{shortened(repr(name))} can't be a step's name, for which there are letters, digits "
@@ -291,7 +253,7 @@ def _read_step(
         keep = True
     own = {key: value for key, value in values.items() if key not in ("kind", "of", "keep")}
     settings = _validated(kind.settings, own, name, problems, kind, steps)
-    return _Raw(name, kind, tuple(map(str, names)), keep, settings)
+    return Step(name, kind, settings, (), Path(), 0, 0, "cpu", keep), tuple(map(str, names))
 
 
 def _unknown(what: str, given: Any, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -301,24 +263,20 @@ def _unknown(what: str, given: Any, known: Sequence[str] | Mapping[str, Any]) ->
     return f"there is no {what} {shortened(repr(given))}{meant}; there are {there}"
 
 
-def _ordered(raw: Mapping[str, _Raw], problems: list[str]) -> list[_Raw]:
-    """Each after those that it reads, and else in the recipe's order."""
-    ordered: list[_Raw] = []
-    done: set[str] = set()
-    waiting = list(raw.values())
-    while waiting:
-        ready = [one for one in waiting if all(n in done or n not in raw for n in one.of)]
-        if not ready:
-            names = listed([one.name for one in waiting], _MOST_NAMES)
+def _ordered(of: Mapping[str, Sequence[str]], problems: list[str]) -> list[str]:
+    """Names, each after those that it reads, and else in the recipe's order."""
+    ordered: dict[str, None] = {}
+    while waiting := [name for name in of if name not in ordered]:
+        ready = (n for n in waiting if all(o in ordered or o not in of for o in of[n]))
+        if (following := next(ready, None)) is None:
+            names = listed(waiting, _MOST_NAMES)
             problems.append(f"{names}: each waits for another of them, or for itself, by its `of`")
-            return ordered
-        ordered.append(ready[0])
-        done.add(ready[0].name)
-        waiting.remove(ready[0])
-    return ordered
+            break
+        ordered[following] = None
+    return list(ordered)
 
 
-def _fill(one: _Raw, given: Sequence[Step], problems: list[str]) -> list[tuple[str, Step]] | None:
+def _fill(one: Step, given: Sequence[Step], problems: list[str]) -> list[tuple[str, Step]] | None:
     """What goes into which slot, by what it gives and by the order of `of`."""
     left, filled = list(given), []
     for slot in one.kind.takes:
@@ -339,7 +297,7 @@ def _fill(one: _Raw, given: Sequence[Step], problems: list[str]) -> list[tuple[s
     return filled
 
 
-def _wanted(one: _Raw, slot: Slot, given: Sequence[Step], left: Sequence[Step]) -> str:
+def _wanted(one: Step, slot: Slot, given: Sequence[Step], left: Sequence[Step]) -> str:
     wanted = " or ".join(sorted(artefact.value for artefact in slot.accepts))
     several = "two or more of " if slot.several else ""
     said = f"kind {one.kind.name} takes {several}{wanted}"

@@ -18,8 +18,9 @@ def print_figures(rows: Sequence[dict[str, Any]]) -> None:
     table = Table("step", "images", "mIoU", "mean acc.", "pixel acc.", "protocol")
     for column in table.columns[1:5]:
         column.justify = "right"
-    for cells, row in zip(_figures(rows), rows, strict=True):
-        table.add_row(*cells, describe_protocol(row))
+    for row in rows:
+        shares = (_percent(row[f], ".1f") for f in ("miou", "mean_accuracy", "pixel_accuracy"))
+        table.add_row(row["name"], str(row["images"]), *shares, describe_protocol(row))
     _print(table)
 
 
@@ -62,24 +63,6 @@ def print_assessment(masks: str, classes: Sequence[dict[str, Any]]) -> None:
         print(f"{left} more classes: see {assess.ASSESSMENT}")
 
 
-def _figures(rows: Iterable[dict[str, Any]]) -> list[tuple[str, str, str, str, str]]:
-    """Rows for people: name, images, mIoU, mean accuracy and pixel accuracy in percent."""
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    return [
-        (
-            row["name"],
-            str(row["images"]),
-            percent(row["miou"]),
-            percent(row["mean_accuracy"]),
-            percent(row["pixel_accuracy"]),
-        )
-        for row in rows
-    ]
-
-
 def describe_protocol(row: dict[str, Any]) -> str:
     """How a row's figures came about, for people."""
     protocol = row["protocol"]
@@ -104,27 +87,24 @@ def describe_protocol(row: dict[str, Any]) -> str:
 
 def class_cells(classes: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Entries for people: shares in percent, counts, remarks."""
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.0f}"
-
-    def number(value: int | None) -> str:
-        return "-" if value is None else str(value)
-
     return [
         (
             entry["name"],
             str(entry["photos"]),
-            f"{percent(entry['average_precision'])} ({percent(entry['base_rate'])})",
-            percent(entry["coverage"]),
+            f"{_percent(entry['average_precision'])} ({_percent(entry['base_rate'])})",
+            _percent(entry["coverage"]),
             str(entry["nearly_empty"]),
             str(entry["nearly_full"]),
-            number(entry["without_seeds"]),
-            percent(entry["cam_agreement"]),
+            "-" if entry["without_seeds"] is None else str(entry["without_seeds"]),
+            _percent(entry["cam_agreement"]),
             "; ".join(entry["remarks"]),
         )
         for entry in classes
     ]
+
+
+def _percent(value: float | None, form: str = ".0f") -> str:
+    return "-" if value is None else format(100 * value, form)
 
 
 def _print(table: Table) -> None:

@@ -1,3 +1,4 @@
+import io
 import os
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ from weakseg.data.dataset import load_dataset
 from weakseg.data.images import read_photo
 from weakseg.data.masks import write_mask
 from weakseg.errors import WeaksegError
+from weakseg.progress import LineProgress
 
 
 class Folder(Protocol):
@@ -200,9 +202,9 @@ def test_what_is_not_usable_has_a_reason(
 
 def test_progress_ends_at_all_photos(tagged_folder: Folder) -> None:
     root = tagged_folder(photos(3), "image,tags\n1,cat\n")
-    steps: list[tuple[int, int]] = []
-    check_dataset(root, on_progress=lambda done, total: steps.append((done, total)))
-    assert steps[-1] == (3, 3)
+    shown = io.StringIO()
+    check_dataset(root, track=LineProgress(shown).track)
+    assert shown.getvalue().startswith("check: 3/3, ")
 
 
 def test_missing_folder(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def changed(one: Recipe, other: Recipe) -> set[str]:
 def downstream(recipe: Recipe, *names: str) -> set[str]:
     """Some steps, and those that read one of them, or one that does."""
     found = set(names)
-    for section in recipe.steps:
-        if found.intersection(name for _, name in section.of):
-            found.add(section.name)
+    for step in recipe.steps:
+        if found.intersection(given.name for _, given in step.inputs):
+            found.add(step.name)
     return found
 
 

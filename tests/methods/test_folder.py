@@ -1,5 +1,6 @@
 """Masks and maps of other tools, in every layout, and what is said of those that can't be used."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import read_mask, write_classes, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json, stamps
-from weakseg.recipe import Recipe, check_recipe
+from weakseg.recipe import Data, Recipe, check_recipe
 
 Save = Callable[[Path, Sample, np.ndarray], None]
 
@@ -300,6 +301,21 @@ def refused(
     said = str(caught.value)
     assert said.startswith(f"{folder / name} can't be ")
     assert "\n" not in said and len(said) < 400 + len(str(folder))
+
+
+def test_a_photo_that_is_left_out_needs_no_mask(data: Path, start: Start, tmp_path: Path) -> None:
+    folder = write_masks(tmp_path / "given", load_dataset(data))
+    for name in "ab":
+        (folder / f"{name}.png").unlink()
+    (data / "images" / "a.png").write_bytes(b"no photo")
+    with pytest.raises(WeaksegError, match=r"no masks of 1 of 3 photos, the first with the ID 'b'"):
+        start(data, tmp_path / "out", recipe(folder, "masks"))
+    without_dogs = Data(split="all", drop_classes=("dog",))
+    chosen = dataclasses.replace(recipe(folder, "masks"), data=without_dogs)
+    said = start(data, tmp_path / "out", chosen).said
+    assert said[-1] == (
+        "1 photos have a mask; left out: 1 that can't be read, 1 of dropped classes alone"
+    )
 
 
 def test_stamps_are_of_all_files_however_deep(tmp_path: Path) -> None:

@@ -143,5 +143,5 @@ def test_refuses_what_are_no_scores(scores: np.ndarray, message: str) -> None:
 )
 def test_refuses_numbers_out_of_range(change: dict[str, Any]) -> None:
     (name,) = change
-    with pytest.raises(ValueError, match=f"{name} is .*expected"):
+    with pytest.raises(ValueError, match=rf"{name}(\.\d)?\n.*should|{name} is .*expected"):
         PARSettings(**change)

@@ -10,15 +10,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from weakseg.data.dataset import Dataset, Sample, count_tags
 from weakseg.data.split import split_by_tags
 from weakseg.errors import unknown_name
+from weakseg.strict import checked
 
-_MOST_REPEATS = 100_000
 
-
-@dataclass(frozen=True, slots=True)
+@checked
 class Balance:
     """How many photos a class has in training, as nearly as photos with several tags allow.
 
@@ -28,15 +30,10 @@ class Balance:
             must end; None: none is repeated.
     """
 
-    most: int | None = None
-    least: int | None = None
+    most: Annotated[int, Field(ge=1)] | None = None
+    least: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("most", self.most), ("least", self.least)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1, or None")
-        if self.least is not None and self.least > _MOST_REPEATS:
-            raise ValueError(f"least is {self.least}; it must not exceed {_MOST_REPEATS}")
         if self.most is not None and self.least is not None and self.least > self.most:
             raise ValueError(f"least is {self.least}; it must not exceed most, {self.most}")
 

@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,9 @@ from weakseg.errors import LONGEST_NAME
 from weakseg.memory import give_back_freed_memory
 
 EXAMPLES = 5
+Track = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""As `weakseg.progress.Progress` has it."""
+
 _CHUNK = 256
 _LONGEST_LINE = 1000
 _LARGE = 2**23  # pixels
@@ -134,15 +137,13 @@ class CheckReport:
         yield from _listing("Files that aren't taken for photos", ignored)
 
 
-def check_dataset(
-    root: Path, format: str = "auto", on_progress: Callable[[int, int], None] | None = None
-) -> CheckReport:
+def check_dataset(root: Path, format: str = "auto", track: Track | None = None) -> CheckReport:
     """Read everything in a data folder: lists, every photo, every mask.
 
     Args:
         root: a folder in one of `weakseg.data.formats.FORMATS`.
         format: name of a format, or "auto" to recognise it.
-        on_progress: called now and then with the number of photos that are done, and of all.
+        track: shows how many photos are done.
 
     Raises:
         WeaksegError: if there is no such folder or format, or a list is unreadable as a whole.
@@ -151,7 +152,7 @@ def check_dataset(
     contents = read_contents(root, ALL, format)
     photos = contents.photos.paths
     tags = {image: of_image for image in photos if (of_image := contents.tags(image)) is not None}
-    unreadable, bad_masks, of_files = _read_files(contents, on_progress)
+    unreadable, bad_masks, of_files = _read_files(contents, track)
     trainable = sum(bool(of_image) and i not in unreadable for i, of_image in tags.items())
     reason = contents.untrainable()
     if not trainable and not reason:
@@ -199,7 +200,7 @@ def _splits(root: Path, contents: Contents) -> Iterator[SplitReport]:
 
 
 def _read_files(
-    contents: Contents, on_progress: Callable[[int, int], None] | None
+    contents: Contents, track: Track | None
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
     """What is wrong with photos and with masks, by id, and what else there is to say of them."""
     ids = list(contents.photos.paths)
@@ -224,7 +225,8 @@ def _read_files(
             return image, None, None, found, depth
 
     # Threads do: Pillow decodes without the interpreter's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    shown = track("check", len(ids)) if track and ids else nullcontext(lambda done: None)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, shown as advance:
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             for image, of_photo, of_mask, found, depth in pool.map(inspect, chunk):
@@ -235,8 +237,7 @@ def _read_files(
                 masked.update(found)
                 if depth:
                     narrow.setdefault(depth, []).append(image)
-            if on_progress:
-                on_progress(min(start + _CHUNK, len(ids)), len(ids))
+            advance(len(chunk))
     notes = [
         f"{len(images)} photos in 16 bits have values of {depth} bits, from which they are scaled,"
         f" such as {images[0]}."

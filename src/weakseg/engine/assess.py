@@ -1,7 +1,6 @@
 """What can be said of a run's masks without ground truth: figures of each class, and remarks."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +10,15 @@ from numpy.typing import NDArray
 from weakseg.data.masks import read_mask
 from weakseg.data.tag_faults import TagFaults, find_tag_faults
 from weakseg.engine.context import Context
+from weakseg.engine.executor import Each
+from weakseg.engine.outputs import Output
 from weakseg.files import read_json, write_json
 from weakseg.methods.base import Artefact, PhotoTask, Step
 from weakseg.methods.maps import MASK
 from weakseg.names import FIGURES
 
 NAME = "assess"
-ASSESSMENT = "assessment.json"
+PLACE = ASSESSMENT = "assessment.json"
 
 EMPTY, FULL = 0.005, 0.9
 """Shares of a photo: a mask that covers less is nearly empty, one that covers more nearly full."""
@@ -58,11 +59,8 @@ def run(context: Context) -> None:
     """
     judged = _judged(context)
     photos = context.photos(judged.masks)
-    make = _Comparison(
-        judged.masks.folder,
-        judged.cam.folder if judged.cam else None,
-        judged.seeds.folder if judged.seeds else None,
-    )
+    compared = (judged.masks, judged.cam, judged.seeds)
+    make = Each(_compare, tuple(step and step.folder for step in compared))
     found: dict[int, list[_Found]] = {}
     with context.progress.track(NAME, len(photos.samples)) as advance:
         for of_photo in context.cpu.map(make, [photos.task(s) for s in photos.samples]):
@@ -79,6 +77,10 @@ def run(context: Context) -> None:
     ]
     content = {"masks": judged.masks.name, "photos": len(photos.samples), "classes": classes}
     write_json(context.folder / ASSESSMENT, content)
+
+
+def outputs(context: Context) -> list[Output]:
+    return [Output(context.folder / ASSESSMENT)]
 
 
 def reads(context: Context) -> list[Step]:
@@ -105,30 +107,23 @@ def _classifier_behind(step: Step) -> Step | None:
     return next((one for one in found if one), None)
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    masks: Path
-    cam: Path | None
-    seeds: Path | None
-
-    def __call__(self) -> Callable[[PhotoTask], list[_Found]]:
-        def work(task: PhotoTask) -> list[_Found]:
-            mask, cam, seeds = (
-                read_mask(folder / f"{task.id}{MASK}") if folder else None
-                for folder in (self.masks, self.cam, self.seeds)
-            )
-            assert mask is not None
-            return [
-                _Found(
-                    class_id,
-                    float(np.mean(mask == class_id)),
-                    None if cam is None else _iou(mask, cam, class_id),
-                    None if seeds is None else bool((seeds == class_id).any()),
-                )
-                for class_id in task.class_ids
-            ]
-
-        return work
+def _compare(
+    masks: Path, cam_masks: Path | None, seed_masks: Path | None, task: PhotoTask
+) -> list[_Found]:
+    cam, seeds = (
+        read_mask(folder / f"{task.id}{MASK}") if folder else None
+        for folder in (cam_masks, seed_masks)
+    )
+    mask = read_mask(masks / f"{task.id}{MASK}")
+    return [
+        _Found(
+            class_id,
+            float(np.mean(mask == class_id)),
+            None if cam is None else _iou(mask, cam, class_id),
+            None if seeds is None else bool((seeds == class_id).any()),
+        )
+        for class_id in task.class_ids
+    ]
 
 
 def _iou(mask: NDArray[np.uint8], other: NDArray[np.uint8], class_id: int) -> float:

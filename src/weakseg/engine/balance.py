@@ -1,7 +1,5 @@
 """Leave classes out, and balance those that stay (Dobko et al. 2020, section 3.1)."""
 
-import csv
-import io
 from dataclasses import astuple, replace
 
 from weakseg.data.balance import (
@@ -16,10 +14,10 @@ from weakseg.data.dataset import Dataset
 from weakseg.engine.context import Context
 from weakseg.engine.outputs import Output
 from weakseg.errors import WeaksegError, unknown_name
-from weakseg.files import write_text
+from weakseg.files import write_csv
 from weakseg.recipe import Data
 
-NAME = "balance"
+NAME = PLACE = "balance"
 COUNTS = "counts.csv"
 
 
@@ -30,10 +28,8 @@ def run(context: Context) -> None:
     if least is not None:
         after = up_sample(after, least, context.recipe.seed)
     counts = compare_counts(context.dataset.samples, after)
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([("tag", "before", "after"), *map(astuple, counts)])
-    write_text(context.folder / NAME / COUNTS, table.getvalue())
+    rows = [("tag", "before", "after"), *map(astuple, counts)]
+    write_csv(context.folder / NAME / COUNTS, rows)
     for line in describe_counts(counts):
         context.progress.say(f"{NAME}: {line}")
 

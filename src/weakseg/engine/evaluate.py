@@ -16,6 +16,8 @@ from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.data.masks import CLASSES, IGNORE, MAX_OBJECTS, OneClass, read_mask, read_prediction
 from weakseg.data.places import find_all, mask_files
 from weakseg.engine.context import Context
+from weakseg.engine.executor import Each
+from weakseg.engine.outputs import Output
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import write_json
 from weakseg.methods.base import Artefact, Executor, PhotoTask, Step
@@ -24,7 +26,7 @@ from weakseg.metrics import ConfusionMatrix, ThresholdCounts, best_overlaps, swe
 from weakseg.progress import Progress
 
 NAME = "evaluate"
-METRICS = "metrics.json"
+PLACE = METRICS = "metrics.json"
 _THRESHOLDS = np.linspace(0, 1, 101, dtype=np.float32)
 
 
@@ -40,6 +42,10 @@ def run(context: Context) -> None:
     for step in object_steps(context):
         rows += _object_rows(context, step)
     write_json(context.folder / METRICS, {"stages": rows})
+
+
+def outputs(context: Context) -> list[Output]:
+    return [Output(context.folder / METRICS)]
 
 
 def object_steps(context: Context) -> tuple[Step, ...]:
@@ -188,19 +194,15 @@ def _usable(
     tasks: Sequence[PhotoTask], classes: int, executor: Executor, progress: Progress
 ) -> list[PhotoTask]:
     """The photos whose ground truth can be used; says what is left out."""
-    faults = list(executor.map(_Faults(classes), tasks))
+    faults = list(executor.map(Each(_fault, (classes,)), tasks))
     reasons = [fault for fault in faults if fault]
     if reasons:
         progress.say(f"left out: {len(reasons)} of {len(tasks)} true masks, such as: {reasons[0]}")
     return [task for task, fault in zip(tasks, faults, strict=True) if not fault]
 
 
-@dataclass(frozen=True)
-class _Faults:
-    classes: int
-
-    def __call__(self) -> Callable[[PhotoTask], str | None]:
-        return lambda task: truth_fault(task.sample, self.classes)
+def _fault(classes: int, task: PhotoTask) -> str | None:
+    return truth_fault(task.sample, classes)
 
 
 _Pair = tuple[PhotoTask, Path]
@@ -216,30 +218,21 @@ def _confusion(
 ) -> ConfusionMatrix:
     total = ConfusionMatrix(classes)
     with progress.track(label, len(pairs)) as advance:
-        for counts in executor.map(_Comparison(tuple(classes)), pairs):
+        for counts in executor.map(Each(_compare, (tuple(classes),)), pairs):
             total.counts += counts
             total.images += 1
             advance(1)
     return total
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    classes: tuple[str, ...]
-
-    def __call__(self) -> Callable[[_Pair], NDArray[np.int64]]:
-        def work(pair: _Pair) -> NDArray[np.int64]:
-            task, path = pair
-            matrix = ConfusionMatrix(self.classes)
-            try:
-                matrix.update(_truth(task), read_prediction(path))
-            except ValueError as error:
-                raise WeaksegError(
-                    f"{path} can't be compared with {task.sample.mask}: {error}."
-                ) from error
-            return matrix.counts
-
-        return work
+def _compare(classes: Sequence[str], pair: _Pair) -> NDArray[np.int64]:
+    task, path = pair
+    matrix = ConfusionMatrix(classes)
+    try:
+        matrix.update(_truth(task), read_prediction(path))
+    except ValueError as error:
+        raise WeaksegError(f"{path} can't be compared with {task.sample.mask}: {error}.") from error
+    return matrix.counts
 
 
 def _truth(task: PhotoTask) -> NDArray[np.uint8]:
@@ -287,8 +280,7 @@ def _object_rows(context: Context, step: Step) -> list[dict[str, Any]]:
         return []
     best = []
     with context.progress.track(f"evaluate {step.name}", len(tasks)) as advance:
-        make = _BestOverlaps(step.folder)
-        for overlaps in context.cpu.map(make, tasks):
+        for overlaps in context.cpu.map(Each(_best_overlaps, (step.folder,)), tasks):
             best += overlaps.tolist()
             advance(1)
     return [
@@ -306,12 +298,8 @@ def _object_rows(context: Context, step: Step) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True)
-class _BestOverlaps:
-    folder: Path
-
-    def __call__(self) -> Callable[[PhotoTask], NDArray[np.float64]]:
-        return lambda task: best_overlaps(_truth(task), read_mask(self.folder / f"{task.id}.png"))
+def _best_overlaps(folder: Path, task: PhotoTask) -> NDArray[np.float64]:
+    return best_overlaps(_truth(task), read_mask(folder / f"{task.id}.png"))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from threadpoolctl import threadpool_limits
 
@@ -107,6 +109,17 @@ class _Starts(SpawnContext):
             "A worker process was ended from outside, most likely for want of memory. Run the same "
             "command with fewer workers (--workers 1): it goes on where it stopped."
         )
+
+
+@dataclass(frozen=True)
+class Each(Generic[Result]):
+    """Makes `function(*given, item)`, which needs nothing set up, for an executor to map."""
+
+    function: Callable[..., Result]
+    given: tuple[Any, ...] = ()
+
+    def __call__(self) -> Callable[[Any], Result]:
+        return partial(self.function, *self.given)
 
 
 class InProcessExecutor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Digests:
     """Digests of what there is of photos, each made once: a million take seconds."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, tuple[Any, str]] = {}
+        self._known: defaultdict[str, list[tuple[Sequence[Sample], str]]] = defaultdict(list)
 
     def files(self, *parts: Sequence[Sample]) -> str:
         found = (self._of("files", part, lambda s: [s.id, stamp(s.image)]) for part in parts)
@@ -77,12 +78,11 @@ class Digests:
         )
 
     def _of(self, what: str, samples: Sequence[Sample], value: Callable[[Sample], Any]) -> str:
-        ends = samples[:1], samples[-1:]
-        key = what, len(samples), *(id(sample) for end in ends for sample in end)
-        known = self._known.get(key)
-        if known is None or known[0] != samples:
-            self._known[key] = known = samples, digest_of([value(sample) for sample in samples])
-        return known[1]
+        for known, found in self._known[what]:
+            if known == samples:
+                return found
+        self._known[what].append((samples, digest_of([value(sample) for sample in samples])))
+        return self._known[what][-1][1]
 
 
 def digest_of(*values: Any) -> str:

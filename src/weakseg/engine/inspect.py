@@ -1,28 +1,23 @@
 """Find out which photos can be read, so that every later step works on those alone."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from weakseg.data.check import EXAMPLES
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import UnreadablePhoto, read_photo
 from weakseg.engine.context import Context
+from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json, write_json
 
-NAME = "inspect"
+NAME = PLACE = "inspect"
 _UNREADABLE = "unreadable.json"
 _SIZES = "sizes.json"
 
 _Seen = tuple[int, int] | str
 """A photo's height and width, or why it can't be read."""
-
-
-@dataclass(frozen=True)
-class _Inspector:
-    def __call__(self) -> Callable[[Sample], _Seen]:
-        return _look_at
 
 
 def _look_at(sample: Sample) -> _Seen:
@@ -105,4 +100,4 @@ def _samples(context: Context) -> list[Sample]:
 
 
 def _look_at_all(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, _Seen]]:
-    return zip(samples, context.cpu.map(_Inspector(), samples), strict=True)
+    return zip(samples, context.cpu.map(Each(_look_at), samples), strict=True)

@@ -20,7 +20,7 @@ from weakseg.grid import upsample
 from weakseg.methods.base import PhotoTask, Step
 from weakseg.methods.maps import MASK, open_class_maps
 
-NAME = "panels"
+NAME = PLACE = "panels"
 _LONG_SIDE = 500
 
 

@@ -1,11 +1,12 @@
 """Runs a recipe's steps: skips what is up to date, goes on with what was cut off."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -81,10 +82,10 @@ def run(
         device=device,
         left_out={"without tags": len(dataset.untagged)} if dataset.untagged else {},
     )
+    used = balance.without_dropped(dataset, recipe.data)
     for step in context.steps:
         if step.kind.check:
-            step.kind.check(step, context.photos(step), device)
-    tag_faults = list(_tag_faults(recipe, dataset))
+            step.kind.check(step, replace(context, dataset=used).photos(step), device)
     with owned(folder, progress) as record:
         for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
             progress.say(note)
@@ -93,7 +94,7 @@ def run(
             progress.say(f"This CPU has no instructions for {precision}: float32 takes its place")
         _say_left_out(progress, "photos without tags", dataset.untagged)
         _say_left_out(progress, "tags without a photo", dataset.missing)
-        for line in tag_faults:
+        for line in find_tag_faults([sample.tags for sample in used.samples]).lines():
             progress.say(f"tags: {line}")
         record.version, record.seed, record.device = VERSION, recipe.seed, _describe(device)
         record.data = {
@@ -124,6 +125,17 @@ class _Unit:
     run: Callable[[], None]
     outputs: Callable[[], Iterable[Output]]
     place: Path
+
+
+class _Part(Protocol):
+    """A module of the engine that does a part of a run, and where in its folder that lies."""
+
+    NAME: str
+    PLACE: str
+
+    def run(self, context: Context) -> None: ...
+
+    def outputs(self, context: Context) -> Iterable[Output]: ...
 
 
 class _Run:
@@ -163,24 +175,15 @@ class _Run:
         data = context.recipe.data
         both = self._digests.files(context.dataset.samples, context.held_out.samples)
         tags = self._digests.tags(context.dataset.samples)
-        inspecting = self._unit(
-            inspect.NAME, partial(inspect.run, context), partial(inspect.outputs, context), both
-        )
-        self._bring(inspecting)
+        self._bring_part(inspect, both)
         self._context = context = inspect.readable(context)
-        self._note_tables(inspecting)
+        self._note_tables(inspect)
         if data.balanced:
             settings = data.model_dump(
                 mode="json", include={"drop_classes", "only_classes", "balance"}
             )
-            balancing = self._unit(
-                balance.NAME,
-                partial(balance.run, context),
-                partial(balance.outputs, context),
-                digest_of(settings, context.recipe.seed, tags, both),
-                reads=(inspect.NAME,),
-            )
-            self._bring(balancing)
+            seen = digest_of(settings, context.recipe.seed, tags, both)
+            self._bring_part(balance, seen, (inspect.NAME,))
             self._context = balance.balanced(context)
 
     def _bring_engine(self) -> None:
@@ -192,43 +195,20 @@ class _Run:
         def seen(steps: Iterable[Step]) -> list[str]:
             return [self._digests.seen(context.photos(step), step.long_side) for step in steps]
 
+        def names(steps: Iterable[Step]) -> tuple[str, ...]:
+            return tuple(step.name for step in steps)
+
         held_out = self._digests.files(context.tried_on())
         truth = [
             self._digests.masks(samples)
             for samples in (context.masked_samples(), context.tried_on())
         ]
-        data = context.recipe.data
+        data, count = context.recipe.data, context.recipe.report.panels
         if own:
-            reads = assess.reads(context)
-            self._bring(
-                self._unit(
-                    assess.NAME,
-                    partial(assess.run, context),
-                    lambda: [Output(context.folder / assess.ASSESSMENT)],
-                    digest_of(seen(own)),
-                    reads=tuple(step.name for step in reads),
-                    place=context.folder / assess.ASSESSMENT,
-                )
-            )
-        self._bring(
-            self._unit(
-                evaluate.NAME,
-                partial(evaluate.run, context),
-                lambda: [Output(context.folder / evaluate.METRICS)],
-                digest_of(seen(both), truth, held_out, data.split, data.held_out),
-                reads=tuple(step.name for step in measured),
-                place=context.folder / evaluate.METRICS,
-            )
-        )
-        self._bring(
-            self._unit(
-                panels.NAME,
-                partial(panels.run, context),
-                partial(panels.outputs, context),
-                digest_of(seen(both), truth, held_out, context.recipe.report.panels),
-                reads=tuple(step.name for step in both),
-            )
-        )
+            self._bring_part(assess, digest_of(seen(own)), names(assess.reads(context)))
+        compared = digest_of(seen(both), truth, held_out, data.split, data.held_out)
+        self._bring_part(evaluate, compared, names(measured))
+        self._bring_part(panels, digest_of(seen(both), truth, held_out, count), names(both))
 
     def _bring_step(self, step: Step, context: Context, whole: bool = True) -> None:
         unit = _Unit(
@@ -262,25 +242,19 @@ class _Run:
     def _is_finished(self, step: Step) -> bool:
         return self._is_known(step) and self._record.steps[step.name].finished
 
-    def _unit(
-        self,
-        name: str,
-        run: Callable[[], None],
-        outputs: Callable[[], Iterable[Output]],
-        seen: str,
-        reads: tuple[str, ...] = (),
-        place: Path | None = None,
-    ) -> _Unit:
-        """What the engine adds.
+    def _bring_part(self, part: _Part, seen: str, reads: tuple[str, ...] = ()) -> None:
+        """Bring what the engine adds up to date.
 
         Args:
             seen: a digest of the data and settings that it sees.
             reads: names of the units whose files it reads.
         """
+        context = self._context
         known = [self._fingerprints[other] for other in reads]
-        found = digest_of(name, known, seen, self._context.device.type)
-        self._fingerprints[name] = found
-        return _Unit(name, found, run, outputs, place or self._context.folder / name)
+        found = digest_of(part.NAME, known, seen, context.device.type)
+        self._fingerprints[part.NAME] = found
+        run, outputs = partial(part.run, context), partial(part.outputs, context)
+        self._bring(_Unit(part.NAME, found, run, outputs, context.folder / part.PLACE))
 
     def _bring(self, unit: _Unit, whole: bool = True) -> None:
         """Do a unit unless it is finished; one that is not `whole` has other photos to come."""
@@ -309,7 +283,7 @@ class _Run:
             known.finished = whole
         finally:
             known.seconds = round(known.seconds + time.monotonic() - start, 2)
-            known.digests = self._tables(unit)
+            known.digests = self._tables(unit.outputs())
             known.settled = last_change(unit.outputs()) if known.finished else 0
             write_record(folder, record)
 
@@ -345,15 +319,15 @@ class _Run:
             remove(path)
         return not faults
 
-    def _tables(self, unit: _Unit) -> dict[str, str]:
-        """Digests of a unit's tables, by path in the run's folder."""
-        paths = (output.path for output in unit.outputs())
+    def _tables(self, outputs: Iterable[Output]) -> dict[str, str]:
+        """Digests of the tables among some files, by path in the run's folder."""
+        paths = (output.path for output in outputs)
         tables = (path for path in paths if path.suffix in TABLES and path.is_file())
         return {path.relative_to(self._context.folder).as_posix(): digest(path) for path in tables}
 
-    def _note_tables(self, unit: _Unit) -> None:
-        known = self._record.steps[unit.name]
-        if known.digests != (noted := self._tables(unit)):
+    def _note_tables(self, part: _Part) -> None:
+        known = self._record.steps[part.NAME]
+        if known.digests != (noted := self._tables(part.outputs(self._context))):
             known.digests = noted
             write_record(self._context.folder, self._record)
 
@@ -408,11 +382,6 @@ def _held_out(recipe: Recipe, dataset: Dataset, data: Path, data_format: str) ->
             "classes are those that occur in the tags. List them in classes.txt."
         )
     return held_out
-
-
-def _tag_faults(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
-    learned_from = balance.without_dropped(dataset, recipe.data).samples
-    return find_tag_faults([sample.tags for sample in learned_from]).lines()
 
 
 def _describe_photos(context: Context) -> str:

@@ -49,7 +49,7 @@ def _mixture(counts: NDArray[np.float64], centres: NDArray[np.float64]) -> tuple
         return _LEAST, _LEAST
     counts, centres = counts[held], centres[held]
     shares = counts / counts.sum()
-    middle = min(np.searchsorted(shares.cumsum(), 0.5), len(centres) - 1)
+    middle = min(int(np.searchsorted(shares.cumsum(), 0.5)), len(centres) - 1)
     means = centres[[0, middle, -1]]
     spread = np.full(3, max((shares * (centres - shares @ centres) ** 2).sum(), _NARROWEST))
     weights = np.full(3, 1 / 3)

@@ -1,14 +1,15 @@
 """How class maps become CAMs, without what it takes to import them."""
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
+
+from weakseg.strict import checked
 
 Flip = Literal["sum", "maximum", "sum_before_relu"]
 Normalize = Literal["sum", "each_scale"]
 Maximum = Literal["class", "photo"]
 
 
-@dataclass(frozen=True)
+@checked
 class Merging:
     """How a photo's class maps at several scales, and its mirror image's, become one CAM.
 
@@ -29,10 +30,3 @@ class Merging:
     flip: Flip = "sum"
     normalize: Normalize = "sum"
     maximum: Maximum = "class"
-
-    def __post_init__(self) -> None:
-        known = {"flip": Flip, "normalize": Normalize, "maximum": Maximum}
-        for field in fields(self):
-            value, names = getattr(self, field.name), get_args(known[field.name])
-            if value not in names:
-                raise ValueError(f"{field.name} is {value!r}; expected one of {names}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from weakseg.data.check import read_usable
 from weakseg.data.dataset import Sample
 from weakseg.data.formats.base import check_classes
-from weakseg.data.images import open_image, photo_size
+from weakseg.data.images import UnreadablePhoto, open_image, photo_size, read_photo
 from weakseg.data.masks import CLASSES, MaskFile, UnreadableMask
 from weakseg.data.places import find_all, mask_files, stems
 from weakseg.errors import WeaksegError, listed, quoted
@@ -186,8 +187,18 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
     check_classes(folder / CLASSES, photos.classes)
     needed = [sample for sample in photos.samples if not _needs_none(step, sample)]
     found = find_all(needed, _finder(step))
-    if missing := [sample for sample in needed if sample.id not in found]:
-        raise _missing(step, missing, len(needed))
+    missing = [sample for sample in needed if sample.id not in found]
+    # What can't be read is left out later; no more is decoded than tells that one can.
+    if asked := list(dropwhile(_is_unreadable, missing)):
+        raise _missing(step, asked, len(needed))
+
+
+def _is_unreadable(sample: Sample) -> bool:
+    try:
+        read_photo(sample.image)
+    except UnreadablePhoto:
+        return True
+    return False
 
 
 def _missing(step: Step, missing: Sequence[Sample], needed: int) -> WeaksegError:

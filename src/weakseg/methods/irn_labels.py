@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from weakseg.localize.seeds import check_thresholds
 from weakseg.methods.base import Artefact, Kind, PhotoMask, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.crf import Crf, refine
 from weakseg.methods.maps import against_background, highest, labelled, open_class_maps
+from weakseg.methods.seed import Seed, by_two_thresholds
 from weakseg.methods.settings import Fraction
 
 
-class IrnLabels(Crf):
+class IrnLabels(Seed, Crf):
     """Two constant backgrounds, of `foreground_threshold` and of `background_threshold`.
 
     Each mask goes through the CRF; what the first calls background and the second doesn't is 255.
@@ -23,19 +22,9 @@ class IrnLabels(Crf):
     foreground_threshold: Fraction = 0.3
     background_threshold: Fraction = 0.05
 
-    @model_validator(mode="after")
-    def _ordered(self) -> "IrnLabels":
-        check_thresholds(self.foreground_threshold, self.background_threshold)
-        return self
-
 
 def _protocol(step: Step) -> Mapping[str, Any]:
-    return {
-        "threshold": [step.settings.background_threshold, step.settings.foreground_threshold],
-        "threshold_source": "recipe",
-        "crf": True,
-        "uncertain": "counted as wrong",
-    }
+    return {**by_two_thresholds(step), "crf": True}
 
 
 def work(step: Step) -> PhotoWork:

@@ -1,7 +1,6 @@
 """Find tags that are missing: what nobody gave, and a classifier is sure of (Dobko et al. 2020)."""
 
 import csv
-import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pydantic import Field
 from weakseg.data.dataset import Sample
 from weakseg.data.split import folds_by_tags
 from weakseg.errors import WeaksegError
-from weakseg.files import remove_partial_files, write_text, written_by_run
+from weakseg.files import remove_partial_files, write_csv, written_by_run
 from weakseg.methods import classifier
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Slot, Step, Tools, made
 from weakseg.methods.classifier import CLASSIFIER, learned_from
@@ -171,12 +170,9 @@ def _files(step: Step, photos: Photos) -> Iterator[File]:
 
 
 def _write(path: Path, found: Iterable[Found]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(Found._fields)
-    for row in sorted(found, key=lambda row: (-row.confidence, row.image, row.tag)):
-        writer.writerow([row.image, row.tag, f"{row.confidence:.4f}"])
-    write_text(path, table.getvalue())
+    ordered = sorted(found, key=lambda row: (-row.confidence, row.image, row.tag))
+    rows = ((row.image, row.tag, f"{row.confidence:.4f}") for row in ordered)
+    write_csv(path, (Found._fields, *rows))
 
 
 def _read(path: Path) -> list[Found]:

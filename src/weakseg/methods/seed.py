@@ -36,7 +36,7 @@ def work(step: Step) -> PhotoWork:
     return compute
 
 
-def _protocol(step: Step) -> Mapping[str, Any]:
+def by_two_thresholds(step: Step) -> Mapping[str, Any]:
     return {
         "threshold": [step.settings.background_threshold, step.settings.foreground_threshold],
         "threshold_source": "recipe",
@@ -53,6 +53,6 @@ KIND = Kind(
     takes=(Slot("maps", frozenset({Artefact.MAPS})),),
     role="seed",
     work=work,
-    protocol=_protocol,
+    protocol=by_two_thresholds,
     compared_as="seeds",
 )

@@ -2,21 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from weakseg.data.balance import Balance
 from weakseg.files import absolute
-from weakseg.localize.settings import Merging
 from weakseg.names import AugmentationName
-from weakseg.networks.pooling import Pooling
-from weakseg.refine.settings import (
-    CRFSettings,
-    PARSettings,
-    RandomWalkSettings,
-    SpreadSettings,
-    SVMSettings,
-)
-from weakseg.training.optimizers import SGD, Adam, AdamW, Optimizer
+from weakseg.strict import STRICT
+from weakseg.training.optimizers import Optimizer
 
 LARGEST_SIDE = 4096
 """Pixels: what a network holds of one photo of this side takes gigabytes."""
@@ -45,11 +36,6 @@ LongSideRange = Annotated[
 ]
 Scale = Annotated[float, Field(ge=0.05, le=8)]
 Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=16)]
-
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-_NUMBERS = (CRFSettings, Merging, PARSettings, RandomWalkSettings, SpreadSettings, SVMSettings)
-for _settings in (*_NUMBERS, Balance, Pooling, SGD, Adam, AdamW):
-    with_config(STRICT)(_settings)  # an unknown key is an error here as well
 
 
 class Section(BaseModel):

@@ -1,7 +1,10 @@
 """How a class's map becomes its logit."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from weakseg.strict import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -11,7 +14,7 @@ Name = Literal["mean", "best", "ranked", "hybrid"]
 _PYRAMID = (1, 2, 4)
 
 
-@dataclass(frozen=True)
+@checked
 class Pooling:
     """How `pool_maps` makes a logit of a map.
 
@@ -27,13 +30,7 @@ class Pooling:
     """
 
     name: Name = "mean"
-    share: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(Name):
-            raise ValueError(f"name is {self.name!r}; expected one of {', '.join(get_args(Name))}")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share is {self.share}; expected a number in (0, 1]")
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
 AVERAGE = Pooling()

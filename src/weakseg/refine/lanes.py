@@ -54,14 +54,6 @@ def _broadcast(builder: Any, scalar: Any, width: int) -> Any:
     return builder.shuffle_vector(first, undefined, mask)
 
 
-def _horizontal(builder: Any, name: str, lanes: _Lanes, arguments: list[Any]) -> Any:
-    function = builder.module.declare_intrinsic(
-        f"llvm.vector.reduce.{name}.v{lanes.width}f32",
-        fnty=ir.FunctionType(ir.FloatType(), [argument.type for argument in arguments]),
-    )
-    return builder.call(function, arguments, fastmath=("nnan", "reassoc"))
-
-
 @_operation
 def load(typing_context: Any, array: Any, start: Any, lanes: Any) -> Any:
     """The `len(lanes)` numbers of the flat float32 array from `start` on."""
@@ -130,29 +122,24 @@ def add_scaled(typing_context: Any, row: Any, factor: Any, other: Any) -> Any:
     return row(row, types.float32, row), generate
 
 
-@_operation
-def row_maximum(typing_context: Any, row: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _horizontal(builder, "fmax", row, [arguments[0]])
+def _over_lanes(name: str, start: bool = False) -> Callable[..., Any]:
+    def operation(typing_context: Any, row: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            given = [*([ir.Constant(ir.FloatType(), 0.0)] if start else []), arguments[0]]
+            function = builder.module.declare_intrinsic(
+                f"llvm.vector.reduce.{name}.v{row.width}f32",
+                fnty=ir.FunctionType(ir.FloatType(), [argument.type for argument in given]),
+            )
+            return builder.call(function, given, fastmath=("nnan", "reassoc"))
 
-    return types.float32(row), generate
+        return types.float32(row), generate
+
+    return _operation(operation)
 
 
-@_operation
-def row_minimum(typing_context: Any, row: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _horizontal(builder, "fmin", row, [arguments[0]])
-
-    return types.float32(row), generate
-
-
-@_operation
-def row_sum(typing_context: Any, row: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        zero = ir.Constant(ir.FloatType(), 0.0)
-        return _horizontal(builder, "fadd", row, [zero, arguments[0]])
-
-    return types.float32(row), generate
+row_maximum = _over_lanes("fmax")
+row_minimum = _over_lanes("fmin")
+row_sum = _over_lanes("fadd", start=True)
 
 
 @_operation

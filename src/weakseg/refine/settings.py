@@ -1,15 +1,21 @@
 """The numbers of the SVM, the CRF, the random walk and PAR, without what they take to import."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from weakseg.localize.seeds import check_thresholds
 from weakseg.refine.samples import Sampling
+from weakseg.strict import checked
 
 KernelName = Literal["rbf", "linear"]
+Count = Annotated[int, Field(ge=0, le=1000)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
+Weight = Annotated[float, Field(ge=0, le=1e4)]
 
 
-@dataclass(frozen=True)
+@checked
 class SVMSettings:
     """How `refine_with_svm` works; the defaults are Lyu et al.'s.
 
@@ -35,39 +41,21 @@ class SVMSettings:
 
     foreground_threshold: float = 0.2
     background_threshold: float = 0.05
-    samples_per_class: int = 2500
+    samples_per_class: Annotated[int, Field(ge=1)] = 2500
     sampling: Sampling = "probability"
-    exclusion_threshold: float | None = 0.2
-    cycles: int = 5
+    exclusion_threshold: Annotated[float, Field(ge=-1, le=1)] | None = 0.2
+    cycles: Count = 5
     kernel: KernelName = "rbf"
-    C: float = 1.0
+    C: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     gamma: float | Literal["scale"] = "scale"
 
     def __post_init__(self) -> None:
         check_thresholds(self.foreground_threshold, self.background_threshold)
-        exclusion = self.exclusion_threshold
-        checks = {
-            "samples_per_class": (self.samples_per_class >= 1, "at least 1"),
-            "sampling": (self.sampling in get_args(Sampling), f"one of {get_args(Sampling)}"),
-            "exclusion_threshold": (
-                exclusion is None or -1 <= exclusion <= 1,
-                "None or in [-1, 1]",
-            ),
-            "cycles": (0 <= self.cycles <= 1000, "in [0, 1000]"),
-            "kernel": (self.kernel in get_args(KernelName), f"one of {get_args(KernelName)}"),
-            "C": (1e-6 <= self.C <= 1e6, "in [1e-6, 1e6]"),
-            "gamma": (
-                self.gamma == "scale"
-                or (not isinstance(self.gamma, str) and 1e-9 <= self.gamma <= 1e3),
-                "'scale', or in [1e-9, 1e3]",
-            ),
-        }
-        for name, (valid, accepted) in checks.items():
-            if not valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {accepted}")
+        if self.gamma != "scale" and not 1e-9 <= self.gamma <= 1e3:
+            raise ValueError(f"gamma is {self.gamma}; it must be 'scale', or in [1e-9, 1e3]")
 
 
-@dataclass(frozen=True)
+@checked
 class CRFSettings:
     """Kernels of the CRF and the number of mean field iterations.
 
@@ -84,25 +72,12 @@ class CRFSettings:
         ValueError: A value is outside its range.
     """
 
-    gaussian_sxy: float
-    gaussian_compat: float
-    bilateral_sxy: float
-    bilateral_srgb: float
-    bilateral_compat: float
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "iterations":
-                whole = 0 <= value <= 1000 and value == int(value)
-                valid, accepted = whole, "an integer in [0, 1000]"
-            elif field.name.endswith("compat"):
-                valid, accepted = 0 <= value <= 1e4, "a number in [0, 1e4]"
-            else:
-                valid, accepted = 1e-6 <= value <= 1e6, "a number in [1e-6, 1e6]"
-            if not valid:
-                raise ValueError(f"{field.name} is {value!r}; expected {accepted}")
+    gaussian_sxy: Deviation
+    gaussian_compat: Weight
+    bilateral_sxy: Deviation
+    bilateral_srgb: Deviation
+    bilateral_compat: Weight
+    iterations: Count = 10
 
     def scaled(self, factor: float) -> "CRFSettings":
         """For a photo of `factor` times the size."""
@@ -112,7 +87,7 @@ class CRFSettings:
         return replace(self, gaussian_sxy=near, bilateral_sxy=far)
 
 
-@dataclass(frozen=True)
+@checked
 class RandomWalkSettings:
     """Which cells a walk goes to, and how far.
 
@@ -130,23 +105,13 @@ class RandomWalkSettings:
         ValueError: a value is outside its range.
     """
 
-    radius: int = 5
-    beta: float = 10.0
-    steps: int = 256
-    tolerance: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.radius <= 32:
-            raise ValueError(f"radius is {self.radius}; expected an integer in [2, 32]")
-        if not 0 < self.beta <= 1e6:
-            raise ValueError(f"beta is {self.beta}; expected a number in (0, 1e6]")
-        if not 0 <= self.steps <= 2**16:
-            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 65536]")
-        if not 0 <= self.tolerance <= 0.5:
-            raise ValueError(f"tolerance is {self.tolerance}; expected a number in [0, 0.5]")
+    radius: Annotated[int, Field(ge=2, le=32)] = 5
+    beta: Annotated[float, Field(gt=0, le=1e6)] = 10.0
+    steps: Annotated[int, Field(ge=0, le=2**16)] = 256
+    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
-@dataclass(frozen=True)
+@checked
 class PARSettings:
     """How `refine_with_par` works; the defaults are the authors' (Ru et al. 2022).
 
@@ -163,31 +128,20 @@ class PARSettings:
         ValueError: a value is out of its range.
     """
 
-    iterations: int = 10
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
-    width: float = 0.3
-    position_weight: float = 0.01
-    scale: float = 0.5
+    iterations: Count = 10
+    dilations: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1, max_length=16)
+    ] = (1, 2, 4, 8, 12, 24)
+    width: Annotated[float, Field(ge=0.01, le=100)] = 0.3
+    position_weight: Annotated[float, Field(ge=0, le=100)] = 0.01
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def __post_init__(self) -> None:
-        dilations = self.dilations
-        distinct = 1 <= len(dilations) <= 16 and len(set(dilations)) == len(dilations)
-        checks = {
-            "iterations": (0 <= self.iterations <= 1000, "an integer in [0, 1000]"),
-            "dilations": (
-                distinct and all(1 <= dilation <= 256 for dilation in dilations),
-                "1 to 16 different integers in [1, 256]",
-            ),
-            "width": (0.01 <= self.width <= 100, "a number in [0.01, 100]"),
-            "position_weight": (0 <= self.position_weight <= 100, "a number in [0, 100]"),
-            "scale": (0 < self.scale <= 1, "a number in (0, 1]"),
-        }
-        for name, (valid, accepted) in checks.items():
-            if not valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {accepted}")
+        if len(set(self.dilations)) < len(self.dilations):
+            raise ValueError(f"dilations is {self.dilations}; expected different integers")
 
 
-@dataclass(frozen=True)
+@checked
 class SpreadSettings:
     """How `spread` works; the defaults were chosen on VOC's train photos (docs/benchmarks.md).
 
@@ -200,14 +154,6 @@ class SpreadSettings:
         ValueError: a value is out of its range.
     """
 
-    power: float = 4.0
-    steps: int = 4
-    sharpening: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.power <= 100:
-            raise ValueError(f"power is {self.power}; expected a number in (0, 100]")
-        if not 0 <= self.steps <= 1000:
-            raise ValueError(f"steps is {self.steps}; expected an integer in [0, 1000]")
-        if not 0 < self.sharpening <= 100:
-            raise ValueError(f"sharpening is {self.sharpening}; expected a number in (0, 100]")
+    power: Annotated[float, Field(gt=0, le=100)] = 4.0
+    steps: Count = 4
+    sharpening: Annotated[float, Field(gt=0, le=100)] = 2.0

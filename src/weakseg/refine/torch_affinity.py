@@ -6,6 +6,7 @@ everything here works on either.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,7 +28,12 @@ def path_maxima(values: Tensor, radius: int) -> Iterator[tuple[Direction, Tensor
     Yields:
         A direction and float (N, h - dy, w - |dx|).
     """
-    windows = _SlidingMaxima(values)
+
+    @cache
+    def sliding(length: int, tall: bool) -> Tensor:
+        window = (length, 1) if tall else (1, length)
+        return F.max_pool2d(values, window, stride=1) if length > 1 else values
+
     height, width = values.shape[-2:]
     for direction in pair_directions(radius):
         dy, dx = direction
@@ -36,7 +42,7 @@ def path_maxima(values: Tensor, radius: int) -> Iterator[tuple[Direction, Tensor
             continue
         left = max(-dx, 0)
         runs = [
-            windows[length, tall][..., y : y + rows, left + x : left + x + columns]
+            sliding(length, tall)[..., y : y + rows, left + x : left + x + columns]
             for y, x, length, tall in path_runs(direction)
         ]
         highest = runs[0]
@@ -62,17 +68,3 @@ def affinities(boundary: Tensor, radius: int) -> Tensor:
         starts, _ = pair_ends(of_direction[direction], direction)
         torch.sub(1, highest[0], out=starts)
     return planes
-
-
-class _SlidingMaxima(dict[tuple[int, bool], Tensor]):
-    """Maxima over each `length` cells of a column (`tall`) or a row, made when asked for."""
-
-    def __init__(self, values: Tensor) -> None:
-        super().__init__()
-        self._values = values
-
-    def __missing__(self, key: tuple[int, bool]) -> Tensor:
-        length, tall = key
-        window = (length, 1) if tall else (1, length)
-        self[key] = F.max_pool2d(self._values, window, stride=1) if length > 1 else self._values
-        return self[key]

@@ -314,15 +314,10 @@ class _Scanner:
         if self._next() != "{":
             self.value()
             return
-        self._take("{")
-        if self._next() == "}":
-            return
-        while True:
+        for _ in self._items("{", "}"):
             key = str(self.value())
             self._take(":")
             yield key
-            if self._take(",", "}") == "}":
-                return
 
     def value(self) -> Any:
         self._next()
@@ -334,17 +329,20 @@ class _Scanner:
 
     def entries(self) -> Iterator[tuple[Any, int, int]]:
         """Each entry of a list, its first byte in the file, and the one after its last."""
-        self._take("[")
-        if self._next() == "]":
-            self._take("]")
-            return
-        while True:
-            self._next()
+        for _ in self._items("[", "]"):
             first = self._bytes_before()
             entry = self.value()
             yield entry, first, self._bytes_before()
-            if self._take(",", "]") == "]":
-                return
+
+    def _items(self, opening: str, closing: str) -> Iterator[None]:
+        """Stops where each item begins, which must be taken before the next."""
+        mark = self._take(opening)
+        if self._next() == closing:
+            mark = self._take(closing)
+        while mark != closing:
+            self._next()
+            yield
+            mark = self._take(",", closing)
 
     def _next(self) -> str:
         space = _SPACE.match(self._text, self._at)
