@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weakseg.localize.cam import localize_tags as localize_tags
     from weakseg.localize.seeds import mask_from_cam as mask_from_cam
     from weakseg.localize.seeds import seed_from_cam as seed_from_cam
+    from weakseg.localize.settings import Merging as Merging
     from weakseg.metrics import ConfusionMatrix as ConfusionMatrix
     from weakseg.recipe import load_recipe as load_recipe
     from weakseg.refine.crf import dense_crf as dense_crf
@@ -41,6 +42,7 @@ _HOMES = {
     "load_recipe": "weakseg.recipe",
     "WeaksegError": "weakseg.errors",
     "localize_tags": "weakseg.localize.cam",
+    "Merging": "weakseg.localize.settings",
     "seed_from_cam": "weakseg.localize.seeds",
     "mask_from_cam": "weakseg.localize.seeds",
     "zscore": "weakseg.refine.svm",

@@ -21,7 +21,7 @@ from weakseg.methods import KINDS
 from weakseg.methods.base import Photos, Step
 from weakseg.recipe import Recipe, check_recipe, dump_recipe
 
-DRAW = {"features", "missing_tags", "classifier", "svm", "irnet", "deeplab", "pixel_head"}
+DRAW = {"features", "missing_tags", "classifier", "svm", "irnet", "deeplab", "pixel_head", "oaa"}
 """Kinds whose results the seed decides."""
 
 

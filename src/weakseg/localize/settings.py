@@ -8,6 +8,9 @@ Flip = Literal["sum", "maximum", "sum_before_relu"]
 Normalize = Literal["sum", "each_scale"]
 Maximum = Literal["class", "photo"]
 
+Method = Literal["grad-cam", "hirescam", "layer-cam"]
+"""See `weakseg.localize.gradcam`."""
+
 
 @checked
 class Merging:

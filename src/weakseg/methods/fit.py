@@ -76,6 +76,9 @@ class Loop:
             default the last epoch is.
         loaders: whether examples are made in processes of their own.
         devices: how many; by default all GPUs, or the one CPU.
+        accumulate: batches whose gradients are added up before a step.
+        memory: the settings that its memory depends on, for messages; by default the section's
+            batch size and crop.
         on_best: with `monitor`, what is done with each epoch's weights that are the best so far.
     """
 
@@ -93,6 +96,8 @@ class Loop:
     monitor: str | None = None
     loaders: bool = True
     devices: int | None = None
+    accumulate: int = 1
+    memory: str | None = None
     on_best: OnBest | None = None
 
     @classmethod
@@ -144,6 +149,7 @@ class Loop:
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
             max_epochs=self.epochs,
+            accumulate_grad_batches=self.accumulate,
             precision=usable_precision(self.precision, self.device),
             callbacks=[
                 *([_Keep(self.folder / f"{best}.ckpt", self.monitor)] if self.monitor else []),
@@ -215,7 +221,9 @@ class Loop:
             return f"{self.name} diverged: {said}. {self._lower_rates(trainer)}"
         if from_process or isinstance(error, WeaksegError):
             return said
-        numbers = f"{self.section}.batch_size (now {self.batch_size}) or {self.section}.crop"
+        numbers = self.memory or (
+            f"{self.section}.batch_size (now {self.batch_size}) or {self.section}.crop"
+        )
         if any(sign in said for sign in _NO_SHARED_MEMORY):
             return (
                 f"{self.name}: /dev/shm is too small to pass photos between processes. Give it "
@@ -439,11 +447,12 @@ class _Reporter(Callback):
             self._shown = ExitStack()
             steps = int(trainer.estimated_stepping_batches)
             track = self._progress.track(self._name, steps, trainer.global_step)
-            self._advance = self._shown.enter_context(track)
+            self._advance, self._steps = self._shown.enter_context(track), trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.is_global_zero:
-            self._advance(1)
+            self._advance(trainer.global_step - self._steps)
+            self._steps = trainer.global_step
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

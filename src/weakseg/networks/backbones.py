@@ -185,8 +185,12 @@ class Backbone(nn.Module):
         """Place in `modules` behind all that belongs to the first `count` stages."""
         if count == 0:
             return 0
-        stage = self.model.get_submodule(self.model.feature_info[count - 1]["module"])
-        return modules.index([*stage.modules()][-1]) + 1
+        return modules.index([*self.stage_module(count - 1).modules()][-1]) + 1
+
+    def stage_module(self, index: int) -> nn.Module:
+        """The module whose output is the stage `index`."""
+        module: nn.Module = self.model.get_submodule(self.model.feature_info[index]["module"])
+        return module
 
 
 def fill_up(images: Tensor, multiple: int, mean: Tensor) -> Tensor:

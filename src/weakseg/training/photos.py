@@ -27,6 +27,14 @@ def target(sample: Sample, classes: Sequence[str]) -> Tensor:
     )
 
 
+def draw_order(count: int, seed: int, epoch: int | None) -> NDArray[np.intp]:
+    """The places of some photos in the order of an epoch; of epoch `None` as they are."""
+    order = np.arange(count)
+    if epoch is not None:
+        np.random.default_rng((seed, epoch)).shuffle(order)
+    return order
+
+
 class TaggedPhotos(TorchDataset[Example]):
     """Square crops of photos, float32 (3, S, S) in [0, 1], with their tags.
 
@@ -63,9 +71,7 @@ class TaggedPhotos(TorchDataset[Example]):
         self._seed = seed
         self._epoch = epoch
         self._augment = augment
-        self._order = np.arange(len(samples))
-        if epoch is not None:
-            np.random.default_rng((seed, epoch)).shuffle(self._order)
+        self._order = draw_order(len(samples), seed, epoch)
 
     def __len__(self) -> int:
         return len(self._samples)
