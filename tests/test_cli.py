@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import yaml
 
 from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, masks, tiny_recipe, tiny_values
@@ -149,6 +150,34 @@ def test_instances_are_written_and_measured(
         walked, found = read_mask(path), read_mask(out / "instances" / path.name)
         assert found.shape == walked.shape
         assert all(len(np.unique(walked[found == n])) == 1 for n in np.unique(found[found > 0]))
+
+
+@pytest.mark.slow
+def test_a_vit_is_a_backbone_of_all_but_deeplab(data: Path, tmp_path: Path) -> None:
+    backbone = {"name": "test_vit", "weights": "none"}
+    changes: dict[str, dict[str, Any]] = {
+        "classify": {"backbone": {**backbone, "frozen_stages": 2}, "epochs": 1},
+        "localize": {"feature_stages": [1, 4]},
+        "pool": {"kind": "features", "backbone": {**backbone, "frozen_stages": -1}},
+        "pooled": {**EVERY_KIND["pooled"], "of": "pool"},
+        **IRN,
+        "irnet": {**IRN["irnet"], "backbone": backbone, "epochs": 1},
+    }
+    recipe, out = tmp_path / "vit.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(tiny_values(**changes)))
+    command = ["run", recipe, "--data", data, "--out", out]
+    refused = weakseg(*command, *as_overrides(SEGMENT), f"segmenter.backbone={backbone}")
+    assert refused.returncode == 2
+    assert "DeepLabv3+ needs a backbone with an output stride of 8 or 16" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    run = weakseg(*command)
+    assert run.returncode == 0, run.stderr
+    photo, *_ = (out / "localize").glob("*.safetensors")
+    with safetensors.safe_open(photo, "np") as file:
+        height, width = read_mask(out / "svm" / f"{photo.stem}.png").shape
+        grid = (-(-height // 4), -(-width // 4))
+        assert file.get_tensor("features").shape == (2 * 64, *grid)
+        assert file.get_tensor("scores").shape[1:] == grid
 
 
 @pytest.mark.slow

@@ -65,6 +65,29 @@ def test_a_layer_that_a_backbone_has_not_is_refused_before_anything_runs(
     assert not (tmp_path / "classify").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_vit", r"fine\.layer is 1, of which test_vit .* the layer gives no maps"),
+        ("swin_tiny_patch4_window7_224", r"fine\.layer is 1, of which swin.* are not square"),
+    ],
+)
+def test_a_stage_of_tokens_is_refused_before_anything_runs(
+    name: str, message: str, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    with pytest.raises(WeaksegError, match=message):
+        start(
+            photos,
+            tmp_path,
+            tiny_recipe(
+                classify={"backbone": {"name": name, "weights": "none"}},
+                localize={"feature_stages": []},
+                **dict.fromkeys(("svm", "svm+crf")),
+                fine={"kind": "gradcam", "of": "classify", "layer": 1, "scales": [1]},
+            ),
+        )
+
+
 def test_a_stage_without_gradients_is_refused_before_anything_runs(
     photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

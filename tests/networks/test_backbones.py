@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,6 +11,12 @@ from weakseg.networks.backbones import Backbone, Stage
 SIZES = [(64, 64), (65, 97), (33, 40), (1, 97), (250, 10)]
 
 
+@cache
+def untrained(name: str) -> Backbone:
+    """A backbone for those who don't change it."""
+    return Backbone(name, weights="none").eval()
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -18,11 +25,15 @@ SIZES = [(64, 64), (65, 97), (33, 40), (1, 97), (250, 10)]
         "test_convnext",  # rounds sides down
         "hrnet_w18_small",  # adds maps that must have sides of whole cells
         "mobilenetv3_small_050",
+        "test_vit",
+        "eva02_tiny_patch14_224",
+        "swin_tiny_patch4_window7_224",
+        "test_mambaout",  # gives its final map with the channels last
     ],
 )
 @pytest.mark.parametrize("size", SIZES)
 def test_maps_have_the_announced_channels_and_strides(name: str, size: tuple[int, int]) -> None:
-    backbone = Backbone(name, weights="none").eval()
+    backbone = untrained(name)
     with torch.no_grad():
         final, stages = backbone(torch.rand(2, 3, *size), range(len(backbone.stages)))
     for features, stage in zip((*stages, final), (*backbone.stages, backbone.final), strict=True):
@@ -38,16 +49,19 @@ def test_maps_have_the_announced_channels_and_strides(name: str, size: tuple[int
         ("efficientnet_lite1", (65, 97)),
         ("vgg11", (65, 97)),
         ("test_convnext", (96, 128)),
+        ("test_vit", (80, 112)),
+        ("eva02_tiny_patch14_224", (70, 98)),
+        ("swin_tiny_patch4_window7_224", (96, 128)),
     ],
 )
 def test_only_where_a_network_needs_it_images_are_filled_up(
     name: str, filled: tuple[int, int]
 ) -> None:
-    backbone = Backbone(name, weights="none").eval()
+    backbone = untrained(name)
     seen = []
     first = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    backbone(torch.rand(1, 3, 65, 97))
+    with first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        backbone(torch.rand(1, 3, 65, 97))
     (image,) = seen
     assert image.shape[2:] == filled
     assert not image[..., 65:, :].any() and not image[..., 97:].any()
@@ -115,9 +129,10 @@ def test_batchnorm_statistics_never_change_in_training() -> None:
     [
         ({"name": "resnet5"}, "Did you mean 'resnet50'"),
         ({"name": "efficient_net_lite1"}, "efficientnet_lite1"),
-        ({"name": "test_vit"}, "tokens, not feature maps"),
-        ({"name": "levit_128s"}, "can't be used: an image of 64x64 ends in"),
-        ({"name": "test_mambaout"}, "Set head_convolution to false"),
+        ({"name": "levit_128s"}, "takes images of 224x224 pixels alone. Choose another backbone"),
+        ({"name": "inception_v3"}, "can't be used: an image of 64x64 ends in .* Choose another"),
+        ({"name": "efficientvim_m1"}, "can't be used: .* Choose another"),
+        ({"name": "test_vit", "output_stride": 8}, "stride of 16, not 8. Leave output_stride out"),
         ({"name": "x" * 100_000}, "Unknown backbone 'x{80}...'"),
         ({"name": "test_resnet", "frozen_stages": 9}, "expected -1"),
         ({"name": "test_mambaout", "output_stride": 8}, "output_stride 8"),
@@ -127,6 +142,85 @@ def test_what_can_not_be_had_is_said_in_one_line(arguments: dict[str, Any], mess
     with pytest.raises(WeaksegError, match=message) as caught:
         Backbone(weights="none", **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_stages_of_a_vit_are_its_blocks_and_its_final_map_is_the_normed_last() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone("test_vit", weights="none", output_stride=16).eval()
+    assert backbone.stages == (Stage(16, 64),) * len(backbone.model.blocks)
+    nn.init.normal_(backbone.model.norm.weight)
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        final, (last,) = backbone(images, [len(backbone.stages) - 1])
+        normed = backbone.model.norm(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        whole = backbone.model.forward_features((images - backbone.mean) / backbone.std)
+    torch.testing.assert_close(final, normed)
+    patches = whole[:, backbone.model.num_prefix_tokens :]
+    torch.testing.assert_close(final.flatten(2).transpose(1, 2), patches)
+    raw = Backbone("test_vit", weights="none", head_convolution=False).eval()
+    raw.load_state_dict(backbone.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(raw(images).final, last)
+
+
+def test_a_norm_that_a_vit_has_behind_its_pooling_is_that_of_the_final_map() -> None:
+    backbone = untrained("eva02_tiny_patch14_224")
+    assert isinstance(backbone.model.norm, nn.Identity)
+    with torch.no_grad():
+        final, (last,) = backbone(torch.rand(1, 3, 42, 56), [11])
+    torch.testing.assert_close(final, backbone.model.fc_norm(last.movedim(1, 3)).movedim(3, 1))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_r_s16_p8_224"])
+@pytest.mark.parametrize("size", [(64, 160), (224, 224), (65, 33)])
+def test_positions_of_a_vit_stay_where_they_are_in_the_image(
+    name: str, size: tuple[int, int]
+) -> None:
+    """Positions that are ramps from one border to the other are so in an image of any size."""
+    backbone = Backbone(name, weights="none", head_convolution=False).eval()
+    for block in backbone.model.blocks:
+        for parameter in (*block.attn.proj.parameters(), *block.mlp.fc2.parameters()):
+            nn.init.zeros_(parameter)
+    for parameter in backbone.model.patch_embed.parameters():
+        nn.init.zeros_(parameter)
+    positions = backbone.model.pos_embed.data
+    grid = backbone.model.patch_embed.grid_size
+    rows, columns = (torch.linspace(-1, 1, count + 1)[1:] - 1 / count for count in grid)
+    patches = positions[:, -grid[0] * grid[1] :]
+    patches[..., 0] = rows.repeat_interleave(grid[1])
+    patches[..., 1] = columns.repeat(grid[0])
+    with torch.no_grad():
+        final = backbone(torch.rand(1, 3, *size)).final[0]
+    stride = backbone.final.stride
+    for axis, (side, cells) in enumerate(zip(size, final.shape[1:], strict=True)):
+        assert cells == -(-side // stride)
+        found = final[axis].mean(dim=1 - axis)
+        filled = -(-side // stride) * stride
+        expected = (torch.arange(cells) + 0.5) * 2 * stride / filled - 1
+        inside = expected.abs() <= 1 - 2 / min(grid)  # the interpolation is flat at the borders
+        torch.testing.assert_close(found[inside], expected[inside], atol=0.05, rtol=0)
+
+
+def test_a_swins_last_stage_shifts_its_windows() -> None:
+    """What lies in the next window, which its own images don't have, reaches a cell."""
+    backbone = untrained("swin_tiny_patch4_window7_224")
+    maps = torch.rand(1, 7, 14, 768)
+    other = maps.clone()
+    other[:, :, 7:] = 0
+    blocks = backbone.model.layers[3].blocks
+    with torch.no_grad():
+        found, expected = blocks(other)[:, :, :7], blocks(maps)[:, :, :7]
+    assert (found[:, :, 4:] != expected[:, :, 4:]).any()
+
+
+def test_frozen_blocks_of_a_vit_come_with_all_that_is_before_them() -> None:
+    backbone = Backbone("test_vit3", weights="none", frozen_stages=2)
+    backbone(torch.rand(1, 3, 64, 64)).final.sum().backward()
+    trained = ("norm.", *(f"blocks.{i}." for i in range(2, len(backbone.stages))))
+    for name, parameter in backbone.model.named_parameters():
+        late = name.startswith(trained)  # and not of attn_pool, which nothing reads
+        assert parameter.requires_grad is late, name
+        assert (parameter.grad is not None) is late, name
 
 
 @pytest.fixture(scope="module")

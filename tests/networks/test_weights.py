@@ -183,6 +183,76 @@ def test_no_network_names_the_three_ways_out(monkeypatch: pytest.MonkeyPatch) ->
     assert all(way in message for way in ("network", "backbone.weights", "efficientnet_lite1"))
 
 
+def vit_tensors(name: str, **arguments: Any) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = timm.create_model(name, **arguments)
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def load_saved(tmp_path: Path, tensors: dict[str, torch.Tensor], name: str) -> Backbone:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    return Backbone(name, weights=str(path)).eval()
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "model."])
+def test_positions_of_images_of_another_size_are_brought_to_the_models(
+    tmp_path: Path, wrapper: str
+) -> None:
+    given = vit_tensors("test_vit", img_size=96)
+    wrapped = {f"{wrapper}{key}": value for key, value in given.items()}
+    loaded = load_saved(tmp_path, wrapped, "test_vit").model.state_dict()
+    (resized,) = [key for key, value in loaded.items() if value.shape != given[key].shape]
+    assert resized == "pos_embed"
+    torch.testing.assert_close(loaded["pos_embed"][:, 0], given["pos_embed"][:, 0])
+    for key in loaded.keys() - {resized}:
+        torch.testing.assert_close(loaded[key], given[key], rtol=0, atol=0)
+
+
+def test_a_vit_under_the_names_of_openclip(tmp_path: Path) -> None:
+    """Its image tower, beside the text's."""
+    given = vit_tensors("test_vit")
+    whole = {f"visual.trunk.{key}": value for key, value in given.items()}
+    whole["token_embedding.weight"] = torch.zeros(5, 7)
+    whole["visual.head.proj.weight"] = torch.zeros(9, 64)
+    loaded = load_saved(tmp_path, whole, "test_vit").model.state_dict()
+    for key, value in loaded.items():
+        torch.testing.assert_close(value, given[key], rtol=0, atol=0)
+
+
+def test_a_vit_under_the_names_of_dinov2(tmp_path: Path) -> None:
+    """Where the class token has a position, which timm adds to it, and registers have none."""
+    name = "vit_small_patch14_reg4_dinov2"
+    given = vit_tensors(name, img_size=28)
+    published = {key: value for key, value in given.items() if key != "reg_token"}
+    published["register_tokens"] = given["reg_token"]
+    position = torch.rand(1, 1, 384)
+    published["pos_embed"] = torch.cat([position, given["pos_embed"]], dim=1)
+    published["mask_token"] = torch.zeros(1, 384)
+    loaded = load_saved(tmp_path, published, name).model.state_dict()
+    torch.testing.assert_close(loaded["cls_token"], given["cls_token"] + position)
+    torch.testing.assert_close(loaded["reg_token"], given["reg_token"])
+    assert loaded["pos_embed"].shape == (1, 37**2, 384)
+
+
+def test_another_vit_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(WeaksegError, match=r"don't fit this backbone: .*is \(.*not \(") as caught:
+        load_saved(tmp_path, vit_tensors("test_vit3"), "test_vit")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.realdata
+def test_shared_dinov2_fits(shared: Path) -> None:
+    path = shared / "weights" / "dinov2_vits14_reg4_mri_finetuned.safetensors"
+    backbone = Backbone("vit_small_patch14_reg4_dinov2", str(path)).eval()
+    with torch.no_grad():
+        final = backbone(torch.rand(1, 3, 65, 97)).final
+    assert final.shape == (1, 384, 5, 7)
+    assert torch.isfinite(final).all() and final.any()
+    given = read_tensors(path)["pos_embed"]
+    torch.testing.assert_close(backbone.model.pos_embed.data, given.float(), rtol=0, atol=0)
+
+
 @pytest.mark.realdata
 def test_shared_resnet50_fits(shared: Path) -> None:
     path = shared / "weights" / "resnet50_tomato_finetuned.safetensors"

@@ -76,7 +76,10 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
         )
     try:
         module = network.backbone.stage_module(layer)
-        gradient_maps(network, module, torch.zeros(1, 3, 64, 64), [0], step.settings.method)
+        images = torch.zeros(1, 3, 64, 64)
+        maps = gradient_maps(network, module, images, [0], step.settings.method)
+        if maps.shape[2] != maps.shape[3]:
+            raise ValueError("its maps of a square image are not square")  # a Swin's are (h, w, D)
     except Exception as error:  # each of a thousand models has its own ways to fail
         raise WeaksegError(
             f"{step.name}.layer is {layer}, of which {section.name} gives no gradients "

@@ -6,6 +6,10 @@ has `stages[i].stride` image pixels a cell and `stages[i].channels` channels; a 
 the image's side over the stride, rounded up: images are filled up for networks that round down or
 want sides that their stride divides. Mean and standard deviation come with the weights: callers
 pass images in [0, 1], and the backbone normalises.
+
+A Swin is such a pyramid. A ViT (DINOv2, DINOv3, the image towers of CLIP and EVA) has as many
+stages as blocks, all of its patch's stride. Its final map are the patches' tokens behind the last
+norm; the positions that it learned are brought to an image's size by interpolation.
 """
 
 from collections.abc import Sequence
@@ -20,6 +24,10 @@ from torch.nn import functional as F
 from weakseg.errors import WeaksegError, nearest, quoted, shortened
 from weakseg.names import ALIASES
 from weakseg.networks.weights import load_weights
+
+_SWINS = ["swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr"]
+_VITS = ["deit", "eva", "vision_transformer", "vision_transformer_hybrid"]
+"""timm's modules of networks that take images of any size, but only if they are told to."""
 
 _PROBES = ((65, 97), (1, 97))
 """Sizes of images: odd at every level of a network, and as thin as can be."""
@@ -45,13 +53,15 @@ class Backbone(nn.Module):
     Args:
         name: a timm name, or one of `efficientnet_lite0/1/2`.
         weights: see `weakseg.networks.weights`.
-        output_stride: image pixels a cell of the final map: 32, 16 or 8.
+        output_stride: image pixels a cell of the final map. 32 takes a network as it is, which a
+            ViT's patch decides; 16 or 8 asks for that stride, which convolutional ones can have.
         dilated: whether a stride that is taken out is made up for by dilation. IRN's and SIPE's
             ResNet-50 has `output_stride=16, dilated=False`: strides (2, 2, 2, 1). The VGG16 of
             Dobko et al. has `output_stride=8`: no last pool, the one before it with stride 1, and
             the convolutions behind that dilated by 2 (Jiang et al. 2019).
         head_convolution: whether the final map is that of the convolution which EfficientNet and
-            its kin have behind their last stage, or the last stage itself.
+            its kin have behind their last stage, and ViT and Swin of their last norm; or the last
+            stage itself.
         frozen_stages: how many stages, from the finest, are not trained. Everything before the
             end of the last of them is frozen, the stem included. `-1` freezes the whole.
 
@@ -97,14 +107,10 @@ class Backbone(nn.Module):
         self._head_convolution = head_convolution
         if not head_convolution:
             self.final = self.stages[-1]
-        if self.final.stride == 0:
+        if output_stride not in (32, self.final.stride):
             raise WeaksegError(
-                f"{name} gives its final map in another order than the stages before it. Set "
-                "head_convolution to false."
-            )
-        if self.final.stride != output_stride:
-            raise WeaksegError(
-                f"{name} has an output stride of {self.final.stride}, not {output_stride}."
+                f"{name} has an output stride of {self.final.stride}, not {output_stride}. Leave "
+                "output_stride out, which takes a backbone as it is, or choose another one."
             )
         self._multiple = 1
         if self._misfit():
@@ -130,7 +136,8 @@ class Backbone(nn.Module):
         last = len(self.stages) - 1
         indices = sorted({*stages, last})
         if self._head_convolution:
-            final, maps = self.model.forward_intermediates(normalised, indices=indices)
+            found, maps = self.model.forward_intermediates(normalised, indices=indices)
+            final = _final_map(self.model, found, maps[-1])
         else:
             maps = self.model.forward_intermediates(
                 normalised, indices=indices, intermediates_only=True
@@ -177,6 +184,8 @@ class Backbone(nn.Module):
         frozen = modules if count == -1 else modules[: self._end(count, modules)]
         if not self._head_convolution:  # nothing reads it, which several devices would wait for
             frozen = frozen + modules[self._end(len(self.stages), modules) :]
+        if pool := getattr(self.model, "attn_pool", None):  # as little is that of a ViT
+            frozen = [*frozen, *pool.modules()]
         for module in frozen:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
@@ -204,15 +213,15 @@ def _cut(features: Tensor, height: int, width: int, stride: int) -> Tensor:
 
 
 def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {shortened(str(error), 150)}"
+    return f"{type(error).__name__}: {shortened(str(error), 150)}".rstrip(": .")
 
 
 def _create(name: str, output_stride: int) -> Any:
-    arguments: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-    if is_vgg := is_model_in_modules(name, ["vgg"]):
-        arguments = {"mlp_ratio": 1 / 4096}  # or 120 million parameters are drawn and thrown away
+    is_vgg = is_model_in_modules(name, ["vgg"])
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+        model = timm.create_model(
+            name, pretrained=False, num_classes=0, **_arguments(name, output_stride)
+        )
     except Exception as error:
         raise WeaksegError(
             f"{name} can't be made with output_stride {output_stride} ({_in_short(error)}). Choose "
@@ -226,6 +235,18 @@ def _create(name: str, output_stride: int) -> Any:
     if is_vgg:
         _reshape_vgg(model, output_stride)
     return model.eval()
+
+
+def _arguments(name: str, output_stride: int) -> dict[str, Any]:
+    if is_model_in_modules(name, ["vgg"]):
+        return {"mlp_ratio": 1 / 4096}  # or 120 million parameters are drawn and thrown away
+    if is_model_in_modules(name, _SWINS):
+        # On a photo the last stage has more than the one window that it learned: they shift there
+        # as well, as where Swin detects and segments (Liu et al. 2021).
+        return {"dynamic_img_size": True, "always_partition": True}
+    if is_model_in_modules(name, _VITS):
+        return {"dynamic_img_size": True}
+    return {} if output_stride == 32 else {"output_stride": output_stride}
 
 
 def _reshape_vgg(model: Any, output_stride: int) -> None:
@@ -257,23 +278,44 @@ def _remove_dilation(model: nn.Module) -> None:
 
 
 def _measure(model: Any, name: str) -> tuple[tuple[Stage, ...], Stage]:
-    """Stages and the final map, by those of an image whose sides any stride divides.
-
-    A stride of 0 is that of a map whose last axes are not those of the image.
-    """
-    side = 64
+    """Stages and the final map, by those of an image whose sides any stride divides."""
+    side = 2 * max(level["reduction"] for level in model.feature_info)
     try:
         with torch.no_grad():
-            final, stages = model.forward_intermediates(torch.zeros(1, 3, side, side))
+            found, stages = model.forward_intermediates(torch.zeros(1, 3, side, side))
+            final = _final_map(model, found, stages[-1])
     except Exception as error:
+        config = model.pretrained_cfg
+        reason = f"an image of {side}x{side} ends in {_in_short(error)}"
+        if config.get("fixed_input_size"):
+            reason = "it takes images of {1}x{2} pixels alone".format(*config["input_size"])
         raise WeaksegError(
-            f"{name} can't be used: an image of {side}x{side} ends in {_in_short(error)}. Choose "
-            "another backbone, such as resnet50."
+            f"{name} can't be used: {reason}. Choose another backbone, such as resnet50."
         ) from error
-    if not all(isinstance(found, Tensor) and found.ndim == 4 for found in (*stages, final)):
-        raise WeaksegError(f"{name} gives tokens, not feature maps. Choose a convolutional one.")
-    measured = [
-        Stage(side // m.shape[-1] if m.shape[-1] == m.shape[-2] else 0, m.shape[1])
-        for m in (*stages, final)
-    ]
+    if not all(isinstance(level, Tensor) and level.ndim == 4 for level in (*stages, final)):
+        raise WeaksegError(
+            f"{name} can't be used: it gives no feature maps. Choose another backbone, such as "
+            "resnet50."
+        )
+    measured = [Stage(side // level.shape[-1], level.shape[1]) for level in (*stages, final)]
     return tuple(measured[:-1]), measured[-1]
+
+
+def _final_map(model: Any, final: Tensor, last: Tensor) -> Tensor:
+    """The final map (N, C, h, w) of what timm gives as such.
+
+    Args:
+        final: a map of that form; or (N, h, w, C); or tokens (N, n + h * w, C), first those that
+            are of no patch.
+        last: the last stage, of the same h and w.
+    """
+    size = last.shape[2:]
+    if final.ndim == 3:
+        patches = final[:, -size.numel() :]
+        if hasattr(model, "fc_norm"):  # in the place of a ViT's last norm, if it pools before it
+            patches = model.fc_norm(patches)
+        found: Tensor = patches.transpose(1, 2).unflatten(2, size)
+        return found
+    if final.shape[1:3] == size != final.shape[2:]:
+        return final.permute(0, 3, 1, 2)
+    return final

@@ -35,7 +35,7 @@ class Segmenter(nn.Module):
             raise WeaksegError(
                 f"DeepLabv3+ needs a backbone with an output stride of 8 or 16 and a stage of "
                 f"stride {_FINE_STRIDE}; this one has the stages {strides} and the output stride "
-                f"{backbone.final.stride}."
+                f"{backbone.final.stride}. Choose a convolutional one, with output_stride 16."
             )
         self.backbone = backbone
         self._fine = len(strides) - 1 - strides[::-1].index(_FINE_STRIDE)

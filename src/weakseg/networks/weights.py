@@ -6,6 +6,7 @@ read as tensors only: no code in them is ever run.
 """
 
 import importlib
+import sys
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -37,7 +38,9 @@ def load_weights(model: Any, name: str, source: str) -> None:
         name: its timm name.
         source: `"imagenet"`, `"none"`, or the path of a weights file with the model's own
             key names (for ResNet and VGG these are torchvision's as well), alone or behind those of
-            wrappers: `module.`, `_orig_mod.`, `model.`, `backbone.`, `encoder.`.
+            wrappers: `module.`, `_orig_mod.`, `model.`, `backbone.`, `encoder.`; or whatever else
+            timm converts for this model: the names of those who made it (DINOv2, CLIP, EVA, Swin),
+            or a ViT's positions of images of another size.
 
     Raises:
         WeaksegError: no network and no package, a missing or corrupt file, or tensors that do not
@@ -153,15 +156,11 @@ def _load_in_order(model: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def _load_matching(model: Any, tensors: dict[str, Tensor], origin: str) -> None:
-    heads = model.pretrained_cfg.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    heads += _VGG_HEADS
     own = model.state_dict()
-    kept = {
-        key: value
-        for key, value in _unwrapped(tensors, own).items()
-        if not any(key.startswith(f"{head}.") for head in heads)
-    }
+    kept = _headless(model, _unwrapped(tensors, own))
+    if not _fits(kept, own):
+        converted = _headless(model, _converted(model, kept))
+        kept = converted if _fits(converted, own) else kept
     misfits = [
         f"{key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
         for key, value in kept.items()
@@ -178,6 +177,27 @@ def _load_matching(model: Any, tensors: dict[str, Tensor], origin: str) -> None:
             reasons.append(f"they have {listed(unknown, _SHOWN)} and it has none")
         reason = "; ".join(reasons)
     raise WeaksegError(f"The tensors of {origin} don't fit this backbone: {reason}.")
+
+
+def _headless(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    heads = model.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    prefixes = tuple(f"{head}." for head in heads + _VGG_HEADS)
+    return {key: value for key, value in tensors.items() if not key.startswith(prefixes)}
+
+
+def _fits(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> bool:
+    shapes = {key: value.shape for key, value in tensors.items()}
+    return shapes == {key: value.shape for key, value in own.items()}
+
+
+def _converted(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as timm's own loading would have them, or as they are."""
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        return convert(dict(tensors), model) if convert else tensors
+    except Exception:  # each family expects other names; what doesn't fit is reported as it was
+        return tensors
 
 
 def _unwrapped(tensors: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:

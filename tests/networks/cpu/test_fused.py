@@ -145,9 +145,19 @@ def test_what_can_not_be_folded_is_left_as_it_is(twice: bool) -> None:
     assert_close(maps(fused, images), maps(backbone, images), 1e-5)
 
 
-def test_weights_that_are_no_numbers_are_refused() -> None:
-    backbone = trained("test_resnet")
-    backbone.model.layer1[0].conv1.weight.data[0, 0, 0, 0] = torch.nan
+def test_a_network_of_tokens_is_left_as_it_is() -> None:
+    backbone = trained("test_vit")
+    assert fuse(backbone, torch.bfloat16) is backbone
+    images = torch.rand(2, 3, 65, 97)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = maps(backbone, images)
+    assert_close(found, maps(backbone, images), 0.05)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_weights_that_are_no_numbers_are_refused(name: str) -> None:
+    backbone = trained(name)
+    next(backbone.model.parameters()).data[0, 0] = torch.nan
     with pytest.raises(WeaksegError, match="are NaN or infinite"):
         fuse(backbone)
 

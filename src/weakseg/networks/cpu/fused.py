@@ -36,7 +36,8 @@ def fuse(backbone: Backbone, dtype: torch.dtype | None = None) -> Backbone:
     Each BatchNorm is folded into the convolution before it, which also applies the activation
     behind it. What belongs together is found by watching a forward pass. Where something else
     reads a tensor in between, the copy's maps differ, and `backbone` itself is returned; so it is
-    where the model asks its convolutions for more than their output.
+    where the model asks its convolutions for more than their output, or has but that of its
+    patches (ViT, Swin).
 
     Args:
         backbone: in eval mode.
@@ -47,14 +48,17 @@ def fuse(backbone: Backbone, dtype: torch.dtype | None = None) -> Backbone:
         WeaksegError: its maps of an image are not finite.
     """
     device = backbone.mean.device
-    fused, original = (copy.deepcopy(backbone).cpu().double() for _ in range(2))
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()
-    true = _maps(original, images)
-    if not all(maps.isfinite().all() for maps in true):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    if not all(maps.isfinite().all() for maps in _maps(backbone, images.to(device))):
         raise WeaksegError(
             "A backbone's maps of an ordinary image are NaN or infinite: its weights are those of "
             "no trained network."
         )
+    if sum(_is_plain(module) or isinstance(module, _NORMS) for module in backbone.modules()) < 2:
+        return backbone  # a network of tokens, which may be too large to have three times
+    fused, original = (copy.deepcopy(backbone).cpu().double() for _ in range(2))
+    images = images.double()
+    true = _maps(original, images)
     for first, second in _followed(fused, images, _NORMS):
         norm = fused.get_submodule(second)
         _fold(fused.get_submodule(first), norm)
