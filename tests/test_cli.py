@@ -17,6 +17,7 @@ import yaml
 from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, masks, tiny_recipe, tiny_values
 from weakseg import names
 from weakseg.cli import main
+from weakseg.data.formats.base import read_classes
 from weakseg.data.masks import read_mask
 from weakseg.methods import KINDS
 from weakseg.methods.base import Artefact
@@ -473,3 +474,25 @@ def test_masks_are_compared_without_pytorch(data: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_photos_are_labelled_by_tags_alone(data: Path, tmp_path: Path) -> None:
+    photos = sorted((data / "JPEGImages").iterdir())[:2]
+    out = tmp_path / "masks"
+    made = weakseg("label", *photos, "--tag", "cats", "--tag", "fish", "--out", out)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == f"2 masks in {out}\nPictures to look at: {out / 'run' / 'panels'}\n"
+    assert "imagenet: cats: tabby, " in made.stderr
+    assert read_classes(out / "classes.txt") == ("cats", "fish")
+    for photo in photos:
+        assert set(np.unique(read_mask(out / f"{photo.stem}.png"))) <= {0, 1, 2}
+
+
+def test_tags_that_imagenet_lacks_end_with_one_line(data: Path, tmp_path: Path) -> None:
+    photo, out = next((data / "JPEGImages").iterdir()), tmp_path / "masks"
+    wrong = weakseg("label", photo, "--tag", "gizmo", "--tag", "umbrela", "--out", out)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    (line,) = wrong.stderr.splitlines()
+    assert line.startswith("Error: ImageNet has no class for 'gizmo', 'umbrela' (near: umbrella")
+    assert not out.exists()

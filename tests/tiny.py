@@ -139,6 +139,7 @@ EVERY_KIND: dict[str, Any] = {
     "screen": {"kind": "missing_tags", "of": "first", "folds": 2},
     "classify": {"of": "screen"},
     "pool": POOLED["pool"],
+    "imagenet": {"kind": "imagenet", "backbone": {"name": "efficientnet_lite0"}},
     "tags": {"kind": "tags", "only": ["car"]},
     "pooled": {
         "kind": "classifier",

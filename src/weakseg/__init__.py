@@ -1,8 +1,9 @@
 """Semantic segmentation from image tags.
 
-`run` takes a recipe from tags to masks, `open_run` reads what a run has made, `predict` segments
-other photos with its network; the algorithms work alone, on arrays. Nothing is imported before it
-is used, and nothing of the process is changed before a run is started.
+`label` makes masks of photos by what is in them, without training. `run` takes a recipe from tags
+to masks, `open_run` reads what a run has made, `predict` segments other photos with its network;
+the algorithms work alone, on arrays. Nothing is imported before it is used, and nothing of the
+process is changed before a run is started.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ from weakseg.version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
+    from weakseg.api import label as label
     from weakseg.api import predict as predict
     from weakseg.api import run as run
     from weakseg.engine.opened import Run as Run
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "run": "weakseg.api",
     "predict": "weakseg.api",
+    "label": "weakseg.api",
     "open_run": "weakseg.engine.opened",
     "Run": "weakseg.engine.opened",
     "load_recipe": "weakseg.recipe",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weakseg.data.formats import find_format
+from weakseg.data.imagenet import match_tags
 from weakseg.engine.opened import Run, open_run
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import absolute
@@ -117,6 +118,43 @@ def predict(
             device_named(device),
             tta,
             scores,
+        )
+
+
+def label(
+    photos: Sequence[str | Path],
+    tags: Sequence[str],
+    out: str | Path,
+    workers: int | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Run:
+    """Make masks of photos that all have some tags, without training: recipe `tags_alone`.
+
+    Args:
+        photos: files, and folders, which are searched with all that is in them.
+        tags: what is in the photos; words that WordNet has, for what ImageNet has classes for.
+        out: where masks go, `NAME.png`; the run's own folder is in it.
+        workers, device, progress: as `run` has them.
+
+    Raises:
+        WeaksegError: what a user can mend, in one line; what was finished stays.
+    """
+    check_device(device)
+    match_tags(tags)
+    use_huge_pages()
+
+    from weakseg.engine import label as labelling
+    from weakseg.engine.executor import LocalExecutor
+
+    with LocalExecutor(workers) as executor:
+        return labelling.run(
+            [absolute(photo) for photo in photos],
+            tags,
+            absolute(out),
+            executor,
+            progress or progress_for(),
+            device_named(device),
         )
 
 

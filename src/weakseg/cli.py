@@ -118,6 +118,27 @@ def predict(
     print(f"{written} masks in {out}")
 
 
+@app.command()
+def label(
+    photos: Annotated[
+        list[Path], typer.Argument(parser=absolute, help="Photos, and folders of photos.")
+    ],
+    tag: Annotated[list[str], typer.Option(help="What is in all of them; repeatable.")],
+    out: Annotated[
+        Path, typer.Option(parser=absolute, help="Where masks go, under the photos' names.")
+    ],
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Make masks of photos by what is in them, without training."""
+    from weakseg import api
+    from weakseg.engine.panels import NAME
+
+    done = api.label(photos, tag, out, workers, device)
+    print(f"{len(done.photos(done.masks))} masks in {out}")
+    print(f"Pictures to look at: {done.folder / NAME}")
+
+
 @app.command(name="list")
 def list_names(
     what: Annotated[

@@ -15,8 +15,14 @@ from weakseg.grid import as_levels, grid_size, upsample, upsampled_bands
 from weakseg.localize.cam import localize_tags, merge
 from weakseg.localize.settings import Flip, Maximum, Merging, Normalize
 from weakseg.networks.backbones import Backbone
-from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
+from weakseg.networks.cam_classifier import (
+    CamClassifier,
+    confidences,
+    multi_label_loss,
+    with_mirror_image,
+)
 from weakseg.networks.cpu.fused import fuse
+from weakseg.networks.pooling import Pooling
 
 CLASSES = 4
 
@@ -64,6 +70,37 @@ def test_cam_is_the_naive_one(
 ) -> None:
     cam = localize_tags(network, photo, classes, scales).cam
     np.testing.assert_allclose(cam, naive_cam(network, photo, classes, scales), atol=1e-5)
+
+
+def test_outputs_of_one_tag_are_averaged_behind_the_relu(
+    network: CamClassifier, photo: np.ndarray
+) -> None:
+    found = localize_tags(network, photo, [[0, 3, 2], 1], [1.0])
+    image = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        straight, mirrored = network.class_maps(image).maps, network.class_maps(image.flip(-1)).maps
+    both = straight[0].clamp(min=0) + mirrored[0].flip(-1).clamp(min=0)
+    total = F.interpolate(
+        torch.stack([(both[0] + both[3] + both[2]) / 3, both[1]])[None],
+        grid_size(61, 83),
+        mode="bilinear",
+    )[0]
+    expected = total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
+    np.testing.assert_allclose(found.cam, expected.numpy(), atol=1e-5)
+    each = localize_tags(network, photo, [0, 3, 2, 1], [1.0]).confidence
+    np.testing.assert_allclose(found.confidence, [each[:3].max(), each[3]], atol=1e-6)
+    assert localize_tags(network, photo, [], [1.0]).confidence.shape == (0,)
+
+
+def test_the_confidence_is_that_of_the_logits_however_they_are_pooled(
+    network: CamClassifier, photo: np.ndarray
+) -> None:
+    pooled = CamClassifier(network.backbone, 4, pooling=Pooling("best", 0.1)).eval()
+    pooled.head = network.head
+    with torch.no_grad():
+        expected = confidences(pooled(with_mirror_image(photo, torch.device("cpu"))))
+    found = localize_tags(pooled, photo, [2, 0], [0.5, 1.0]).confidence
+    np.testing.assert_allclose(found, expected[[2, 0]], atol=1e-6)
 
 
 def test_a_fused_backbone_gives_the_naive_cam_and_the_same_features(

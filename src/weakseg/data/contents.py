@@ -122,7 +122,7 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
             *lists.faults,
             *table.faults,
             *doubts,
-            *_class_faults(classes),
+            *class_faults(classes),
             *_unknown_tags([row for of_image in rows.values() for row in of_image], classes),
         ),
         notes=(*photos.notes, *lists.notes, *table.notes, *named.notes, *folded, *masks.notes),
@@ -153,7 +153,8 @@ def _split(layout: Format, root: Path, split: str, photos: Photos) -> tuple[tupl
     return found.names, found
 
 
-def _class_faults(classes: Sequence[str]) -> Iterable[str]:
+def class_faults(classes: Sequence[str]) -> Iterable[str]:
+    """What keeps names from being the classes of a data set, a line each."""
     for name, count in Counter(classes).items():
         if count > 1:
             yield f"The class {quoted(name)} is listed {count} times; list it once."

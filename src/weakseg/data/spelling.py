@@ -84,7 +84,7 @@ def near_misses(counts: Mapping[str, int]) -> tuple[NearMiss, ...]:
     # What has no letter, such as two emoji, would all be alike without this.
     plain = {tag: "".join(filter(str.isalnum, tag.casefold())) or tag for tag in counts}
     words = set(plain.values())
-    same = _groups((tag, {name, *_plurals(name)} & words) for tag, name in plain.items())
+    same = _groups((tag, {name, *plurals(name)} & words) for tag, name in plain.items())
     middling = {tag: name for tag, name in plain.items() if SHORTEST <= len(name) <= LONGEST}
     close = _groups((tag, _drops(name)) for tag, name in middling.items())
 
@@ -101,7 +101,8 @@ def near_misses(counts: Mapping[str, int]) -> tuple[NearMiss, ...]:
     return tuple(NearMiss(t, counts[t], like, counts[like]) for t, like in sorted(likes.items()))
 
 
-def _plurals(word: str) -> Iterator[str]:
+def plurals(word: str) -> Iterator[str]:
+    """A word's regular plurals, right or wrong."""
     yield word + "s"
     yield word + "es"
     if word.endswith("y"):

@@ -1,6 +1,7 @@
 """What can be said of a run's masks without ground truth: figures of each class, and remarks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,8 @@ def run(context: Context) -> None:
                 found.setdefault(one.class_id, []).append(one)
             advance(1)
     faults = find_tag_faults([sample.tags for sample in context.dataset.samples])
+    if not context.learns_tags:
+        faults = replace(faults, everywhere=(), together=(), rare=())
     trained = judged.classifier
     scores = read_json(trained.folder / FIGURES)["per_class"] if trained else {}
     classes = [
@@ -100,9 +103,9 @@ def _judged(context: Context) -> _Judged:
 
 
 def _classifier_behind(step: Step) -> Step | None:
-    """The classifier that a step goes back to, if to any."""
+    """The trained classifier that a step goes back to, if to any."""
     if Artefact.CLASSIFIER in step.gives:
-        return step
+        return None if step.kind.untrained else step
     found = (_classifier_behind(given) for _, given in step.inputs)
     return next((one for one in found if one), None)
 

@@ -81,6 +81,12 @@ class Context:
     def tools(self, step: Step) -> Tools:
         return Tools(self.photos(step), self.cpu, self.network, self.progress, self.device)
 
+    @property
+    def learns_tags(self) -> bool:
+        """Whether the tags are learned from, so that some of them may not be fit for it."""
+        classifiers = [step for step in self.steps if Artefact.CLASSIFIER in step.gives]
+        return not classifiers or not all(step.kind.untrained for step in classifiers)
+
     def mask_steps(self, held_out: bool | None = None) -> tuple[Step, ...]:
         """The steps whose masks are kept, of the split's photos or of those held out, or both."""
         return mask_steps(self.steps, held_out)

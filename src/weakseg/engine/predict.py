@@ -53,13 +53,8 @@ def run(
     if network.name == BEST_SO_FAR:
         progress.say(f"The training of {model} has not ended: this is its best epoch so far.")
     named = name_photos(photos)
-    _check_targets(named, folder)
     classes = read_segmenter_card(network).classes
-    if read_classes(folder / CLASSES) not in (None, classes):
-        raise WeaksegError(
-            f"{folder / CLASSES} names other classes than those of {network}. Choose another folder"
-            " for the masks."
-        )
+    check_targets(named, folder, classes, f"those of {network}")
     views = _views(model) if tta else Views()
     left_out = segment_photos(
         network,
@@ -142,7 +137,22 @@ def name_photos(paths: Iterable[Path]) -> dict[str, Path]:
     return named
 
 
-def _check_targets(named: dict[str, Path], folder: Path) -> None:
+def check_targets(
+    named: dict[str, Path], folder: Path, classes: tuple[str, ...], whose: str
+) -> None:
+    """Refuse a folder for masks where ids mean other classes, or a photo would be written over.
+
+    Args:
+        whose: which classes these are, for the message.
+
+    Raises:
+        WeaksegError: either.
+    """
+    if read_classes(folder / CLASSES) not in (None, classes):
+        raise WeaksegError(
+            f"{folder / CLASSES} names other classes than {whose}. Choose another folder for the "
+            "masks."
+        )
     photos = {photo.resolve() for photo in named.values()}
     for name in named:
         if (folder / f"{name}.png").resolve() in photos:

@@ -46,6 +46,26 @@ def run(
     device: torch.device,
     data_format: str = "auto",
 ) -> None:
+    """Bring every step of a recipe up to date in a run's folder: `run_on` a data set's folder.
+
+    Args:
+        data: the data set's folder.
+        data_format: how the data set is laid out; see `weakseg.data.dataset.load_dataset`.
+    """
+    dataset = load_dataset(data, recipe.data.split, data_format)
+    held_out = _held_out(recipe, dataset, data, data_format)
+    run_on(dataset, held_out, recipe, folder, executor, progress, device)
+
+
+def run_on(
+    dataset: Dataset,
+    held_out: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    device: torch.device,
+) -> None:
     """Bring every step of a recipe up to date in a run's folder.
 
     A step whose fingerprint (its kind's version, its settings, the data it sees, the steps it
@@ -55,16 +75,14 @@ def run(
     again each time; where one can be now, all but the inspection starts anew.
 
     Args:
-        data: the data set's folder.
+        dataset: the photos.
+        held_out: those that a segmentation network is tried on.
         folder: the run's folder; made if it is not there. No other run writes into it meanwhile.
         executor: does per-photo work; where networks run on a GPU, all but theirs.
-        data_format: how the data set is laid out; see `weakseg.data.dataset.load_dataset`.
 
     Raises:
         WeaksegError: what a user can mend; what was finished stays.
     """
-    dataset = load_dataset(data, recipe.data.split, data_format)
-    held_out = _held_out(recipe, dataset, data, data_format)
     if recipe.data.every > len(dataset.samples):
         raise WeaksegError(
             f"data.every is {recipe.data.every}, and there are {len(dataset.samples)} photos. "
@@ -94,11 +112,12 @@ def run(
             progress.say(f"This CPU has no instructions for {precision}: float32 takes its place")
         _say_left_out(progress, "photos without tags", dataset.untagged)
         _say_left_out(progress, "tags without a photo", dataset.missing)
-        for line in find_tag_faults([sample.tags for sample in used.samples]).lines():
-            progress.say(f"tags: {line}")
+        if context.learns_tags:
+            for line in find_tag_faults([sample.tags for sample in used.samples]).lines():
+                progress.say(f"tags: {line}")
         record.version, record.seed, record.device = VERSION, recipe.seed, _describe(device)
         record.data = {
-            "folder": str(data),
+            "folder": str(dataset.root),
             "format": dataset.format,
             "split": recipe.data.split,
             "photos": len(dataset.samples),

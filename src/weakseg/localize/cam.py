@@ -12,6 +12,7 @@ from weakseg.grid import Localization, grid_size
 from weakseg.localize.settings import Flip, Merging
 from weakseg.networks.cam_classifier import CamClassifier, confidences
 from weakseg.networks.features import rescale
+from weakseg.networks.pooling import pool_maps
 
 _MOST = torch.finfo(torch.float16).max
 """What features are kept up to."""
@@ -21,7 +22,7 @@ _MOST = torch.finfo(torch.float16).max
 def localize_tags(
     network: CamClassifier,
     photo: NDArray[np.uint8],
-    classes: Sequence[int],
+    classes: Sequence[int | Sequence[int]],
     scales: Sequence[float],
     feature_stages: Sequence[int] = (),
     feature_scales: Sequence[float] = (1.0,),
@@ -30,12 +31,13 @@ def localize_tags(
     """CAMs and shallow features of one photo, over several scales and its mirror image.
 
     `merge` makes the CAM. Features are averaged over flips and scales. The confidence is that
-    at the photo's own size, or at the scale next to it: a logit is the mean of its map.
+    at the photo's own size, or at the scale next to it.
 
     Args:
         network: the trained classifier, in eval mode.
         photo: uint8 (H, W, 3), RGB.
-        classes: indices of the photo's own tags; K of them.
+        classes: indices of the photo's own tags; K of them. Of a tag that has several outputs, the
+            maps are averaged behind the ReLU, and the surest output's confidence counts.
         scales: factors on the photo's size at which maps are made.
         feature_stages: indices of the backbone's stages to give as features.
         feature_scales: the scales of which features are averaged; a subset of `scales`.
@@ -45,6 +47,7 @@ def localize_tags(
         ValueError: the network's maps are not finite.
     """
     device = network.head.weight.device
+    outputs, sizes = outputs_of(classes)
     image = torch.from_numpy(photo).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
     size = grid_size(*photo.shape[:2])
     depth = sum(network.backbone.stages[stage].channels for stage in feature_stages)
@@ -55,10 +58,11 @@ def localize_tags(
     for scale in scales:
         wanted = feature_stages if scale in feature_scales else ()
         maps, stages = network.class_maps(_with_mirror_image(rescale(image, scale)), wanted)
-        maps = maps[:, list(classes)].float()
+        maps = maps[:, outputs].float()
         if scale == natural:
-            confidence = confidences(maps.mean(dim=(2, 3)))
-        class_maps.append(maps)
+            of_outputs = confidences(pool_maps(maps, network.pooling)).split(sizes)
+            confidence = torch.tensor([group.max() for group in of_outputs])
+        class_maps.append(averaged(maps, sizes))
         if wanted:
             levels = [_resize(_add_mirror_image(stage.float()), size) for stage in stages]
             features += torch.cat(levels) / (2 * len(feature_scales))
@@ -90,6 +94,25 @@ def merge(maps: Iterable[Tensor], size: tuple[int, int], merging: Merging) -> Te
         total = total + found
     _check_finite(total)
     return _over_maximum(total, merging)
+
+
+def outputs_of(classes: Sequence[int | Sequence[int]]) -> tuple[list[int], list[int]]:
+    """All outputs of some tags, which have one or several, and how many each tag has."""
+    groups = [[one] if isinstance(one, int) else list(one) for one in classes]
+    return [one for group in groups for one in group], [len(group) for group in groups]
+
+
+def averaged(maps: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Class maps (N, K, h, w) of K tags, of those of all their outputs (N, sum of sizes, h, w).
+
+    Of a tag that has several, the maps are averaged behind a ReLU.
+    """
+    if len(sizes) == maps.shape[1]:
+        return maps
+    groups = maps.split(list(sizes), dim=1)
+    return torch.cat(
+        [g if g.shape[1] == 1 else F.relu(g).mean(dim=1, keepdim=True) for g in groups], dim=1
+    )
 
 
 def _with_mirror_image(image: Tensor) -> Tensor:

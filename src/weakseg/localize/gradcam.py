@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weakseg.grid import grid_size
-from weakseg.localize.cam import merge
+from weakseg.localize.cam import averaged, merge, outputs_of
 from weakseg.localize.settings import Merging, Method
 from weakseg.networks.cam_classifier import CamClassifier, with_mirror_image
 from weakseg.networks.features import rescale
@@ -67,7 +67,7 @@ def gradient_maps(
 def localize_by_gradients(
     network: CamClassifier,
     photo: NDArray[np.uint8],
-    classes: Sequence[int],
+    classes: Sequence[int | Sequence[int]],
     scales: Sequence[float],
     stage: int | None,
     method: Method,
@@ -81,7 +81,7 @@ def localize_by_gradients(
     Args:
         network: the trained classifier, in eval mode, its backbone not fused for inference.
         photo: uint8 (H, W, 3), RGB.
-        classes: indices of the photo's own tags; K of them.
+        classes: as `weakseg.localize.cam.localize_tags` has them; K tags.
         scales: factors on the photo's size at which maps are made.
         stage: index of the backbone's stage whose maps they are; None: the map that is pooled.
         merging: how the maps become one CAM.
@@ -96,12 +96,14 @@ def localize_by_gradients(
     layer = network.extra if stage is None else backbone.stage_module(stage)
     stride = (backbone.final if stage is None else backbone.stages[stage]).stride
     pair = with_mirror_image(photo, backbone.mean.device)
+    outputs, sizes = outputs_of(classes)
     maps = []
     for scale in scales:
         images = rescale(pair, scale)
-        each = [gradient_maps(network, layer, image[None], classes, method) for image in images]
+        each = [gradient_maps(network, layer, image[None], outputs, method) for image in images]
         height, width = (-(-side // stride) for side in images.shape[2:])
-        maps.append(torch.cat(each)[..., :height, :width] * (height * width))
+        of_tags = averaged(torch.cat(each)[..., :height, :width], sizes)
+        maps.append(of_tags * (height * width))
     return merge(maps, grid_size(*photo.shape[:2]), merging).cpu().numpy()
 
 

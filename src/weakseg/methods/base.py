@@ -172,6 +172,7 @@ class Kind:
         draws: whether it draws random numbers, so that the recipe's seed counts; or of which
             settings that is so.
         network: whether a network looks at the photos, which a GPU can do.
+        untrained: whether the network that it gives has learned nothing from the photos' tags.
         features: whether its maps come with features.
         confidence: whether its maps come with a classifier's confidence.
         background: the constant score that its maps stand against; None: they have a row of it.
@@ -200,6 +201,7 @@ class Kind:
     photos: Literal["all", "masked", "held out"] = "masked"
     draws: bool | Callable[[Any], bool] = False
     network: bool = False
+    untrained: bool = False
     features: Callable[["Step"], bool] = _no
     confidence: bool = False
     background: Callable[["Step"], float | None] = _no_background

@@ -50,7 +50,7 @@ def work(step: Step) -> PhotoWork:
     settings, file = step.settings, step["classifier"].folder / CLASSIFIER
     device = torch.device(step.device)
     network, computing = prepare(read_classifier(file, device), settings.precision, device)
-    outputs = {name: index for index, name in enumerate(network.classes)}
+    outputs = network.outputs()
 
     def compute(task: PhotoTask) -> PhotoMaps:
         with computing():

@@ -37,7 +37,7 @@ def work(step: Step) -> PhotoWork:
     network = read_classifier(step["classifier"].folder / CLASSIFIER, device).requires_grad_(False)
     if device.type == "cpu":
         use_fast_gradients(network)
-    outputs = {name: index for index, name in enumerate(network.classes)}
+    outputs = network.outputs()
     stage = None if settings.layer == "final" else settings.layer
     alone = Lock()  # on a GPU two threads share the network, of which one may hold the layer
 

