@@ -132,6 +132,20 @@ def test_a_network_learns_the_masks_and_predicts(
 
 
 @pytest.mark.slow
+def test_masks_start_from_image_specific_maps(data: Path, recipe: Path, tmp_path: Path) -> None:
+    steps = {"taught": {**EVERY_KIND["taught"], "epochs": 1}, "is-cam": EVERY_KIND["is-cam"]}
+    command = ["run", recipe, "--data", data, "--out", tmp_path / "run", *as_overrides(steps)]
+    command += ["classify=null", "localize.of=taught", "svm.of=[is-cam, localize]"]
+    first = weakseg(*command)
+    assert first.returncode == 0, first.stderr
+    for name in ("is-cam", "cam-oracle", "svm+crf"):
+        assert name in first.stdout
+    again = weakseg(*command, "cam.background=0.5")
+    assert again.returncode == 0, again.stderr
+    assert "is-cam: up to date" in again.stderr and "svm+crf: up to date" in again.stderr
+
+
+@pytest.mark.slow
 def test_instances_are_written_and_measured(
     data: Path, recipe: Path, finished: Path, tmp_path: Path
 ) -> None:

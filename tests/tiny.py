@@ -158,6 +158,11 @@ EVERY_KIND: dict[str, Any] = {
         "batch_size": 2,
         "optimizer": SGD,
     },
+    "taught": {
+        "kind": "sipe",
+        **{key: STEPS["classify"][key] for key in STEPS["classify"] if key != "kind"},
+    },
+    "is-cam": {"kind": "is_cam", "of": "taught", "scales": [0.5, 1.0]},
     "objects": {"kind": "instances", "of": ["irnet", "irn"]},
     "relabel": {"kind": "relabel", "of": "segmenter"},
     "diffused": {"kind": "par", "of": "cam", "iterations": 2},

@@ -21,7 +21,10 @@ from weakseg.methods import KINDS
 from weakseg.methods.base import Photos, Step
 from weakseg.recipe import Recipe, check_recipe, dump_recipe
 
-DRAW = {"features", "missing_tags", "classifier", "svm", "irnet", "deeplab", "pixel_head", "oaa"}
+DRAW = {
+    *("features", "missing_tags", "classifier", "sipe", "oaa"),
+    *("svm", "irnet", "deeplab", "pixel_head"),
+}
 """Kinds whose results the seed decides."""
 
 

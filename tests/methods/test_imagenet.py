@@ -91,5 +91,5 @@ def test_what_is_not_trained_finds_no_missing_tags(
     photos: Path, start: Start, tmp_path: Path
 ) -> None:
     steps = {"imagenet": KNOWS, "screen": {"kind": "missing_tags", "of": "imagenet"}}
-    with pytest.raises(WeaksegError, match=r"imagenet is not trained\. Name a step of kind"):
+    with pytest.raises(WeaksegError, match="classifier alone, and imagenet is of kind imagenet"):
         start(photos, tmp_path, tiny_recipe(**steps))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import IRN, NETWORK, SEGMENT, tiny_recipe
+from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, tiny_recipe
 from weakseg.data.balance import Balance
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
@@ -20,9 +20,9 @@ def _photos(count: int) -> Photos:
     return Photos(("a",), (Sample("0", Path("0.jpg"), ("a",), None),) * count, ("a",), Balance())
 
 
-@pytest.mark.parametrize("name", ["classify", "irnet", "segmenter"])
+@pytest.mark.parametrize("name", ["classify", "taught", "irnet", "segmenter"])
 def test_a_training_that_memory_has_no_room_for_is_refused_at_the_start(name: str) -> None:
-    steps = {"classify": {}, **IRN, **SEGMENT}
+    steps = {"classify": {}, "taught": EVERY_KIND["taught"], **IRN, **SEGMENT}
     steps[name] = {**steps[name], "crop": 4096, "batch_size": 100_000}
     step = next(step for step in tiny_recipe(**steps).build(Path()) if step.name == name)
     assert step.kind.check

@@ -35,6 +35,7 @@ class Artefact(Enum):
     FEATURES = "features"
     TAGS = "tags"
     CLASSIFIER = "a classifier"
+    SIDES = "side convolutions"
     IRNET = "an IRNet"
     SEGMENTER = "a segmentation network"
     MAPS = "maps"
@@ -43,7 +44,7 @@ class Artefact(Enum):
     LEVELS = "levels of maps"
 
 
-NETWORKS = frozenset({Artefact.CLASSIFIER, Artefact.IRNET, Artefact.SEGMENTER})
+NETWORKS = frozenset({Artefact.CLASSIFIER, Artefact.SIDES, Artefact.IRNET, Artefact.SEGMENTER})
 Gives = frozenset[Artefact]
 
 

@@ -28,6 +28,8 @@ from weakseg.networks.pooling import AVERAGE, Pooling
 if TYPE_CHECKING:
     from torch.utils.data import Dataset as TorchDataset
 
+    from weakseg.methods.fit import Loop
+    from weakseg.training.classifier import ClassifierTraining
     from weakseg.training.photos import Example
 
 CLASSIFIER = "classifier.safetensors"
@@ -104,14 +106,7 @@ def train_classifier(
     training = ClassifierTraining(
         network, settings.optimizer, settings.decay_power, features is not None
     )
-    kept, held_out = balanced_split(
-        samples, tools.photos.balance, settings.validation_fraction, step.seed
-    )
-    if not held_out:
-        raise WeaksegError(
-            "There is one tagged photo; a classifier needs two at least, one to learn from and one "
-            "to be judged by. Tag more photos."
-        )
+    kept, held_out = part(step, tools, samples)
     examples: Any = (
         _Kept(kept, held_out, classes, step.seed, features.folder, learned_from(settings))
         if features
@@ -127,14 +122,40 @@ def train_classifier(
         loaders=features is None,
         devices=1 if features else None,
     )
+    learn(loop, training, classes, folder)
+    write_classifier(folder / CLASSIFIER, network, backbone, settings.head, classes)
+    loop.forget()
+
+
+def part(
+    step: Step, tools: Tools, samples: Sequence[Sample]
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Photos that a classifier learns from, and those that it is judged by.
+
+    Raises:
+        WeaksegError: fewer than two photos.
+    """
+    kept, held_out = balanced_split(
+        samples, tools.photos.balance, step.settings.validation_fraction, step.seed
+    )
+    if not held_out:
+        raise WeaksegError(
+            "There is one tagged photo; a classifier needs two at least, one to learn from and one "
+            "to be judged by. Tag more photos."
+        )
+    return kept, held_out
+
+
+def learn(
+    loop: "Loop", training: "ClassifierTraining", classes: Sequence[str], folder: Path
+) -> None:
+    """Train, with the weights of the best epoch at the end, and write `scores.json`."""
     epochs = loop.fit(training)
     figures = loop.validate(training)
     per_class = {
         name: dict(zip(classes, values, strict=True)) for name, values in training.per_class.items()
     }
     write_json(folder / FIGURES, {**figures, "per_class": per_class, "epochs": epochs})
-    write_classifier(folder / CLASSIFIER, network, backbone, settings.head, classes)
-    loop.forget()
 
 
 def backbone_of(step: Step) -> BackboneSection:

@@ -155,10 +155,11 @@ class Judge:
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
-    if step["classifier"].kind.untrained:
+    trained = step["classifier"]
+    if trained.kind.name != classifier.KIND.name:
         raise WeaksegError(
-            f"{step.name} trains the classifier that `of` names again, without some photos, and "
-            f"{step['classifier'].name} is not trained. Name a step of kind classifier."
+            f"{step.name} trains networks of kind {classifier.KIND.name} alone, and {trained.name} "
+            f"is of kind {trained.kind.name}: name one of that kind in `of`."
         )
     folds = step.settings.folds
     if folds > len(photos.samples):

@@ -27,6 +27,7 @@ from weakseg.networks.irnet import IRNet
 from weakseg.networks.pixel_head import PixelHeadShape, PixelSegmenter
 from weakseg.networks.pooling import AVERAGE, Pooling
 from weakseg.networks.segmenter import SegmentationNetwork, Segmenter
+from weakseg.networks.sipe import Sides
 from weakseg.networks.weights import check_finite
 
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -155,6 +156,24 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
         network.classes = tuple(made_of["classes"])
         network.load_state_dict(tensors)
     return network.to(device).eval()
+
+
+def write_sides(path: Path, sides: Sides) -> None:
+    """Write side convolutions; the classifier beside them says of which backbone."""
+    _write(path, sides.state_dict(), {})
+
+
+def read_sides(path: Path, backbone: Backbone, device: torch.device) -> Sides:
+    """Read what `write_sides` wrote, in eval mode.
+
+    Raises:
+        WeaksegError: if the file is missing, corrupt, or of another backbone.
+    """
+    with _whole(path, "side convolutions"):
+        _, tensors = _read(path)
+        sides = Sides(backbone.stages)
+        sides.load_state_dict(tensors)
+    return sides.to(device).eval()
 
 
 def write_irnet(path: Path, network: IRNet, backbone: BackboneSection) -> None:

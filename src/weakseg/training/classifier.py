@@ -1,10 +1,12 @@
 """Training of the CAM classifier on image tags."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
@@ -99,9 +101,12 @@ class ClassifierTraining(L.LightningModule):
             return self.network.classify_kept(torch.stack(tuple(inputs)))
         return torch.cat([self.network.classify_kept(features) for features in inputs])
 
+    def new_parameters(self) -> Iterator[Parameter]:
+        """What learns at the head's rate."""
+        return self.network.new_parameters()
+
     def configure_optimizers(self) -> Any:
-        network = self.network
-        optimizer = self._optimizer.build(network.backbone.parameters(), network.new_parameters())
+        optimizer = self._optimizer.build(self.network.backbone.parameters(), self.new_parameters())
         steps = int(self.trainer.estimated_stepping_batches)
         return polynomial_decay(optimizer, steps, self._decay_power)
 

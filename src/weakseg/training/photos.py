@@ -10,11 +10,15 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, resize
+from weakseg.data.masks import IGNORE
 from weakseg.networks.cam_classifier import UNKNOWN
 from weakseg.training.augment import Augmentation, flip
 
 Example = tuple[Tensor, Tensor]
 """What a network is given of a photo, and its target, float32 (C)."""
+
+CoveredExample = tuple[Tensor, Tensor, Tensor]
+"""An `Example`, and which of its pixels are the photo's, bool (S, S)."""
 
 
 def target(sample: Sample, classes: Sequence[str]) -> Tensor:
@@ -77,27 +81,51 @@ class TaggedPhotos(TorchDataset[Example]):
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Example:
-        place = int(self._order[index])
-        sample = self._samples[place]
+        number = int(self._order[index])
+        sample = self._samples[number]
         photo = read_photo(sample.image)
         if self._epoch is None:
             square = self._centred(resize(photo, min(self._crop, self._long_side[1])))
         else:
-            rng = np.random.default_rng((self._seed, self._epoch, place))
-            square = self._drawn(photo, rng)
-        image = torch.from_numpy(square).permute(2, 0, 1).float() / 255
-        return image, target(sample, self._classes)
+            square, _ = self._drawn(photo, self._rng(self._epoch, number))
+        return _as_image(square), target(sample, self._classes)
 
-    def _drawn(self, photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    def _rng(self, epoch: int, number: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, epoch, number))
+
+    def _drawn(
+        self, photo: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The square that an epoch shows, and which of its pixels are the photo's."""
         low, high = self._long_side
         photo = resize(photo, int(rng.integers(low, high + 1)))
-        photo, _ = self._augment(photo, rng, self._fill)
+        photo, uncovered = self._augment(
+            photo, rng, self._fill, np.zeros(photo.shape[:2], np.uint8)
+        )
+        assert uncovered is not None
         top, left = (int(rng.integers(0, abs(side - self._crop) + 1)) for side in photo.shape[:2])
-        return place(photo, self._crop, top, left, self._fill)
+        square = place(photo, self._crop, top, left, self._fill)
+        return square, place(uncovered, self._crop, top, left, IGNORE) == 0
 
     def _centred(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
         top, left = (abs(side - self._crop) // 2 for side in photo.shape[:2])
         return place(photo, self._crop, top, left, self._fill)
+
+
+class CoveredPhotos(TaggedPhotos):
+    """`TaggedPhotos` of an epoch, each with which of its pixels are the photo's: bool (S, S)."""
+
+    def __getitem__(self, index: int) -> CoveredExample:  # type: ignore[override]
+        number = int(self._order[index])
+        sample = self._samples[number]
+        assert self._epoch is not None
+        rng = self._rng(self._epoch, number)
+        square, covered = self._drawn(read_photo(sample.image), rng)
+        return _as_image(square), target(sample, self._classes), torch.from_numpy(covered)
+
+
+def _as_image(square: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(square).permute(2, 0, 1).float() / 255
 
 
 def place(

@@ -1,0 +1,121 @@
+"""SIPE: a classifier whose CAMs agree with image-specific ones (Chen et al. 2022)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from weakseg.data.dataset import Sample
+from weakseg.methods.base import Artefact, File, Kind, Photos, Step, Tools, made
+from weakseg.methods.classifier import CLASSIFIER, TAGS, learn, part
+from weakseg.methods.settings import PhotoTraining, Share
+from weakseg.names import FIGURES
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset as TorchDataset
+
+SIPE = "sipe.safetensors"
+
+
+class Sipe(PhotoTraining):
+    """Training of a classifier and of side convolutions on its backbone.
+
+    The loss is that of the tags plus `consistency` times that of the CAMs; the gradient's norm is
+    cut to `gradient_norm`. `background_factor` is what the background counts where seeds are told,
+    in the training and in the IS-CAMs that it is for. Head and side convolutions have `head_lr`.
+    The best epoch by F1 on `validation_fraction` of the photos is kept.
+    """
+
+    validation_fraction: Share = 0.1
+    consistency: Annotated[float, Field(ge=0, le=100)] = 1.0
+    gradient_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    background_factor: Annotated[float, Field(gt=0, le=10)] = 0.5
+
+
+def run(step: Step, tools: Tools) -> None:
+    """Write `classifier.safetensors`, `sipe.safetensors` and `scores.json`.
+
+    A training that was cut off goes on from its last whole epoch, with the same result.
+    """
+    if made(step.folder, FIGURES, CLASSIFIER, SIPE):
+        return
+    import lightning as L
+
+    from weakseg.methods.fit import Loop, fill_of
+    from weakseg.methods.networks import build_classifier, write_classifier, write_sides
+    from weakseg.networks.sipe import Sides
+    from weakseg.training.sipe import SipeTraining
+
+    settings, classes = step.settings, tools.photos.learned
+    L.seed_everything(step.seed, verbose=False)
+    network = build_classifier(settings.backbone, len(classes))
+    sides = Sides(network.backbone.stages)
+    training = SipeTraining(
+        network,
+        sides,
+        settings.optimizer,
+        settings.decay_power,
+        settings.consistency,
+        settings.gradient_norm,
+        settings.background_factor,
+    )
+    kept, held_out = part(step, tools, tools.photos.samples)
+    examples = _Examples(kept, held_out, classes, settings, step.seed, fill_of(network))
+    loop = Loop.of(step, tools, examples, monitor="f1")
+    learn(loop, training, classes, step.folder)
+    write_sides(step.folder / SIPE, sides)
+    write_classifier(step.folder / CLASSIFIER, network, settings.backbone, "linear", classes)
+    loop.forget()
+
+
+def _check(step: Step, photos: Photos, device: Any) -> None:
+    from weakseg.methods.networks import build_classifier, check_memory
+
+    network = build_classifier(step.settings.backbone, 1)
+    check_memory(step.name, network, step.settings, len(photos.samples), device)
+
+
+def _files(step: Step, photos: Photos) -> tuple[File, ...]:
+    return File(FIGURES), File(SIPE), File(CLASSIFIER)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    kept: Sequence[Sample]
+    held_out: Sequence[Sample]
+    classes: tuple[str, ...]
+    settings: Sipe
+    seed: int
+    fill: tuple[float, ...]
+
+    def __call__(self, epoch: int | None) -> "TorchDataset[Any]":
+        from weakseg.training.augment import AUGMENTATIONS
+        from weakseg.training.photos import CoveredPhotos, TaggedPhotos
+
+        kind = TaggedPhotos if epoch is None else CoveredPhotos
+        return kind(
+            self.held_out if epoch is None else self.kept,
+            self.classes,
+            self.settings.long_side,
+            self.settings.crop,
+            self.fill,
+            self.seed,
+            epoch,
+            AUGMENTATIONS[self.settings.augmentation],
+        )
+
+
+KIND = Kind(
+    name="sipe",
+    summary="a classifier taught to agree with image-specific prototypes (Chen et al. 2022)",
+    settings=Sipe,
+    gives=frozenset({Artefact.CLASSIFIER, Artefact.SIDES}),
+    takes=(TAGS,),
+    role="network",
+    run=run,
+    files=_files,
+    photos="all",
+    draws=True,
+    check=_check,
+)
