@@ -24,6 +24,7 @@ RECIPE = "recipe.yaml"
 
 _MOST_PROBLEMS = 10
 _MOST_NAMES = 30  # of steps, in a message
+_MOST_KINDS = 15  # where each of many steps may lack its own
 _STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")
 RESERVED = frozenset(
     {"inspect", "balance", "assess", "evaluate", "panels", "steps", "data", "report"}
@@ -236,7 +237,10 @@ def _read_step(
         whole = [one for one in others if isinstance(steps[one], dict) and "kind" in steps[one]]
         hint = nearest(name, whole)
         meant = f" (did you mean the step {hint}?)" if hint else ""
-        problems.append(f"{name}: it has no kind{meant}; the kinds are {', '.join(KINDS)}")
+        problems.append(
+            f"{name}: it has no kind{meant}; the kinds are {listed(list(KINDS), _MOST_KINDS)}: "
+            "see weakseg list kinds"
+        )
         return None
     kind = KINDS.get(values["kind"]) if isinstance(values["kind"], str) else None
     if kind is None:

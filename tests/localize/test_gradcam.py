@@ -196,7 +196,8 @@ def test_autocast_around_it_changes_nothing(network: CamClassifier, images: Tens
 def test_outputs_of_one_tag_are_averaged_as_those_of_a_cam(
     network: CamClassifier, photo: np.ndarray
 ) -> None:
-    classes, scales = [[0, 3], 1], [0.5, 1.0]
+    classes: list[int | list[int]] = [[0, 3], 1]
+    scales = [0.5, 1.0]
     cam = localize_tags(network, photo, classes, scales).cam
     found = localize_by_gradients(network, photo, classes, scales, None, "grad-cam", Merging())
     np.testing.assert_allclose(found, cam, atol=1e-3)

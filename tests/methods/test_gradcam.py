@@ -68,7 +68,7 @@ def test_a_layer_that_a_backbone_has_not_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("test_vit", r"fine\.layer is 1, of which test_vit .* the layer gives no maps"),
+        ("test_vit", r"fine\.layer is 1, of which test_vit .*the layer gives no maps"),
         ("swin_tiny_patch4_window7_224", r"fine\.layer is 1, of which swin.* are not square"),
     ],
 )

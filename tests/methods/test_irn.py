@@ -210,7 +210,7 @@ def test_a_confidence_that_no_classifier_gives_is_one_clear_error(
         ("irn", {"of": ["irnet", "irn"]}, r"irn, irn\+crf: each waits for another of them, or for"),
         ("irn-labels", {"kernels": ...}, r"irn-labels\.kernels: Field required"),
         ("irn-labels", {"background_threshold": 0.6}, "background_threshold is 0.6"),
-        ("irn", {"walk": {"beta": -1}}, "beta is -1"),
+        ("irn", {"walk": {"beta": -1}}, r"irn\.walk\.beta: .* given -1"),
     ],
 )
 def test_what_cant_be_is_one_clear_error(step: str, change: dict[str, Any], message: str) -> None:

@@ -92,8 +92,8 @@ def test_maps_without_a_background_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": 0}, "scale is 0.*expected"),
-        ({"dilations": [2, 2]}, "1 to 16 different"),
+        ({"scale": 0}, r"par\.scale: .* given 0"),
+        ({"dilations": [2, 2]}, "expected different integers"),
         ({"dilation": [2]}, "did you mean dilations"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_photo_of_its_own_is_scored_as_its_kept_features_are(out: Path, photos
     photo = read_photo(task.sample.image)
     image = torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
-        kept = network.head.score(open_cells(steps["features"], 2.0)(task))
+        kept = network.head.score(open_cells(steps["features"], "final-2")(task))
         found = network(image)
         upsampled = torch.nn.functional.interpolate(
             kept[None], size=photo.shape[:2], mode="bilinear", align_corners=False
@@ -67,7 +67,7 @@ def test_a_photo_is_labelled_by_the_head_that_did_not_learn_of_it(out: Path, pho
     folder = steps["pixels"].folder
     network, _ = read_segmenter(folder / "segmenter.safetensors", torch.device("cpu"))
     assert isinstance(network, PixelSegmenter)
-    cells = open_cells(steps["features"], 2.0)(task)
+    cells = open_cells(steps["features"], "final-2")(task)
     scores = {}
     for fold in (0, 1):
         path = folder / f"fold-{fold}.safetensors"

@@ -104,7 +104,8 @@ def _cell_bytes(step: Step) -> float:
     from weakseg.methods.networks import build_classifier
 
     stages = build_classifier(backbone_of(step["classifier"]), 1).backbone.stages
-    return sum(stages[i].channels for i in step.settings.feature_stages)
+    channels: int = sum(stages[i].channels for i in step.settings.feature_stages)
+    return channels
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:

@@ -58,6 +58,7 @@ def run(step: Step, tools: Tools) -> None:
 
     from weakseg.methods.fit import Loop, MaskedExamples, fill_of, mask_pairs
     from weakseg.methods.networks import SegmenterCard, build_segmenter, write_segmenter
+    from weakseg.networks.segmenter import Segmenter
     from weakseg.training.segmentation import SegmentationTraining
 
     kept, held_out = balanced_split(
@@ -73,6 +74,7 @@ def run(step: Step, tools: Tools) -> None:
     best_so_far = folder / BEST_SO_FAR
     L.seed_everything(step.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(photos.classes))
+    assert isinstance(network, Segmenter)
     pairs = mask_pairs(kept, step["masks"].folder)
     examples = MaskedExamples(pairs, judges, settings, step.seed, fill_of(network))
     keeper = _BestKeeper(best_so_far, card)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import safetensors
 from numpy.typing import NDArray
 from pydantic import Field
@@ -12,7 +13,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.images import photo_size, shrunk_size
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, written_by_run
-from weakseg.grid import GRID_STRIDE
+from weakseg.grid import GRID_STRIDE, grid_size, upsample
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Step, Tools, map_photos
 from weakseg.methods.maps import MAPS, open_maps
 from weakseg.methods.settings import BackboneSection, Precision, Scale, Section
@@ -58,29 +59,46 @@ def open_tensors(step: Step, *names: str) -> Callable[[PhotoTask], list[NDArray[
     return read
 
 
-def open_cells(step: Step, scale: float | None = None) -> Callable[[PhotoTask], "Tensor"]:
-    """What gives a photo's features on its cells; see `weakseg.networks.features.cells`.
+def open_levels(step: Step, *names: str) -> Callable[[PhotoTask], list[NDArray[Any]]]:
+    """What gives a photo's features, maps (D, h, w) of any sizes.
 
     Args:
         step: of this kind; or one whose maps come with features, whose channels have no scale then.
-        scale: at which the final map goes behind the stages; None: it doesn't.
+        names: of tensors that go behind the stages, where it is of this kind.
     """
+    if Artefact.FEATURES in step.gives:
+        from weakseg.networks.features import stage
+
+        return open_tensors(step, *map(stage, sorted(step.settings.stages)), *names)
+    maps = open_maps(step, "features")
+    return lambda task: [np.asarray(maps(task).features)]
+
+
+def open_features(step: Step) -> Callable[[PhotoTask], NDArray[np.float32]]:
+    """What gives a photo's features (D, h, w) on its grid (`weakseg.grid`); see `open_levels`."""
+    read = open_levels(step)
+
+    def on_grid(task: PhotoTask) -> NDArray[np.float32]:
+        size = grid_size(*shrunk_size(*photo_size(task.sample.image), step.long_side))
+        return np.concatenate([upsample(level.astype(np.float32), *size) for level in read(task)])
+
+    return on_grid
+
+
+def open_cells(step: Step, *names: str) -> Callable[[PhotoTask], "Tensor"]:
+    """What gives a photo's features (D, h, w) on its cells; see `open_levels`."""
+    read = open_levels(step, *names)
+    return lambda task: on_cells(read(task), step, task)
+
+
+def on_cells(levels: Sequence[NDArray[Any]], step: Step, task: PhotoTask) -> "Tensor":
+    """Features that a step has of a photo, on its cells (`weakseg.networks.features.cells`)."""
     import torch
 
-    from weakseg.networks.features import cells, final, stage
+    from weakseg.networks.features import cells
 
-    if Artefact.FEATURES in step.gives:
-        names = [stage(index) for index in sorted(step.settings.stages)]
-        read = open_tensors(step, *names, *([] if scale is None else [final(scale)]))
-    else:
-        maps = open_maps(step, "features")
-        read = lambda task: [maps(task).features]  # noqa: E731
-
-    def compute(task: PhotoTask) -> "Tensor":
-        height, width = shrunk_size(*photo_size(task.sample.image), step.long_side)
-        return cells([torch.from_numpy(level) for level in read(task)], height, width)
-
-    return compute
+    size = shrunk_size(*photo_size(task.sample.image), step.long_side)
+    return cells([torch.from_numpy(level) for level in levels], *size)
 
 
 def check_features(step: Step, given: Step) -> None:
@@ -178,7 +196,8 @@ def _cell_bytes(step: Step) -> float:
     settings = step.settings
     backbone = build_classifier(settings.backbone, 1).backbone
     final = 2 * sum(scale**2 for scale in settings.scales) * _density(backbone.final)
-    return 2 * (final + sum(_density(backbone.stages[index]) for index in settings.stages))
+    values: float = final + sum(_density(backbone.stages[index]) for index in settings.stages)
+    return 2 * values
 
 
 def _density(stage: "Stage") -> float:

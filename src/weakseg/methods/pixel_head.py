@@ -106,9 +106,11 @@ def open_scorer(step: Step, features: Step) -> Callable[[PhotoTask], NDArray[np.
     import torch
 
     from weakseg.methods.networks import read_segmenter
+    from weakseg.networks.features import final
     from weakseg.networks.pixel_head import PixelSegmenter
 
-    settings, cells = step.settings, open_cells(features, step.settings.scale)
+    settings = step.settings
+    cells = open_cells(features, final(settings.scale))
     network, _ = read_segmenter(step.folder / SEGMENTER, torch.device("cpu"))
     assert isinstance(network, PixelSegmenter)
     heads = [network.head]
@@ -170,11 +172,13 @@ class _Gatherer:
     most: int
 
     def __call__(self) -> Callable[[PhotoTask], tuple[NDArray[np.float16], NDArray[np.float16]]]:
+        from weakseg.networks.features import final
         from weakseg.refine.samples import image_rng
         from weakseg.training.pixel_head import shares_of
 
         step = self.step
-        cells, masks = open_cells(step["features"], step.settings.scale), open_masks(step["masks"])
+        cells = open_cells(step["features"], final(step.settings.scale))
+        masks = open_masks(step["masks"])
 
         def work(task: PhotoTask) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
             features = cells(task)

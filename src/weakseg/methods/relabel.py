@@ -62,7 +62,7 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
 
 
 def _protocol(step: Step) -> Mapping[str, Any]:
-    return describe(step.settings)
+    return describe(Views() if step.get("features") else step.settings)
 
 
 KIND = Kind(

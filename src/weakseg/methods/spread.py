@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
-from weakseg.methods.features import check_features, open_cells
+from weakseg.methods.features import check_features, on_cells, open_cells
 from weakseg.methods.maps import open_class_maps
 from weakseg.refine.settings import SpreadSettings
 
@@ -15,11 +17,15 @@ def work(step: Step) -> PhotoWork:
     from weakseg.networks.features import resized
     from weakseg.refine.spread import spread
 
-    maps, cells = open_class_maps(step["maps"]), open_cells(step.get("features") or step["maps"])
+    other = step.get("features")
+    maps = open_class_maps(step["maps"], *([] if other else ["features"]))
+    describe = open_cells(other) if other else None
 
     def compute(task: PhotoTask) -> PhotoMaps:
-        features = cells(task)
-        given = resized(torch.from_numpy(maps(task).scores), features.shape[1:])
+        scores, own, _ = maps(task)
+        features = describe(task) if describe else on_cells([np.asarray(own)], step, task)
+        height, width = features.shape[1:]
+        given = resized(torch.from_numpy(scores), (height, width))
         found = spread(given.numpy(), features.numpy(), step.settings, step.device)
         return PhotoMaps(found)
 

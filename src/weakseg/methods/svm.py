@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weakseg.errors import WeaksegError
+import numpy as np
+
 from weakseg.grid import upsample
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
-from weakseg.methods.maps import open_class_maps, open_maps
+from weakseg.methods.features import check_features, open_features
+from weakseg.methods.maps import open_class_maps
 from weakseg.refine.settings import SVMSettings
 
 
@@ -17,29 +19,21 @@ def work(step: Step) -> PhotoWork:
 
     other = step.get("features")
     maps = open_class_maps(step["maps"], *([] if other else ["features"]))
-    described = open_maps(other, "features") if other else None
+    describe = open_features(other) if other else None
 
     def compute(task: PhotoTask) -> PhotoMaps:
-        found = maps(task)
-        features = (described(task) if described else found).features
-        assert features is not None
-        cam = found.scores
+        cam, own, _ = maps(task)
+        features = describe(task) if describe else np.asarray(own, np.float32)
         if cam.shape[1:] != features.shape[1:]:
             cam = upsample(cam, *features.shape[1:])
         rng = image_rng(step.seed, task.id)
-        normalized = zscore(features.astype("float32"))
-        return PhotoMaps(refine_with_svm(normalized, cam, step.settings, rng).scores)
+        return PhotoMaps(refine_with_svm(zscore(features), cam, step.settings, rng).scores)
 
     return compute
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
-    source = step.get("features") or step["maps"]
-    if not source.has_features:
-        raise WeaksegError(
-            f"{step.name} needs features, and {source.name} has none: give a step of kind cam "
-            "feature_stages (from 0), and name it in `of`, after the maps if it is another."
-        )
+    check_features(step, step.get("features") or step["maps"])
 
 
 def _protocol(step: Step) -> Mapping[str, Any]:
@@ -54,7 +48,7 @@ KIND = Kind(
     gives=frozenset({Artefact.MAPS, Artefact.MASKS}),
     takes=(
         Slot("maps", frozenset({Artefact.MAPS})),
-        Slot("features", frozenset({Artefact.MAPS}), optional=True),
+        Slot("features", frozenset({Artefact.FEATURES, Artefact.MAPS}), optional=True),
     ),
     role="refiner",
     work=work,

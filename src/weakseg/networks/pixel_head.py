@@ -67,8 +67,8 @@ class PixelHead(nn.Module):
 
     def score(self, cells: Tensor) -> Tensor:
         """Logits (C+1, h, w) of features (D, h, w)."""
-        logits: Tensor = self(cells.flatten(1).T)
-        return logits.T.unflatten(1, cells.shape[1:])
+        scores: Tensor = self(cells.flatten(1).T).T.unflatten(1, cells.shape[1:])
+        return scores
 
 
 class PixelSegmenter(nn.Module):

@@ -21,7 +21,7 @@ class Pooling:
     Attributes:
         name: `mean` of all cells (global average pooling); mean of the `best` cells; weights that
             fall with a cell's rank, `ranked` (global weighted rank pooling, Kolesnikov and Lampert
-            2016, section 3.3); `hybrid` of means and of maxima of parts (Ru et al. 2022).
+            2016, section 3.3); `hybrid` of means and of maxima of parts (Ru et al. 2022b).
         share: of the cells that `best` counts, one at least, and those that have half of the weight
             in `ranked`; over 0 and up to 1.
 

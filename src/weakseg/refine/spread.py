@@ -54,8 +54,8 @@ def spread(
     start = maps.reshape(len(maps), cells).T.astype(np.float32) ** settings.sharpening
     walked = _walk(start, _directions(features), settings, device).T.reshape(maps.shape)
     peaks = walked.max(axis=(1, 2), initial=0, keepdims=True)
-    found: NDArray[np.float32] = walked / np.where(peaks > 0, peaks, 1)
-    return found
+    walked /= np.where(peaks > 0, peaks, 1)
+    return walked
 
 
 def _directions(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -65,8 +65,8 @@ def _directions(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     deviations = cells.std(axis=0)
     cells /= np.where(deviations > 0, deviations, 1)
     lengths = np.linalg.norm(cells, axis=1, keepdims=True)
-    directions: NDArray[np.float32] = cells / np.where(lengths > 0, lengths, 1)
-    return directions
+    cells /= np.where(lengths > 0, lengths, 1)
+    return cells
 
 
 def _walk(
@@ -78,8 +78,8 @@ def _walk(
     if device != "cpu":
         import torch
 
-        moved = (torch.from_numpy(array).to(device) for array in (maps, directions))
-        walked: NDArray[np.float32] = _steps(*moved, settings).cpu().numpy()
+        start, there = (torch.from_numpy(array).to(device) for array in (maps, directions))
+        walked: NDArray[np.float32] = _steps(start, there, settings).cpu().numpy()
         return walked
     found: NDArray[np.float32] = _steps(maps, directions, settings)
     return found
