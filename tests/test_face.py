@@ -77,6 +77,8 @@ def test_recipes_and_algorithms_do_what_their_examples_say() -> None:
         weakseg.refine_with_svm,
         weakseg.dense_crf,
         weakseg.random_walk,
+        weakseg.spread,
+        weakseg.refine_with_par,
         weakseg.ConfusionMatrix,
     )
     failed, tried = _fails_of(*shown)

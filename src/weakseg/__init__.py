@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from weakseg.refine.crf import dense_crf as dense_crf
     from weakseg.refine.crf import unary_from_labels as unary_from_labels
     from weakseg.refine.crf import unary_from_scores as unary_from_scores
+    from weakseg.refine.par import refine_with_par as refine_with_par
     from weakseg.refine.random_walk import random_walk as random_walk
     from weakseg.refine.settings import CRFSettings as CRFSettings
+    from weakseg.refine.settings import PARSettings as PARSettings
     from weakseg.refine.settings import RandomWalkSettings as RandomWalkSettings
+    from weakseg.refine.settings import SpreadSettings as SpreadSettings
     from weakseg.refine.settings import SVMSettings as SVMSettings
+    from weakseg.refine.spread import spread as spread
     from weakseg.refine.svm import refine_with_svm as refine_with_svm
     from weakseg.refine.svm import zscore as zscore
 
@@ -51,6 +55,10 @@ _HOMES = {
     "zscore": "weakseg.refine.svm",
     "refine_with_svm": "weakseg.refine.svm",
     "SVMSettings": "weakseg.refine.settings",
+    "spread": "weakseg.refine.spread",
+    "SpreadSettings": "weakseg.refine.settings",
+    "refine_with_par": "weakseg.refine.par",
+    "PARSettings": "weakseg.refine.settings",
     "unary_from_labels": "weakseg.refine.crf",
     "unary_from_scores": "weakseg.refine.crf",
     "dense_crf": "weakseg.refine.crf",

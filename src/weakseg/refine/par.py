@@ -49,6 +49,16 @@ def refine_with_par(
 
     Raises:
         ValueError: an argument is not as said.
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> photo = np.full((1, 6, 3), 10, np.uint8)
+        >>> photo[:, 3:] = 200
+        >>> scores = np.array([[[0.0, 0, 0, 0, 0, 1]]])
+        >>> settings = weakseg.PARSettings(dilations=(1, 2), scale=1.0)
+        >>> averaged = weakseg.refine_with_par(photo, scores, settings)
+        >>> bool(averaged[0, 0, 3] > 5 * averaged[0, 0, 2])
+        True
     """
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
         raise ValueError(f"photo is {photo.dtype} {photo.shape}; expected uint8 (H, W, 3)")

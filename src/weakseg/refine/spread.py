@@ -42,6 +42,13 @@ def spread(
 
     Raises:
         ValueError: shapes that don't fit, or a value that is not finite.
+
+    Example:
+        >>> import numpy as np, weakseg
+        >>> features = np.array([[[0, 0, 0, 5, 5, 5]], [[7, 7, 7, 1, 1, 1]]])  # two things
+        >>> cam = np.array([[[0.9, 0.1, 0, 0, 0, 0]]], np.float32)
+        >>> weakseg.spread(cam, features, weakseg.SpreadSettings()).round(3).tolist()
+        [[[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]]]
     """
     if maps.ndim != 3 or features.ndim != 3 or maps.shape[1:] != features.shape[1:]:
         raise ValueError(
