@@ -53,7 +53,7 @@ def test_every_photo_that_can_be_read_gets_a_mask_under_its_name(
     assert any("broken.jpg" in line for line in lines.said)
     assert not any(line.startswith("tags: ") for line in lines.said)
     again = labelled([some], ["cat", "fish"], out)[1].said
-    assert "svm+crf: up to date" in again
+    assert "cam+crf: up to date" in again
     with pytest.raises(WeaksegError, match="names other classes than the tags dog"):
         labelled([some], ["dog"], out)
 
