@@ -103,6 +103,7 @@ def test_a_run_gives_the_same_masks_again(
             "reads the features of other, from which pixels did not learn",
         ),
         ({"heads-cam": {"feature_stages": [0]}}, "have the classifier read features"),
+        ({"heads-cam": {"merging": {"flip": "maximum"}}}, "merging.flip is maximum, and features"),
     ],
 )
 def test_features_that_do_not_serve_are_refused_before_anything_runs(

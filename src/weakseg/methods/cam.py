@@ -20,6 +20,7 @@ class Cam(Section):
     `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
     `feature_scales` is a subset of `scales`; `merging` is how the maps of the scales become one.
     CAMs of a step's features need no pass of the backbone; those features serve an SVM as well.
+    They are means over the mirror image already, so that `merging.flip` can't be set there.
     """
 
     scales: Scales
@@ -72,20 +73,20 @@ def _of_features(step: Step, features: Step) -> PhotoWork:
     """Maps and confidence, of the features that a step keeps."""
     import torch
 
-    from weakseg.localize.cam import merge
+    from weakseg.localize.cam import merge, outputs_of
     from weakseg.methods.networks import read_classifier
     from weakseg.networks.cam_classifier import confidences
     from weakseg.networks.features import final
 
     settings, given = step.settings, step["classifier"]
     network = read_classifier(given.folder / CLASSIFIER, torch.device("cpu"))
-    outputs = {name: index for index, name in enumerate(network.classes)}
+    outputs = network.outputs()
     names = [learned_from(given.settings), *map(final, settings.scales)]
     read = open_tensors(features, *names)
 
     @torch.inference_mode()
     def compute(task: PhotoTask) -> PhotoMaps:
-        rows = [outputs[tag] for tag in task.sample.tags]
+        rows, _ = outputs_of([outputs[tag] for tag in task.sample.tags])
         learned, *finals = (torch.from_numpy(tensor).float() for tensor in read(task))
         maps = (network.maps_of(final[None])[:, rows] for final in finals)
         size = grid_size(*shrunk_size(*photo_size(task.sample.image), step.long_side))
@@ -119,6 +120,12 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
             f"{step.name}: the CAMs of features are those of a classifier that learned from them, "
             "and come without features of their own: have the classifier read "
             f"{features.name}, and leave out feature_stages."
+        )
+    if settings.merging.flip != Merging().flip:
+        raise WeaksegError(
+            f"{step.name}.merging.flip is {settings.merging.flip}, and {features.name} keeps the "
+            "mean of a photo and of its mirror image. Leave it out, or leave the features out of "
+            "`of`."
         )
     check_scales(step, features, settings.scales)
 

@@ -17,6 +17,7 @@ from weakseg.methods.settings import (
     LARGEST_SIDE,
     BackboneSection,
     LongSideRange,
+    PhotoTraining,
     Precision,
     Scale,
     Share,
@@ -110,7 +111,7 @@ def train_classifier(
     examples: Any = (
         _Kept(kept, held_out, classes, step.seed, features.folder, learned_from(settings))
         if features
-        else _Tagged(kept, held_out, classes, settings, step.seed, fill_of(network))
+        else TaggedExamples(kept, held_out, classes, settings, step.seed, fill_of(network))
     )
     loop = Loop.of(
         step,
@@ -211,19 +212,29 @@ class _Kept:
 
 
 @dataclass(frozen=True)
-class _Tagged:
+class TaggedExamples:
+    """What a classifier learns from photos.
+
+    Attributes:
+        kept, held_out: photos of epochs, and those held out from them.
+        fill: RGB in [0, 1] of what a photo leaves of a crop.
+        covered: whether an epoch's crops come with which of their pixels are the photo's.
+    """
+
     kept: Sequence[Sample]
     held_out: Sequence[Sample]
     classes: tuple[str, ...]
-    settings: Classifier
+    settings: Classifier | PhotoTraining
     seed: int
     fill: tuple[float, ...]
+    covered: bool = False
 
-    def __call__(self, epoch: int | None) -> "TorchDataset[Example]":
+    def __call__(self, epoch: int | None) -> "TorchDataset[Any]":
         from weakseg.training.augment import AUGMENTATIONS
-        from weakseg.training.photos import TaggedPhotos
+        from weakseg.training.photos import CoveredPhotos, TaggedPhotos
 
-        return TaggedPhotos(
+        kind = CoveredPhotos if self.covered and epoch is not None else TaggedPhotos
+        return kind(
             self.held_out if epoch is None else self.kept,
             self.classes,
             self.settings.long_side,

@@ -29,7 +29,7 @@ class Features(Section):
 
     `scales` are those of the final map, factors on the photo's size; `stages` the indices of the
     backbone's stages, from 0, at the photo's own size. Without them a photo takes a few kilobytes;
-    with four scales and the stages of EfficientNet-Lite1 some 3 MB. `precision` is what the
+    with four scales and the stages of EfficientNet-Lite1 some 2 MB. `precision` is what the
     backbone computes in.
     """
 

@@ -1,19 +1,13 @@
 """SIPE: a classifier whose CAMs agree with image-specific ones (Chen et al. 2022)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from weakseg.data.dataset import Sample
 from weakseg.methods.base import Artefact, File, Kind, Photos, Step, Tools, made
-from weakseg.methods.classifier import CLASSIFIER, TAGS, learn, part
+from weakseg.methods.classifier import CLASSIFIER, TAGS, TaggedExamples, learn, part
 from weakseg.methods.settings import PhotoTraining, Share
 from weakseg.names import FIGURES
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset as TorchDataset
 
 SIPE = "sipe.safetensors"
 
@@ -61,7 +55,8 @@ def run(step: Step, tools: Tools) -> None:
         settings.background_factor,
     )
     kept, held_out = part(step, tools, tools.photos.samples)
-    examples = _Examples(kept, held_out, classes, settings, step.seed, fill_of(network))
+    fill = fill_of(network)
+    examples = TaggedExamples(kept, held_out, classes, settings, step.seed, fill, covered=True)
     loop = Loop.of(step, tools, examples, monitor="f1")
     learn(loop, training, classes, step.folder)
     write_sides(step.folder / SIPE, sides)
@@ -78,32 +73,6 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
 
 def _files(step: Step, photos: Photos) -> tuple[File, ...]:
     return File(FIGURES), File(SIPE), File(CLASSIFIER)
-
-
-@dataclass(frozen=True)
-class _Examples:
-    kept: Sequence[Sample]
-    held_out: Sequence[Sample]
-    classes: tuple[str, ...]
-    settings: Sipe
-    seed: int
-    fill: tuple[float, ...]
-
-    def __call__(self, epoch: int | None) -> "TorchDataset[Any]":
-        from weakseg.training.augment import AUGMENTATIONS
-        from weakseg.training.photos import CoveredPhotos, TaggedPhotos
-
-        kind = TaggedPhotos if epoch is None else CoveredPhotos
-        return kind(
-            self.held_out if epoch is None else self.kept,
-            self.classes,
-            self.settings.long_side,
-            self.settings.crop,
-            self.fill,
-            self.seed,
-            epoch,
-            AUGMENTATIONS[self.settings.augmentation],
-        )
 
 
 KIND = Kind(

@@ -23,8 +23,8 @@ class PixelHeadShape:
 
     stages: tuple[int, ...]
     scale: float
-    width: int = 256
-    dropout: float = 0.1
+    width: int
+    dropout: float
 
 
 class PixelHead(nn.Module):
