@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file
 from tiny import CELLS, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.images import photo_size, read_photo
-from weakseg.data.masks import write_mask
+from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 from weakseg.methods.base import PhotoTask, task_of
@@ -127,3 +128,15 @@ def test_masks_without_a_certain_pixel_teach_nothing(
     }
     with pytest.raises(WeaksegError, match="no mask of given has a pixel that is certain"):
         start(photos, tmp_path / "out", _recipe(**steps))
+
+
+def test_a_photo_without_tags_is_background_all_the_way(
+    photos: Path, tmp_path: Path, start: Start
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    first, *others = (data / "tags.csv").read_text().splitlines()[1:]
+    untagged = first.split(",")[0]
+    (data / "tags.csv").write_text("\n".join(["image,tags", f"{untagged},", *others]) + "\n")
+    start(data, tmp_path / "out", _recipe())
+    assert not read_mask(tmp_path / "out" / "pixel-masks" / f"{untagged}.png").any()

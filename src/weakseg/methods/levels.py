@@ -64,8 +64,10 @@ class _Values:
         maps = open_class_maps(self.step["maps"])
 
         def work(task: PhotoTask) -> NDArray[np.float32]:
-            rows = maps(task).scores.reshape(len(task.class_ids), -1)
-            return rows[:, :: -(-rows.shape[1] // _MOST_VALUES)].clip(0, 1)
+            found = maps(task).scores
+            cells = found.shape[1] * found.shape[2]
+            rows = found.reshape(len(found), cells)
+            return rows[:, :: -(-cells // _MOST_VALUES)].clip(0, 1)
 
         return work
 
