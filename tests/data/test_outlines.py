@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from weakseg.data.outlines import paint, pixels, region
+from weakseg.data.outlines import bounds, paint, pixels, region, run_lengths, runs_of
 
 REGIONS = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
 
@@ -151,3 +151,25 @@ def test_an_outline_has_a_bounded_length() -> None:
     zigzag = [float(value) for i in range(1000) for value in (0, i % 2 * 9999)]
     with pytest.raises(ValueError, match="outline of more than 838,860 pixels"):
         region([zigzag], 10_000, 10_000)
+
+
+@given(npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=9)))
+def test_regions_are_written_as_pycocotools_does(labels: np.ndarray) -> None:
+    mask = pytest.importorskip("pycocotools.mask")
+    labels %= 4
+    found = runs_of(labels)
+    assert list(found) == sorted(set(np.unique(labels).tolist()) - {0})
+    for value, runs in found.items():
+        expected = mask.encode(np.asfortranarray(labels == value, np.uint8))
+        written = run_lengths(runs, *labels.shape)
+        assert written == {**expected, "counts": expected["counts"].decode()}
+        assert list(bounds(runs, labels.shape[0])) == mask.toBbox(expected).tolist()
+        np.testing.assert_array_equal(painted(written, *labels.shape), labels == value)
+
+
+def test_long_runs_take_several_digits() -> None:
+    mask = pytest.importorskip("pycocotools.mask")
+    labels = np.zeros((700, 900), np.uint8)
+    labels[3:, 100:-100] = labels[5, 5] = 1
+    expected = mask.encode(np.asfortranarray(labels))["counts"].decode()
+    assert run_lengths(runs_of(labels)[1], 700, 900)["counts"] == expected

@@ -54,6 +54,33 @@ def paint(
     return np.ascontiguousarray(columns.reshape(width, height).T)
 
 
+def runs_of(labels: NDArray[np.integer[Any]]) -> dict[int, Runs]:
+    """The region of each number but 0 in a picture (H, W), by number, ascending."""
+    columns = labels.T.ravel()
+    first = np.concatenate([[0], np.flatnonzero(columns[1:] != columns[:-1]) + 1])
+    runs = np.stack([first, np.append(first[1:], columns.size)], axis=1).astype(np.int64)
+    values = columns[first]
+    return {value: runs[values == value] for value in np.unique(values).tolist() if value}
+
+
+def run_lengths(runs: Runs, height: int, width: int) -> dict[str, Any]:
+    """A region as COCO's compressed run lengths: what pycocotools' `encode` gives, as text."""
+    counts = np.diff(np.concatenate([[0], runs.ravel(), [height * width]]))
+    if len(runs) and runs[-1, 1] == height * width:
+        counts = counts[:-1]
+    return {"size": [height, width], "counts": _compress(counts)}
+
+
+def bounds(runs: Runs, height: int) -> tuple[int, int, int, int]:
+    """A region's left and upper edge, width and height, of a picture of height H."""
+    left, right = int(runs[0, 0]) // height, int(runs[-1, 1] - 1) // height
+    if (runs[:, 0] // height != (runs[:, 1] - 1) // height).any():
+        upper, lower = 0, height - 1  # a run that goes on in the next column
+    else:
+        upper, lower = int((runs[:, 0] % height).min()), int(((runs[:, 1] - 1) % height).max())
+    return left, upper, right - left + 1, lower - upper + 1
+
+
 def pixels(parts: Sequence[Runs]) -> int:
     """Number of pixels, those of overlapping parts counted again."""
     return sum(int((runs[:, 1] - runs[:, 0]).sum()) for runs in parts)
@@ -72,6 +99,19 @@ def _run_lengths(segmentation: dict[str, Any], height: int, width: int) -> Runs:
     ends = np.cumsum(np.array(counts, np.int64))
     odd = len(ends) // 2 * 2
     return ends[:odd].reshape(-1, 2)  # background first: a run of the region ends an odd count
+
+
+def _compress(counts: NDArray[np.int64]) -> str:
+    """What `_decompress` reads."""
+    values = counts.copy()
+    values[3:] -= counts[1:-2]
+    shifted = values[:, None] >> 5 * np.arange(_MOST_DIGITS)
+    digits, rest = shifted & 31, shifted >> 5
+    more = np.where(digits & 16, rest != -1, rest != 0)
+    written = np.ones_like(more)
+    written[:, 1:] = np.logical_and.accumulate(more, axis=1)[:, :-1]
+    codes = (digits | more << 5) + 48
+    return codes[written].astype(np.uint8).tobytes().decode("ascii")
 
 
 def _decompress(text: str) -> list[int]:
