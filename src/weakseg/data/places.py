@@ -1,10 +1,13 @@
 """Which files of a folder that another tool wrote belong to which photo."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from weakseg.data.dataset import Sample
+
+Found = TypeVar("Found", bound=Hashable)
 
 
 def stems(sample: Sample) -> Iterator[str]:
@@ -25,8 +28,8 @@ def mask_files(folder: Path, sample: Sample) -> tuple[Path, ...]:
 
 
 def find_all(
-    samples: Iterable[Sample], find: Callable[[Sample], Sequence[Path]]
-) -> dict[str, Sequence[Path]]:
+    samples: Iterable[Sample], find: Callable[[Sample], Sequence[Found]]
+) -> dict[str, Sequence[Found]]:
     """Id -> the files that `find` gives of a photo, if any; one of several photos is none's."""
     found = {sample.id: files for sample in samples if (files := find(sample))}
     claims = Counter(path for files in found.values() for path in files)

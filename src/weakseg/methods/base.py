@@ -118,11 +118,13 @@ class PhotoTask:
         sample: the photo.
         class_ids: mask ids of its tags, ascending.
         classes: how many the data set has.
+        names: those of the mask ids 1 to C.
     """
 
     sample: Sample
     class_ids: tuple[int, ...]
     classes: int = MAX_CLASSES
+    names: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -132,7 +134,7 @@ class PhotoTask:
 def task_of(sample: Sample, classes: Sequence[str]) -> PhotoTask:
     """A photo's share of the work, where mask ids 1 to C are those of `classes`."""
     ids = sorted(classes.index(tag) + 1 for tag in sample.tags)
-    return PhotoTask(sample, tuple(ids), len(classes))
+    return PhotoTask(sample, tuple(ids), len(classes), tuple(classes))
 
 
 PhotoWork = Callable[[PhotoTask], PhotoMaps | PhotoMask]

@@ -1,6 +1,6 @@
 """Masks or maps that another tool made, from a folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import dropwhile
@@ -16,6 +16,8 @@ from weakseg.data.dataset import Sample
 from weakseg.data.formats.base import check_classes
 from weakseg.data.images import UnreadablePhoto, open_image, photo_size, read_photo
 from weakseg.data.masks import CLASSES, MaskFile, UnreadableMask
+from weakseg.data.mended import TOOLS, find_tool
+from weakseg.data.mended.base import Find
 from weakseg.data.places import find_all, mask_files, stems
 from weakseg.errors import WeaksegError, listed, quoted
 from weakseg.files import usable
@@ -39,7 +41,8 @@ class Folder(Section):
     """What the folder `path` holds of every photo.
 
     `masks`: `ID.png`, 0 the background, 255 unknown (of a scribble most is), the ids of the data
-    set's classes.
+    set's classes. Or what a tool gave back in which masks were drawn or mended: a JSON file of
+    COCO's or Label Studio's, a folder of CVAT's or YOLO's (`weakseg.data.mended`).
 
     `maps`: values in [0, 1], of any size, each covering the whole photo. `ID.safetensors` or
     `ID.npz` has one array, or one called `scores`: (K, h, w) of the photo's tags in the classes'
@@ -59,18 +62,18 @@ def work(step: Step) -> PhotoWork:
 
     A pickle in an `.npz` is refused, never opened.
     """
-    find = _finder(step)
+    folder = Path(step.settings.path)
 
-    def files_of(task: PhotoTask) -> Sequence[Path]:
-        if (files := find(task.sample)) or _needs_none(step, task.sample):
-            return files
-        raise _missing(step, [task.sample], 1)
+    find: Find | None = None
 
     def read_mask(task: PhotoTask) -> PhotoMask:
-        (path,) = files_of(task)
+        nonlocal find
+        find = find or _masks_in(folder, task.names)
+        if not (found := find(task.sample)):
+            raise _missing(step, [task.sample], 1)
         try:
             size = photo_size(task.sample.image)
-            return PhotoMask(read_usable(MaskFile(path), size, task.classes))
+            return PhotoMask(read_usable(found[0], size, task.classes))
         except UnreadableMask as error:
             raise WeaksegError(
                 f"{step.name}: {error} A mask has its photo's size, and of ids 0, 1 to "
@@ -78,14 +81,19 @@ def work(step: Step) -> PhotoWork:
             ) from error
 
     def read_maps(task: PhotoTask) -> PhotoMaps:
-        return PhotoMaps(_maps_of(files_of(task), task))
+        files = _map_files(folder, task.sample)
+        if not files and not _needs_none(step, task.sample):
+            raise _missing(step, [task.sample], 1)
+        return PhotoMaps(_maps_of(files, task))
 
     return read_mask if step.settings.holds == "masks" else read_maps
 
 
-def _finder(step: Step) -> Callable[[Sample], Sequence[Path]]:
-    folder = Path(step.settings.path)
-    return partial(mask_files if step.settings.holds == "masks" else _map_files, folder)
+def _masks_in(path: Path, classes: tuple[str, ...]) -> Find:
+    """Finds photos' masks, in a folder of PNG files or in what a tool gave back."""
+    if tool := find_tool(path):
+        return tool.open(path, classes)
+    return lambda sample: [MaskFile(file) for file in mask_files(path, sample)]
 
 
 def _map_files(folder: Path, sample: Sample) -> Sequence[Path]:
@@ -180,13 +188,19 @@ def _refusing(path: Path) -> AbstractContextManager[None]:
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
     folder = Path(step.settings.path)
-    if not folder.is_dir():
+    masks = step.settings.holds == "masks"
+    if not folder.is_dir() and not (masks and find_tool(folder)):
+        tools = f", or {listed([tool.summary for tool in TOOLS])}" if masks else ""
         raise WeaksegError(
-            f"{step.name}.path: there is no folder {folder}. Give one of masks or maps."
+            f"{step.name}.path: there is no folder {folder}. Give one of masks or maps{tools}."
         )
     check_classes(folder / CLASSES, photos.classes)
     needed = [sample for sample in photos.samples if not _needs_none(step, sample)]
-    found = find_all(needed, _finder(step))
+    if masks:
+        find: Callable[[Sample], Sequence[Hashable]] = _masks_in(folder, photos.classes)
+    else:
+        find = partial(_map_files, folder)
+    found = find_all(needed, find)
     missing = [sample for sample in needed if sample.id not in found]
     # What can't be read is left out later; no more is decoded than tells that one can.
     if asked := list(dropwhile(_is_unreadable, missing)):
@@ -203,7 +217,10 @@ def _is_unreadable(sample: Sample) -> bool:
 
 def _missing(step: Step, missing: Sequence[Sample], needed: int) -> WeaksegError:
     holds = step.settings.holds
-    names = "ID.png" if holds == "masks" else "ID.safetensors, ID.npz, ID_TAG.png or TAG/ID.png"
+    names = "ID.safetensors, ID.npz, ID_TAG.png or TAG/ID.png"
+    if holds == "masks":
+        given = find_tool(Path(step.settings.path))
+        names = "ID.png" if given is None else "each photo by its name"
     return WeaksegError(
         f"{step.name}: {step.settings.path} has no {holds} of {len(missing)} of {needed} photos, "
         f"the first with the ID {quoted(missing[0].id)}; expected {names}, each of one photo. Make "

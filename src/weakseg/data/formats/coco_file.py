@@ -73,6 +73,7 @@ class OutlinedMask:
         outlines: where in the file.
         objects: whether objects are told apart, numbered from 1 in the order of the file, rather
             than classes.
+        crowds: whether crowds are of their class, as tools mean it that write masks so.
     """
 
     file: Path
@@ -81,6 +82,7 @@ class OutlinedMask:
     stamped: tuple[int, ...]
     outlines: tuple[Outline, ...]
     objects: bool = False
+    crowds: bool = False
 
     def __str__(self) -> str:
         return f"{self.file} (image {_short(self.image)})"
@@ -100,7 +102,8 @@ class OutlinedMask:
             for outline in self.outlines:
                 file.seek(outline.first)
                 annotation = json.loads(file.read(outline.end - outline.first))
-                mask_id = IGNORE if _is_crowd(annotation) else outline.mask_id
+                crowd = _is_crowd(annotation) and not self.crowds
+                mask_id = IGNORE if crowd else outline.mask_id
                 if self.objects and mask_id not in (0, IGNORE):
                     number += 1
                     mask_id = number
@@ -287,7 +290,7 @@ def _read_lists(path: Path) -> _Lists:
         ValueError: if it is no UTF-8 or no JSON.
     """
     lists = _Lists()
-    scanner = _Scanner(path.read_bytes())
+    scanner = Scanner(path.read_bytes())
     for key in scanner.keys():  # noqa: SIM118
         if key not in _LISTS or not scanner.starts_list():
             scanner.value()
@@ -300,7 +303,7 @@ def _read_lists(path: Path) -> _Lists:
     return lists
 
 
-class _Scanner:
+class Scanner:
     """Goes through the text of a JSON object."""
 
     def __init__(self, content: bytes) -> None:
@@ -371,7 +374,7 @@ def _image(index: int, entry: Any) -> _Image:
     size = None
     if isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0:
         size = rows, columns
-    base = _base_name(name) if isinstance(name, str) else ""
+    base = photo_name(name) if isinstance(name, str) else ""
     return _Image(index, _key(entry.get("id")), base, size)
 
 
@@ -410,7 +413,7 @@ def _key(value: Any) -> Key | None:
             return None
 
 
-def _base_name(file_name: str) -> str:
+def photo_name(file_name: str) -> str:
     """The photo's name at the end of a path, Windows' or another, or of a web address; or "".
 
     Only that counts, whatever folders come before it: the photo is sought in the data set alone.
