@@ -14,6 +14,7 @@ from weakseg.version import VERSION
 __version__ = VERSION
 
 if TYPE_CHECKING:
+    from weakseg.api import export_run as export_run
     from weakseg.api import label as label
     from weakseg.api import predict as predict
     from weakseg.api import run as run
@@ -44,6 +45,7 @@ _HOMES = {
     "run": "weakseg.api",
     "predict": "weakseg.api",
     "label": "weakseg.api",
+    "export_run": "weakseg.api",
     "open_run": "weakseg.engine.opened",
     "Run": "weakseg.engine.opened",
     "load_recipe": "weakseg.recipe",

@@ -158,6 +158,50 @@ def label(
         )
 
 
+def export_run(
+    run: str | Path,
+    format: str,
+    out: str | Path | None = None,
+    step: str | None = None,
+    accepted: bool = False,
+    confidence: float | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a run's masks and photos as another tool reads them.
+
+    Args:
+        run: a run's folder.
+        format: see `weakseg list exports`.
+        out: the folder to write, whole or not at all; by default `export/FORMAT` in the run's.
+        step: whose masks; by default those that `open_run(run).masks` names. Where a person has
+            accepted a mask in review, that is taken in its place.
+        accepted: whether to leave out photos whose mask nobody has accepted.
+        confidence: the least, in [0, 1], that a mask must have that nobody has accepted.
+        workers, progress: as `run` has them.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WeaksegError: what a user can mend, in one line.
+    """
+    from weakseg.engine.executor import LocalExecutor
+    from weakseg.export.choose import Choice
+    from weakseg.export.write import export, find_exporter
+
+    exporter, opened = find_exporter(format), open_run(run)
+    with LocalExecutor(workers) as executor:
+        return export(
+            opened,
+            exporter,
+            absolute(out) if out else None,
+            Choice(step, accepted, confidence),
+            executor,
+            progress or progress_for(),
+        )
+
+
 def check_device(name: str) -> None:
     """Refuse a device that there is no name for, before anything is imported."""
     if name not in _DEVICES:

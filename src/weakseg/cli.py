@@ -139,10 +139,39 @@ def label(
     print(f"Pictures to look at: {done.folder / NAME}")
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(parser=absolute, help="A run's folder.")],
+    export_format: Annotated[str, typer.Option("--format", help="See list exports.")],
+    step: Annotated[
+        str | None, typer.Option(help="Whose masks; by default the last that it made.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(parser=absolute, help="Where to write; by default RUN/export/FORMAT."),
+    ] = None,
+    accepted: Annotated[
+        bool, typer.Option("--accepted", help="Photos whose mask was accepted in review alone.")
+    ] = False,
+    confidence: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="The least that a mask must have, or be accepted."),
+    ] = None,
+    workers: Workers = None,
+) -> None:
+    """Write a run's masks and photos as another tool reads them."""
+    from weakseg import api
+
+    print(api.export_run(run, export_format, out, step, accepted, confidence, workers))
+
+
 @app.command(name="list")
 def list_names(
     what: Annotated[
-        str, typer.Argument(help="recipes, backbones, seeds, refiners, networks, kinds or formats.")
+        str,
+        typer.Argument(
+            help="recipes, backbones, seeds, refiners, networks, kinds, formats or exports."
+        ),
     ],
     pattern: Annotated[
         str | None,
@@ -161,6 +190,7 @@ def list_names(
         "networks": lambda: _kinds("network"),
         "kinds": _kinds,
         "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
+        "exports": _exports,
     }
     if what not in known:
         raise unknown_name("list", what, known)
@@ -279,6 +309,12 @@ def _kinds(role: str | None = None) -> dict[str, str]:
     from weakseg.methods import KINDS
 
     return {name: kind.summary for name, kind in KINDS.items() if role in (None, kind.role)}
+
+
+def _exports() -> dict[str, str]:
+    from weakseg.export import EXPORTERS
+
+    return {name: exporter.summary for name, exporter in EXPORTERS.items()}
 
 
 def _installed_backbones() -> dict[str, str]:

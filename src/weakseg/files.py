@@ -59,6 +59,33 @@ def write_atomically(path: Path, durable: bool = False) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes its name when the block ends well.
+
+    A folder that is there is replaced then. After an exception `path` is what it was before.
+
+    Raises:
+        WeaksegError: if it can't be written or the disk is full.
+    """
+    temporary, before = (path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}") for _ in range(2))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rename(before)
+        temporary.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            if before.exists() and not path.exists():
+                before.rename(path)
+        for leftover in (temporary, before):
+            with suppress(OSError):
+                remove(leftover)
+
+
 def sync_files(paths: Iterable[Path]) -> None:
     """Have files, and their places in their folders, outlast a power cut.
 

@@ -23,6 +23,7 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PLAIN_FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG"}  # MPO: a JPEG with more behind it
 _DEPTHS = (8, 10, 12, 14, 16)
 _HIGHEST = (281, 341)  # TIFF's MaxSampleValue and SMaxSampleValue
 _SIDEWAYS = frozenset({5, 6, 7, 8})
@@ -61,6 +62,23 @@ def photo_size(path: Path) -> tuple[int, int]:
     with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
         width, height = image.size
         return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+
+
+def plain_format(path: Path) -> str | None:
+    """The format of a photo that any reader sees as `read_photo` does: "JPEG" or "PNG"; else None.
+
+    That is 8-bit RGB or grey, neither turned nor transparent. Reads the header only.
+
+    Raises:
+        UnreadablePhoto: if the header can't be read, or announces more than `MAX_PIXELS`.
+    """
+    with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
+        plain = (
+            image.mode in ("L", "RGB")
+            and _orientation(image) == 1
+            and not image.has_transparency_data
+        )
+        return _PLAIN_FORMATS.get(image.format or "") if plain else None
 
 
 def narrow_depth(path: Path) -> int | None:

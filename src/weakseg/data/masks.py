@@ -105,12 +105,22 @@ def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:
         ValueError: if `mask` has another dtype or number of dimensions.
         WeaksegError: if the file can't be written.
     """
+    image = mask_image(mask)
+    with write_atomically(path) as temporary:
+        image.save(temporary, "PNG")
+
+
+def mask_image(mask: npt.NDArray[np.uint8]) -> Image.Image:
+    """A mask, uint8 (H, W), as an image of mode P with `VOC_PALETTE`.
+
+    Raises:
+        ValueError: if `mask` has another dtype or number of dimensions.
+    """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"expected a uint8 (H, W) mask, not {mask.dtype} {mask.shape}")
     image = Image.fromarray(mask)
     image.putpalette(VOC_PALETTE.tobytes())
-    with write_atomically(path) as temporary:
-        image.save(temporary, "PNG")
+    return image
 
 
 def write_classes(folder: Path, classes: Sequence[str]) -> None:

@@ -11,10 +11,10 @@ from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.imagenet import match_tags
 from weakseg.data.masks import write_classes
 from weakseg.engine import runner
-from weakseg.engine.opened import Run, open_run
+from weakseg.engine.opened import FILES, Run, open_run
 from weakseg.engine.predict import check_targets, name_photos
 from weakseg.errors import WeaksegError, listed, quoted
-from weakseg.files import write_bytes
+from weakseg.files import write_bytes, write_json
 from weakseg.methods.base import Executor
 from weakseg.methods.maps import MASK
 from weakseg.progress import Progress
@@ -50,6 +50,7 @@ def run(
     dataset = tagged_photos(photos, tags, folder)
     recipe = load_recipe(RECIPE, [f"report.panels={len(dataset.samples)}"])
     runner.run_on(dataset, dataset, recipe, folder / RUN, executor, progress, device)
+    write_json(folder / RUN / FILES, {sample.id: str(sample.image) for sample in dataset.samples})
     done = open_run(folder / RUN)
     for name in done.photos(done.masks):
         content = (done.folder / done.masks / f"{name}{MASK}").read_bytes()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg.data.formats import find_format
 from weakseg.data.masks import read_mask
 from weakseg.engine.assess import ASSESSMENT
 from weakseg.engine.context import mask_steps
@@ -19,6 +20,9 @@ from weakseg.files import absolute, read_json
 from weakseg.methods.base import PhotoMaps, Step
 from weakseg.methods.maps import MAPS, MASK, read_maps
 from weakseg.recipe import RECIPE, Recipe, load_recipe
+
+FILES = "photos.json"
+"""Id -> file of the photos of a run that has no data set's folder."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ class Run:
             for path in folder.rglob(f"*{suffix}")
         }
         return sorted(found)
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """The photos' own files, by id: all of the data set's folder, whatever the split.
+
+        Raises:
+            WeaksegError: the folder is no longer there, or no longer a data set's.
+        """
+        if (known := self.folder / FILES).is_file():
+            return {name: Path(place) for name, place in read_json(known).items()}
+        root = Path(self.record.data["folder"])
+        return find_format(root, self.record.data["format"]).photos(root).paths
 
     def mask(self, photo: str, step: str | None = None) -> NDArray[np.uint8]:
         """A photo's mask, uint8 (H, W): 0 background, ids of `classes` from 1, 255 uncertain.

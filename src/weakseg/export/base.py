@@ -1,0 +1,175 @@
+"""What an exporter is, and what it is given: photos with their masks, and workers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weakseg.data.check import read_usable
+from weakseg.data.images import photo_size
+from weakseg.data.masks import IGNORE, MaskFile, UnreadableMask
+from weakseg.engine.opened import Run
+from weakseg.errors import WeaksegError
+from weakseg.methods.base import Executor
+from weakseg.progress import Progress
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo that is exported: small, and picklable.
+
+    Attributes:
+        id: the photo's, in the data set.
+        number: its place among those exported, from 1.
+        image: its file.
+        mask: the file of its mask.
+        objects: the file in which the objects of its mask are numbered, if they are told apart.
+        confidence: of its mask, in [0, 1], where a run says so.
+        accepted: whether a person has accepted its mask.
+    """
+
+    id: str
+    number: int
+    image: Path
+    mask: Path
+    objects: Path | None = None
+    confidence: float | None = None
+    accepted: bool = False
+
+
+class Masked(NamedTuple):
+    """A photo and its mask, read.
+
+    Attributes:
+        ids: uint8 (H, W), of the upright photo's size: 0 background, class ids, 255 uncertain.
+        objects: uint8 (H, W), numbers of objects from 1, 0 elsewhere; None if not told apart.
+    """
+
+    photo: Photo
+    ids: NDArray[np.uint8]
+    objects: NDArray[np.uint8] | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.ids.shape
+        return height, width
+
+    def regions(self) -> tuple[NDArray[np.uint16], list[int]]:
+        """The regions of the mask: a class's pixels, or those of one of its objects.
+
+        Returns:
+            uint16 (H, W), each pixel's region from 1, 0 where there is none (background and
+            uncertain pixels), and the class ids of regions 1, 2, ..., ascending.
+        """
+        key = self.ids.astype(np.uint16) << 8
+        if self.objects is not None:
+            key |= self.objects
+        key[(self.ids == 0) | (self.ids == IGNORE)] = 0
+        used = np.flatnonzero(np.bincount(key.ravel(), minlength=1))
+        used = used[used > 0]
+        number = np.zeros(2**16, np.uint16)
+        number[used] = np.arange(1, len(used) + 1)
+        return number[key], (used >> 8).tolist()
+
+
+Work = Callable[..., Result]
+"""What is done of one photo in a worker, `work(*given, masked)`: a module's own function."""
+
+
+@dataclass
+class Job:
+    """One export: of which run, which photos, by whom.
+
+    Attributes:
+        run: what is exported.
+        choose: makes the list of photos, once one is asked for.
+        executor: does what `map` is given.
+        uncertain: how many of the photos mapped so far have uncertain pixels.
+    """
+
+    run: Run
+    choose: Callable[[], Sequence[Photo]]
+    executor: Executor
+    progress: Progress
+    uncertain: int = field(default=0, init=False)
+
+    @cached_property
+    def photos(self) -> Sequence[Photo]:
+        """What is exported, by id; one at least."""
+        return self.choose()
+
+    @property
+    def split(self) -> str:
+        """Name of the split, as files have it."""
+        return str(self.run.record.data["split"])
+
+    def map(self, work: Work[Result], *given: Any) -> Iterator[tuple[Photo, Result]]:
+        """Do what is to be done of each photo, in the order of `photos`, on all cores.
+
+        Raises:
+            WeaksegError: a photo or a mask can't be read, or they don't fit each other.
+        """
+        make = _Reader(work, given, len(self.run.classes))
+        with self.progress.track("export", len(self.photos)) as advance:
+            results = self.executor.map(make, self.photos)
+            for photo, (result, uncertain) in zip(self.photos, results, strict=True):
+                self.uncertain += uncertain
+                yield photo, result
+                advance(1)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    work: Work[Any]
+    given: tuple[Any, ...]
+    classes: int
+
+    def __call__(self) -> Callable[[Photo], tuple[Any, bool]]:
+        def do(photo: Photo) -> tuple[Any, bool]:
+            size = photo_size(photo.image)
+            ids = _read(photo.mask, size, self.classes)
+            objects = _read(photo.objects, size, IGNORE) if photo.objects else None
+            if objects is not None:
+                objects[objects == IGNORE] = 0
+            found = self.work(*self.given, Masked(photo, ids, objects))
+            return found, bool((ids == IGNORE).any())
+
+        return do
+
+
+def _read(mask: Path, size: tuple[int, int], ids: int) -> NDArray[np.uint8]:
+    try:
+        return read_usable(MaskFile(mask), size, ids)
+    except UnreadableMask as error:
+        raise WeaksegError(
+            f"{error} The same `weakseg run` again makes a step's masks anew; one accepted in "
+            "review has to be drawn again."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A format to export to: one file in `weakseg.export`, and a line in its `EXPORTERS`.
+
+    Attributes:
+        name: on the command line.
+        summary: one line for `weakseg list exports`.
+        write: fills an empty folder. Functions that it maps over photos have to be importable,
+            since workers import them.
+        uncertain: what becomes of uncertain pixels, where the format can't say so; a sentence's end
+            after "photos have uncertain pixels (255), which".
+        check: finds out before anything is written whether it can be done, and raises WeaksegError.
+    """
+
+    name: str
+    summary: str
+    write: Callable[[Job, Path], None]
+    uncertain: str | None = None
+    check: Callable[[Run], None] | None = None

@@ -1,0 +1,123 @@
+"""A data set for Hugging Face `datasets`: Parquet files, read without a script."""
+
+import json
+import re
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weakseg.data.masks import IGNORE, mask_image
+from weakseg.engine.opened import Run
+from weakseg.errors import WeaksegError
+from weakseg.export.base import Exporter, Job, Masked
+from weakseg.export.pictures import picture_of, png
+from weakseg.files import write_text
+
+_SHARD = 2**28  # bytes
+_GROUP = 100  # photos that are written, and read, at once
+_NO_SPLIT = "all"  # what `datasets` calls all splits together
+
+
+def check(run: Run) -> None:
+    """Refuse to begin without pyarrow.
+
+    Raises:
+        WeaksegError: it is not installed.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise WeaksegError(
+            "Parquet files need pyarrow, which is not installed: pip install weakseg[huggingface]"
+        ) from error
+
+
+def write(job: Job, folder: Path) -> None:
+    """`data/SPLIT-00000.parquet`, ..., with `README.md` and `id2label.json`.
+
+    Columns: `id`, `image`, `mask` (PNG of mode P: its numbers are the ids), `classes` (those in the
+    mask, from 0), `confidence` (or none) and `accepted`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    names = list(job.run.classes)
+    features = {
+        "id": {"dtype": "string", "_type": "Value"},
+        "image": {"_type": "Image"},
+        "mask": {"_type": "Image"},
+        "classes": {"feature": {"names": names, "_type": "ClassLabel"}, "_type": "Sequence"},
+        "confidence": {"dtype": "float32", "_type": "Value"},
+        "accepted": {"dtype": "bool", "_type": "Value"},
+    }
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("image", picture),
+            ("mask", picture),
+            ("classes", pa.list_(pa.int64())),
+            ("confidence", pa.float32()),
+            ("accepted", pa.bool_()),
+        ],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    split = "train" if job.split == _NO_SPLIT else re.sub(r"\W", "_", job.split)
+    (folder / "data").mkdir()
+    shard = written = 0
+    rows = job.map(describe)
+    with ExitStack() as opened:
+        writer = None
+        while group := [row for _, row in islice(rows, _GROUP)]:
+            if writer is None or written > _SHARD:
+                opened.close()
+                path = folder / "data" / f"{split}-{shard:05}.parquet"
+                writer = opened.enter_context(pq.ParquetWriter(path, schema))
+                shard, written = shard + 1, 0
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            written += sum(len(row["image"]["bytes"]) for row in group)
+    id2label = {"0": "background", **{str(i): name for i, name in enumerate(names, start=1)}}
+    write_text(folder / "id2label.json", json.dumps(id2label, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", _card(split, len(job.photos)))
+
+
+def describe(masked: Masked) -> dict[str, Any]:
+    """A photo's row."""
+    photo = masked.photo
+    suffix, content = picture_of(photo.image)
+    _, classes = masked.regions()
+    return {
+        "id": photo.id,
+        "image": {"bytes": content, "path": f"{photo.id}{suffix}"},
+        "mask": {"bytes": png(mask_image(masked.ids)), "path": f"{photo.id}.png"},
+        "classes": [class_id - 1 for class_id in dict.fromkeys(classes)],
+        "confidence": photo.confidence,
+        "accepted": photo.accepted,
+    }
+
+
+def _card(split: str, photos: int) -> str:
+    head = {
+        "task_categories": ["image-segmentation"],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"}],
+            }
+        ],
+    }
+    return (
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{photos} photos with masks made by "
+        f"weakseg. A mask's numbers are the ids of `id2label.json`; {IGNORE} is uncertain.\n"
+    )
+
+
+EXPORTER = Exporter(
+    name="huggingface",
+    summary="Hugging Face datasets: data/SPLIT-*.parquet, README.md, id2label.json",
+    write=write,
+    check=check,
+)

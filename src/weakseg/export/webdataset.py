@@ -1,0 +1,56 @@
+"""WebDataset: tar files of photos with their masks, to be read in a row."""
+
+import io
+import json
+import tarfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from PIL import Image
+
+from weakseg.export.base import Exporter, Job, Masked
+from weakseg.export.pictures import picture_of, png
+from weakseg.files import write_text
+
+_SHARD = 2**28  # bytes
+
+
+def write(job: Job, folder: Path) -> None:
+    """`SPLIT-000000.tar`, ...: of each photo `NUMBER.jpg`, `NUMBER.mask.png` and `NUMBER.json`.
+
+    A key ends at its first dot, so that it is the photo's number and no name. Masks are 8-bit grey,
+    which keeps its ids when a decoder makes it RGB. `classes.txt`: what ids 1, 2, 3, ... are.
+    """
+    shard = 0
+    with ExitStack() as opened:
+        tar: tarfile.TarFile | None = None
+        for photo, files in job.map(pack):
+            if tar is None or tar.offset > _SHARD:
+                opened.close()
+                path = folder / f"{job.split}-{shard:06}.tar"
+                tar = opened.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT))
+                shard += 1
+            for suffix, content in files.items():
+                entry = tarfile.TarInfo(f"{photo.number - 1:09}{suffix}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in job.run.classes))
+
+
+def pack(masked: Masked) -> dict[str, bytes]:
+    """A photo's files by their suffix."""
+    photo = masked.photo
+    suffix, content = picture_of(photo.image)
+    about = {"id": photo.id, "confidence": photo.confidence, "accepted": photo.accepted}
+    return {
+        suffix: content,
+        ".mask.png": png(Image.fromarray(masked.ids)),
+        ".json": json.dumps(about, ensure_ascii=False).encode(),
+    }
+
+
+EXPORTER = Exporter(
+    name="webdataset",
+    summary="WebDataset: tar files of photo, mask (8-bit grey) and JSON",
+    write=write,
+)
