@@ -48,6 +48,7 @@ def test_every_photo_that_can_be_read_gets_a_mask_under_its_name(
         assert mask.shape == (80, 96) and set(np.unique(mask)) <= {0, 1, 2}
         np.testing.assert_array_equal(mask, done.mask(name))
         assert (out / "run" / "panels" / f"{name}.jpg").is_file()
+        assert done.files[name] == some / f"{name}.jpg"
     assert read_classes(out / "classes.txt") == ("cat", "fish")
     assert not (out / "broken.png").exists()
     assert any("broken.jpg" in line for line in lines.said)

@@ -11,7 +11,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from tiny import Start, masks
+from tiny import Lines, Start, masks
+from weakseg.api import export_run
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import read_mask, write_classes, write_mask
 from weakseg.errors import WeaksegError
@@ -145,6 +146,39 @@ def test_maps_that_are_not_kept_give_the_same(data: Path, start: Start, tmp_path
     start(data, tmp_path / "not", values)
     named = {k: v for k, v in masks(tmp_path / "kept").items() if k.startswith("mask/")}
     assert named == masks(tmp_path / "not")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("coco", "annotations/instances_all.json"),
+        ("coco-panoptic", "annotations/panoptic_all.json"),
+        ("voc", "SegmentationClass"),
+        ("yolo", "."),
+    ],
+)
+def test_masks_that_were_exported_come_back_byte_for_byte(
+    photos: Path, start: Start, finished: Path, tmp_path: Path, name: str, given: str
+) -> None:
+    export_run(finished, name, tmp_path / "export", step="svm+crf", workers=1, progress=Lines())
+    start(photos, tmp_path / "out", recipe(tmp_path / "export" / given, "masks"))
+    for path in (finished / "svm+crf").glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "out" / "given" / path.name).read_bytes()
+
+
+def test_a_tools_masks_that_do_not_fit(data: Path, start: Start, tmp_path: Path) -> None:
+    labels = tmp_path / "given" / "labels"
+    labels.mkdir(parents=True)
+    (tmp_path / "given" / "data.yaml").write_text("names: [dog, cat]")
+    (labels / "a.txt").touch()
+    with pytest.raises(WeaksegError, match=r"has no masks of 2 of 3 photos, the first .* 'b'"):
+        start(data, tmp_path / "out", recipe(tmp_path / "given", "masks"))
+    (tmp_path / "given" / "data.yaml").write_text("names: [dog, cow]")
+    with pytest.raises(WeaksegError, match=r"Unknown class 'cow'.*Known: background, cat, dog"):
+        start(data, tmp_path / "out", recipe(tmp_path / "given", "masks"))
+    (tmp_path / "some.json").write_text("{}")
+    with pytest.raises(WeaksegError, match=r"there is no folder .*some\.json\. Give .* COCO's"):
+        start(data, tmp_path / "out", recipe(tmp_path / "some.json", "masks"))
 
 
 def test_a_row_of_figures_names_the_folder(photos: Path, start: Start, tmp_path: Path) -> None:
