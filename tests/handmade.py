@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,7 +77,7 @@ class Made:
     run: Run
     said: list[str]
 
-    def export(self, format: str, out: Path, choice: Choice = Choice(), **objects: Any) -> Path:  # noqa: B008
+    def export(self, format: str, out: Path | None = None, choice: Choice = Choice()) -> Path:  # noqa: B008
         lines = Lines()
         place = export(self.run, EXPORTERS[format], out, choice, InProcessExecutor(), lines)
         self.said[:] = [line for line in lines.said if not line.startswith("export")]

@@ -57,7 +57,13 @@ def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory)
     assert result.returncode == 0, result.stderr
     for name in ("cam", "cam-oracle", "seed", "svm", "svm+crf", "cam+crf"):
         assert name in result.stdout
-    assert result.stdout.strip().endswith(f"Pictures to look at: {out / 'panels'}")
+    *_, pictures, following = result.stdout.strip().splitlines()
+    assert pictures == f"Pictures to look at: {out / 'panels'}"
+    assert following.startswith(
+        f"Next: weakseg run svm_three_step --data {data} --out {out}-network"
+    )
+    assert "step 1 of 11: inspect" in result.stderr and "step 11 of 11: panels" in result.stderr
+    assert "photos: 8 photos are few to learn from" in result.stderr
     assert "localize: 8/8" in result.stderr
     return out
 
@@ -455,8 +461,40 @@ QUICK = [
     ["evaluate", "--pred", "DATA", "--data", "/nowhere", "--split", "all"],
 ]
 
+HELP = [["--help"], ["--version"], ["run", "--help"]]
+
 SLOW = {"torch", "torchvision", "timm", "lightning", "numba", "scipy"}
 """What takes from half a second to seconds to import."""
+
+
+def test_help_imports_neither_numpy_nor_rich() -> None:
+    code = (
+        "import contextlib, io, sys\n"
+        "from weakseg.cli import main\n"
+        f"for sys.argv[1:] in {HELP!r}:\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        main()\n"
+        "assert not {'numpy', 'rich', 'pydantic', 'yaml', 'PIL'} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_shell_completes_verbs_and_names() -> None:
+    def completed(typed: str) -> list[str]:
+        words = {"COMP_WORDS": typed, "COMP_CWORD": len(typed.split()) - 1}
+        return weakseg(_WEAKSEG_COMPLETE="complete_bash", **words).stdout.split()
+
+    assert completed("weakseg pre") == ["predict"]
+    assert "refined_pixel_labeling_cpu" in completed("weakseg run refined")
+    assert completed("weakseg list back") == ["backbones"]
+
+
+def test_results_as_json_without_progress(data: Path) -> None:
+    checked = weakseg("data", "check", data, "--json", "--quiet")
+    assert json.loads(checked.stdout)["usable"] and not checked.stderr
+    refiners = weakseg("list", "refiners", "--json")
+    assert "crf" in json.loads(refiners.stdout)
 
 
 def test_quick_verbs_import_nothing_slow(data: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from weakseg import progress
-from weakseg.progress import LineProgress, progress_for
+from weakseg.progress import LineProgress, Silence, progress_for
 
 
 class Clock:
@@ -72,3 +72,11 @@ def test_bars_on_a_terminal() -> None:
         advance(1)
         advance(1)
     assert "2/2" in stream.getvalue()
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    silence = Silence()
+    silence.say("words")
+    with silence.track("svm", total=2) as advance:
+        advance(2)
+    assert capsys.readouterr() == ("", "")

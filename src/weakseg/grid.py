@@ -66,12 +66,17 @@ def upsampled_bands(
     Yields:
         Which of the rows, and float32 (K, rows, W); some 4 MB.
     """
-    wide = _interpolate(maps, *_neighbours(maps.shape[2], width), axis=2)
+    wide = maps
+    if maps.shape[2] != width:
+        wide = _interpolate(maps, *_neighbours(maps.shape[2], width), axis=2)
     low, high, weight = _neighbours(maps.shape[1], height)
     step = max(1, _BAND // (max(1, len(maps)) * width))
     for first in range(0, height, step):
         rows = slice(first, min(first + step, height))
-        yield rows, _interpolate(wide, low[rows], high[rows], weight[rows], axis=1)
+        if maps.shape[1] == height:
+            yield rows, wide[:, rows]
+        else:
+            yield rows, _interpolate(wide, low[rows], high[rows], weight[rows], axis=1)
 
 
 def _neighbours(

@@ -149,6 +149,17 @@ class LineProgress:
         self.say(f"{name}: {counted}/{total}, {rate:.1f}/s")
 
 
+class Silence:
+    """Shows nothing."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    @contextmanager
+    def track(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        yield lambda count: None
+
+
 def progress_for(stream: TextIO | None = None) -> TerminalProgress | LineProgress:
     """Bars where `stream` (standard error) is a terminal, lines elsewhere."""
     stream = stream or sys.stderr

@@ -1,7 +1,7 @@
 """Masks as other tools write them, and what is said of those that can't be used."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from weakseg.data.brush import encode_brush
 from weakseg.data.dataset import Sample
+from weakseg.data.masks import TrueMask
 from weakseg.data.mended import find_tool
 from weakseg.errors import WeaksegError
 
@@ -26,11 +27,14 @@ def sample(tmp_path: Path) -> Sample:
     return Sample("a b", path, ("cat",), None)
 
 
-def read(path: Path, sample: Sample) -> np.ndarray | None:
+def masks(path: Path, sample: Sample) -> Sequence[TrueMask]:
     tool = find_tool(path)
     assert tool
-    found = tool.open(path, CLASSES)(sample)
-    return found[0].read() if found else None
+    return tool.open(path, CLASSES)(sample)
+
+
+def read(path: Path, sample: Sample) -> np.ndarray:
+    return masks(path, sample)[0].read()
 
 
 def coco(folder: Path, category: str = "dog", width: int = 4) -> Path:
@@ -115,8 +119,8 @@ def test_a_later_stroke_lies_over_an_earlier_one(tmp_path: Path, sample: Sample)
 def test_a_task_without_regions_is_background_and_one_without_annotation_no_mask(
     tmp_path: Path, sample: Sample
 ) -> None:
-    assert not read(studio(tmp_path, task()), sample).any()  # type: ignore[union-attr]
-    assert read(studio(tmp_path, {**task(), "annotations": []}), sample) is None
+    assert not read(studio(tmp_path, task()), sample).any()
+    assert not masks(studio(tmp_path, {**task(), "annotations": []}), sample)
 
 
 def test_uploads_keep_their_name_behind_what_the_tool_puts_before(

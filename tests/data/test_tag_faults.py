@@ -3,7 +3,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weakseg.data.tag_faults import FEW, find_tag_faults
+from weakseg.data.tag_faults import FEW, FEW_PHOTOS, few_lines, find_tag_faults
 
 TAGS = st.lists(st.sets(st.sampled_from("abcd")), max_size=80)
 
@@ -119,3 +119,13 @@ def test_new_names_change_nothing_else(tags: list[set[str]]) -> None:
         assert {frozenset((p.tag, p.beside)) for p in renamed.together} == {
             frozenset((new[p.tag], new[p.beside])) for p in faults.together
         }
+
+
+def test_few_photos_and_classes_of_one_or_two_are_told_what_to_expect() -> None:
+    enough = photos(cat=FEW_PHOTOS - FEW, dog=FEW)
+    assert list(few_lines(find_tag_faults(enough))) == []
+    (few,) = few_lines(find_tag_faults(enough[1:]))
+    assert few.startswith("49 photos are few to learn from: expect masks that are rough")
+    assert "weakseg label" in few
+    (rare,) = few_lines(find_tag_faults([*enough, ("owl",), ("owl",), ("hat",)]))
+    assert rare.startswith("On fewer than 3 photos: hat, owl. Expect no usable masks of them.")

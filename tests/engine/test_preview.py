@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tiny import UNKEPT, Start, masks, tiny_recipe
+from tiny import SEGMENT, UNKEPT, Start, masks, tiny_recipe
 from weakseg.engine import preview
 from weakseg.engine.executor import InProcessExecutor
 from weakseg.errors import WeaksegError
 from weakseg.methods.base import Item, Result
+
+SAID = ("assess", "evaluate", "panels")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,26 @@ def test_what_the_others_take_is_told_once_it_has_settled(
         for path in (tmp_path / "out" / name).iterdir()
     ]
     assert int(size[1]) == pytest.approx(sum(written) * 2 / 10 / 1e6, abs=1)
+
+
+def test_what_is_left_for_the_run_is_told_from_then_on(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(
+        **{name: None for name in ("cam+crf", "seed", "svm+crf")},
+        report={"panels": 8},
+        network={**SEGMENT["segmenter"], "of": "svm", "epochs": 1},
+    )
+    said = start(photos, tmp_path / "out", recipe).said
+    begun = [line for line in said if line.startswith("step ")]
+    assert [line.split(";")[0] for line in begun] == [
+        f"step {place} of 9: {name}"
+        for place, name in enumerate(
+            ("inspect", "classify", "localize", "cam", "svm", "network", *SAID), start=1
+        )
+    ]
+    left = [re.search(r"; some \d+ s left for the run, without network$", line) for line in begun]
+    assert [bool(match) for match in left] == [False, False, True, True, True, *[False] * 4]
 
 
 def test_what_is_kept_is_told_before_any_work(
@@ -124,7 +146,7 @@ def test_photos_without_files_in_between_have_a_preview_too(
     ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (9000, "2.5 h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert preview._duration(seconds) == text
+    assert preview.duration(seconds) == text
 
 
 @pytest.mark.parametrize(("size", "text"), [(99e6, "99 MB"), (1.44e9, "1.4 GB")])

@@ -153,7 +153,7 @@ def test_a_folder_of_somebody_else_is_left_alone(made: Made, tmp_path: Path) -> 
     assert (tmp_path / "own" / "thesis.txt").read_text() == "dear"
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("name", [name for name, one in EXPORTERS.items() if not one.file])
 def test_the_same_bytes_each_time(made: Made, tmp_path: Path, name: str) -> None:
     if name == "huggingface":
         pytest.importorskip("pyarrow")
@@ -178,14 +178,6 @@ def test_a_class_that_cvat_cannot_write(made: Made, tmp_path: Path) -> None:
         made.export("cvat", tmp_path / "out")
 
 
-def test_a_missing_extra_is_named(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(WeaksegError, match=r"pip install weakseg\[huggingface\]"):
-        made.export("huggingface", tmp_path / "out")
-
-
 def list_shares(job: Job, folder: Path) -> None:
     """How much of each photo is of a class."""
     lines = [f"{photo.id}\t{share:.3f}\n" for photo, share in job.map(share_of)]
@@ -205,6 +197,15 @@ def name_classes(job: Job, folder: Path) -> None:
 
 
 NAMES = Exporter("names", "the classes alone", name_classes)
+
+
+def spell_classes(job: Job, file: Path) -> None:
+    put(file, "\n".join(job.run.classes).encode())
+    if job.step:
+        raise WeaksegError(f"{job.step} has no classes of its own.")
+
+
+SPELLED = Exporter("spelled", "the classes in one file", spell_classes, file="classes.txt")
 
 
 def command(*arguments: object) -> int:
@@ -239,6 +240,22 @@ def test_a_format_from_elsewhere(
         path.unlink()
     assert command("export", run, "--format", "names", "--out", tmp_path / "names") == 0
     assert (tmp_path / "names" / "names.txt").read_text(encoding="utf-8") == "\n".join(CLASSES)
+
+
+def test_a_format_of_one_file(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "spelled", SPELLED)
+    out = made.export("spelled")
+    assert out == made.run.folder / "export" / "classes.txt"
+    assert out.read_text(encoding="utf-8") == "\n".join(CLASSES)
+    for choice, message in (
+        (Choice(step="given"), "given has no classes of its own"),
+        (Choice(accepted=True), "spelled has no photos to choose"),
+        (Choice(confidence=0.5), "Leave out --accepted and --confidence"),
+    ):
+        other = out.with_name("other.txt")
+        with pytest.raises(WeaksegError, match=message):
+            made.export("spelled", other, choice)
+        assert [path.name for path in out.parent.iterdir()] == ["classes.txt"]
 
 
 def test_of_a_run_the_command_line_exports_what_it_is_asked_for(

@@ -142,7 +142,7 @@ def _photo(path: Path, height: int, width: int) -> Path:
 
 def _predict(model: Path, photos: list[Path], out: Path, **options: bool) -> tuple[int, Lines]:
     lines = Lines()
-    return predict.run(model, photos, out, InProcessExecutor(), lines, CPU, **options), lines
+    return predict.run(model, photos, out, InProcessExecutor(), lines, "cpu", **options), lines
 
 
 def test_predict_takes_files_and_folders_of_any_size(finished: Path, tmp_path: Path) -> None:

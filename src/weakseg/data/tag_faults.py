@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from weakseg.errors import listed
+
 Fault = Literal["everywhere", "together", "rare"]
 
 FEW = 10
 """Fewer photos than this show too little of a class, or of what is none of it."""
+
+FEW_PHOTOS = 50
+"""So few photos in all teach a classifier little."""
+
+FEWEST = 3
+"""Of fewer photos with a tag none is left to learn from, or none to judge by."""
 
 NEARLY_ALL = 0.95
 BESIDE = 0.8
@@ -103,9 +111,9 @@ class TagFaults:
                 f"On fewer than {FEW} photos: {names}{more}. Their masks will be poor and change "
                 f"from run to run. Add photos of them{leave_out}."
             )
-        for name, listed in (("everywhere", self.everywhere), ("together", self.together)):
-            if len(listed) > most:
-                yield f"And {len(listed) - most} more that are {name}."
+        for name, found in (("everywhere", self.everywhere), ("together", self.together)):
+            if len(found) > most:
+                yield f"And {len(found) - most} more that are {name}."
 
 
 def find_tag_faults(tags: Sequence[Collection[str]]) -> TagFaults:
@@ -141,6 +149,22 @@ def find_tag_faults(tags: Sequence[Collection[str]]) -> TagFaults:
         rare=tuple(rare),
         pairs=tuple(pairs),
     )
+
+
+def few_lines(faults: TagFaults) -> Iterator[str]:
+    """What to expect of a training on very few photos, and what to do instead."""
+    without = "masks without training: weakseg label PHOTOS --tag NAME"
+    if faults.photos < FEW_PHOTOS:
+        yield (
+            f"{_number(faults.photos)} are few to learn from: expect masks that are rough and "
+            f"change from run to run. Add photos, {FEW_PHOTOS} at least, or make {without}."
+        )
+    fewest = [tag for tag in faults.rare if faults.counts[tag] < FEWEST]
+    if fewest:
+        yield (
+            f"On fewer than {FEWEST} photos: {listed(fewest, 5)}. Expect no usable masks of them. "
+            f"Add photos of them, leave them out, or make {without}."
+        )
 
 
 def _number(photos: int) -> str:

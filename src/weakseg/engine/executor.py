@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
 from weakseg.memory import cores_here, keep_few_convolutions, keep_freed_memory, use_huge_pages
 from weakseg.methods.base import Executor, Item, Result
-
-if TYPE_CHECKING:
-    import torch
 
 _FEW = 8  # a worker is up after the time of some photos: so few are done sooner without
 _AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
@@ -152,9 +149,9 @@ class ThreadExecutor(InProcessExecutor):
             pool.shutdown(cancel_futures=True)
 
 
-def network_executor(executor: Executor, device: "torch.device") -> Executor:
+def network_executor(executor: Executor, device: str) -> Executor:
     """What does a network's work where `executor` does all other: a GPU is one place for all."""
-    return ThreadExecutor() if device.type == "cuda" else executor
+    return ThreadExecutor() if device.startswith("cuda") else executor
 
 
 def _in_order(

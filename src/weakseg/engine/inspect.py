@@ -9,12 +9,15 @@ from weakseg.data.images import UnreadablePhoto, read_photo
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, quoted
 from weakseg.files import read_json, write_json
 
 NAME = PLACE = "inspect"
 _UNREADABLE = "unreadable.json"
 _SIZES = "sizes.json"
+
+_SMALL = 64
+"""Pixels: the final map of a network of stride 16 has four cells along such a side."""
 
 _Seen = tuple[int, int] | str
 """A photo's height and width, or why it can't be read."""
@@ -70,6 +73,13 @@ def readable(context: Context) -> Context:
             unreadable[sample.id] = seen
         else:
             sizes[sample.id] = seen
+    small = [name for name, size in sizes.items() if min(size) < _SMALL]
+    if 2 * len(small) > len(sizes):
+        context.progress.say(
+            f"photos: {len(small)} of {len(sizes)} have a side under {_SMALL} pixels, such as "
+            f"{quoted(small[0])}: a network sees few cells of them. Expect coarse masks; larger "
+            "photos of the same, if there are any, give better ones."
+        )
     for reason in list(unreadable.values())[:EXAMPLES]:
         context.progress.say(f"can't be read: {reason}")
     if unreadable != known:

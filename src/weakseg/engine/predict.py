@@ -4,17 +4,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-
 from weakseg.data.formats.base import read_classes
 from weakseg.data.images import PHOTO_SUFFIXES
 from weakseg.data.masks import CLASSES, write_classes
 from weakseg.engine.executor import network_executor
-from weakseg.errors import WeaksegError
+from weakseg.errors import WeaksegError, unknown_name
 from weakseg.methods.base import Artefact, Executor, Step
 from weakseg.methods.deeplab import BEST_SO_FAR, SEGMENTER
-from weakseg.methods.networks import read_segmenter_card
-from weakseg.methods.segment import TTA, Views, segment_photos
+from weakseg.methods.segment import ONNX, TTA, Views, segment_photos
 from weakseg.progress import Progress
 from weakseg.recipe import RECIPE, Recipe, load_recipe
 
@@ -25,7 +22,7 @@ def run(
     folder: Path,
     executor: Executor,
     progress: Progress,
-    device: torch.device,
+    device: str,
     tta: bool = False,
     scores: bool = False,
 ) -> int:
@@ -35,9 +32,11 @@ def run(
     can't be read is named and left out.
 
     Args:
-        model: a run's folder, or a segmentation network's file.
+        model: a run's folder, a segmentation network's file, or one that `weakseg export` made of
+            it, which needs no PyTorch.
         photos: files, and folders, which are searched with all that is in them.
         folder: where masks go; what is there under the same names is replaced.
+        device: where the network runs, as torch names it; of an ONNX file the CPU alone.
         tta: average over the scales and mirror images that the run's own test-time augmentation
             has, or else over `weakseg.methods.segment.TTA`.
         scores: see `weakseg.methods.segment.segment_photos`.
@@ -53,9 +52,9 @@ def run(
     if network.name == BEST_SO_FAR:
         progress.say(f"The training of {model} has not ended: this is its best epoch so far.")
     named = name_photos(photos)
-    classes = read_segmenter_card(network).classes
+    classes, usual = _described(network, model)
     check_targets(named, folder, classes, f"those of {network}")
-    views = _views(model) if tta else Views()
+    views = usual if tta else Views()
     left_out = segment_photos(
         network,
         list(named.items()),
@@ -72,8 +71,23 @@ def run(
     return len(named) - len(left_out)
 
 
-def find_network(model: Path) -> Path:
+def _described(network: Path, model: Path) -> tuple[tuple[str, ...], Views]:
+    """The classes of a network's file, and the views of its test-time augmentation."""
+    if network.suffix == ONNX:
+        from weakseg.segment.onnx import read_card as read_onnx_card
+
+        card = read_onnx_card(network)
+        return card.classes, Views(scales=card.tta_scales, flip=card.tta_flip)
+    from weakseg.methods.networks import read_segmenter_card
+
+    return read_segmenter_card(network).classes, usual_views(model)
+
+
+def find_network(model: Path, step: str | None = None) -> Path:
     """The last segmentation network of a run's folder, or of its training so far; or the file.
+
+    Args:
+        step: the name of the one that is wanted, if a run's folder has several.
 
     Raises:
         WeaksegError: if there is none.
@@ -81,8 +95,11 @@ def find_network(model: Path) -> Path:
     if not model.is_dir():
         found = [model]
     else:
-        folders = [step.folder for step in _networks(model)]
-        found = [folder / name for folder in folders[::-1] for name in (SEGMENTER, BEST_SO_FAR)]
+        networks = {one.name: one.folder for one in _networks(model)}
+        if step is not None and step not in networks:
+            raise unknown_name(f"network of {model}", step, networks)
+        folders = [networks[name] for name in reversed(networks) if step in (None, name)]
+        found = [folder / name for folder in folders for name in (SEGMENTER, BEST_SO_FAR)]
     network = next((file for file in found if file.is_file()), None)
     if network is None:
         raise WeaksegError(
@@ -99,7 +116,7 @@ def _networks(run: Path) -> list[Step]:
     return [step for step in steps if Artefact.SEGMENTER in step.gives]
 
 
-def _views(model: Path) -> Views:
+def usual_views(model: Path) -> Views:
     """The views of a run's own test-time augmentation, or else the usual ones."""
     if model.is_dir():
         for step in reversed(_recipe(model).build(model)):

@@ -34,7 +34,7 @@ def run(
     steps: Sequence[Step],
     drawn: Sequence[Step],
     bring: Callable[[Step, Context], None],
-) -> None:
+) -> dict[str, float]:
     """Take the photos that get a panel through some steps, draw them, and say what is to come.
 
     What is written is what the steps would have written: they go on with the other photos. Where
@@ -44,12 +44,16 @@ def run(
         steps: of photo by photo work, one after the other.
         drawn: the steps whose masks are drawn.
         bring: does a step.
+
+    Returns:
+        Seconds that each step will take with the other photos, where that can be told.
     """
     samples = context.masked_samples()
     chosen = panels.chosen(context, samples)
     if len(samples) <= _SHORT or not chosen:
-        return
-    seconds = size = 0.0
+        return {}
+    size = 0.0
+    seconds: dict[str, float] = {}
     few = replace(context, chosen=frozenset(sample.id for sample in chosen))
     with context.progress.track(NAME, len(steps) * len(chosen)) as advance:
         for step in steps:
@@ -61,17 +65,19 @@ def run(
             alone = (time.monotonic() - start) / len(chosen)
             watch = network if step.uses_network else cpu
             typical = statistics.median(watch.seconds) / watch.workers if watch.seconds else alone
-            seconds += typical * (len(samples) - len(chosen))
+            seconds[step.name] = typical * (len(samples) - len(chosen))
             written = sum(map(partial(_size, step.folder), chosen))
             size += written * (len(samples) / len(chosen) - 1)
     panels.draw(context, drawn, chosen)
     said = f"{NAME}: {len(chosen)} photos have masks, see {context.folder / panels.NAME}"
-    if len(chosen) >= _SETTLED:
+    settled = len(chosen) >= _SETTLED
+    if settled:
         said += (
-            f"; the other {len(samples) - len(chosen)} take some {_duration(seconds)} and "
-            f"{_beside_free(size, context.folder)}"
+            f"; the other {len(samples) - len(chosen)} take some {duration(sum(seconds.values()))} "
+            f"and {_beside_free(size, context.folder)}"
         )
     context.progress.say(f"{said}.")
+    return seconds if settled else {}
 
 
 def say_disk(context: Context, cell_bytes: float) -> None:
@@ -155,7 +161,8 @@ def _size(folder: Path, sample: Sample) -> int:
     return sum(file.stat().st_size for file in folder.glob(f"{glob.escape(sample.id)}.*"))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people, rounded."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,7 @@ import torch
 
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import write_classes
-from weakseg.data.tag_faults import find_tag_faults
+from weakseg.data.tag_faults import few_lines, find_tag_faults
 from weakseg.engine import assess, balance, evaluate, inspect, panels, preview
 from weakseg.engine.context import Context
 from weakseg.engine.executor import network_executor
@@ -95,7 +95,7 @@ def run_on(
         dataset=dataset,
         held_out=held_out,
         cpu=executor,
-        network=network_executor(executor, device),
+        network=network_executor(executor, str(device)),
         progress=progress,
         device=device,
         left_out={"without tags": len(dataset.untagged)} if dataset.untagged else {},
@@ -113,8 +113,11 @@ def run_on(
         _say_left_out(progress, "photos without tags", dataset.untagged)
         _say_left_out(progress, "tags without a photo", dataset.missing)
         if context.learns_tags:
-            for line in find_tag_faults([sample.tags for sample in used.samples]).lines():
+            faults = find_tag_faults([sample.tags for sample in used.samples])
+            for line in faults.lines():
                 progress.say(f"tags: {line}")
+            for line in few_lines(faults):
+                progress.say(f"photos: {line}")
         record.version, record.seed, record.device = VERSION, recipe.seed, _describe(device)
         record.data = {
             "folder": str(dataset.root),
@@ -164,11 +167,17 @@ class _Run:
         self._context, self._record = context, record
         self._fingerprints: dict[str, str] = {}
         self._digests = Digests()
+        self._kept = [step for step in context.steps if step.kept]
+        parts = [inspect.NAME, evaluate.NAME, panels.NAME]
+        parts += [balance.NAME] if context.recipe.data.balanced else []
+        parts += [assess.NAME] if context.mask_steps(held_out=False) else []
+        self._count = len(parts) + len(self._kept)
+        self._begun = 0
+        self._expected: dict[str, float] = {}
 
     def go(self) -> None:
         self._prepare_data()
-        context = self._context
-        kept = [step for step in context.steps if step.kept]
+        context, kept = self._context, self._kept
         cell_bytes = (step.kind.cell_bytes(step) for step in kept if step.kind.cell_bytes)
         preview.say_disk(context, sum(cell_bytes))
         for place, step in enumerate(kept):
@@ -177,7 +186,8 @@ class _Run:
                 ahead = [one for one in following if not self._is_finished(one)]
                 made = {one.name for one in (*kept[:place], *following)}
                 drawn = [one for one in context.mask_steps(held_out=False) if one.name in made]
-                preview.run(context, ahead, drawn, partial(self._bring_step, whole=False))
+                bring = partial(self._bring_step, whole=False)
+                self._expected.update(preview.run(context, ahead, drawn, bring))
             self._bring_step(step, context)
             if step.kind.then:
                 seen = step.kind.then(step, context.photos(step))
@@ -279,6 +289,7 @@ class _Run:
         """Do a unit unless it is finished; one that is not `whole` has other photos to come."""
         record, folder = self._record, self._context.folder
         known = record.steps.get(unit.name)
+        self._begun += whole
         if known and known.fingerprint == unit.fingerprint:
             if self._put_right(unit, known) and known.finished:
                 self._context.progress.say(f"{unit.name}: up to date")
@@ -295,6 +306,8 @@ class _Run:
             remove_partial_files(unit.place)
         record.steps[unit.name] = known
         write_record(folder, record)
+        if whole:
+            self._say_begun(unit.name)
         start = time.monotonic()
         try:
             unit.run()
@@ -305,6 +318,18 @@ class _Run:
             known.digests = self._tables(unit.outputs())
             known.settled = last_change(unit.outputs()) if known.finished else 0
             write_record(folder, record)
+
+    def _say_begun(self, name: str) -> None:
+        """Which part of the run begins, and what it and those behind it take, where it is known."""
+        names = [step.name for step in self._kept]
+        ahead = names[names.index(name) :] if name in names else []
+        known = [self._expected[one] for one in ahead if one in self._expected]
+        unknown = [one for one in ahead if one not in self._expected]
+        said = f"step {self._begun} of {self._count}: {name}"
+        if known:
+            said += f"; some {preview.duration(sum(known))} left for the run"
+            said += f", without {', '.join(unknown)}" if unknown else ""
+        self._context.progress.say(said)
 
     def _put_right(self, unit: _Unit, known: StepRecord) -> bool:
         """Remove what is not as the unit left it, for it to be made again.

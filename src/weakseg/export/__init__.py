@@ -9,6 +9,7 @@ from weakseg.export import (
     cvat,
     huggingface,
     label_studio,
+    onnx,
     voc,
     webdataset,
     yolo,
@@ -26,6 +27,7 @@ EXPORTERS: dict[str, Exporter] = {
         huggingface.EXPORTER,
         webdataset.EXPORTER,
         yolo.EXPORTER,
+        onnx.EXPORTER,
     )
 }
 """Formats by their names on the command line."""

@@ -89,12 +89,14 @@ class Job:
 
     Attributes:
         run: what is exported.
+        step: whose masks, or which network; None: the last.
         choose: makes the list of photos, once one is asked for.
         executor: does what `map` is given.
         uncertain: how many of the photos mapped so far have uncertain pixels.
     """
 
     run: Run
+    step: str | None
     choose: Callable[[], Sequence[Photo]]
     executor: Executor
     progress: Progress
@@ -161,8 +163,11 @@ class Exporter:
     Attributes:
         name: on the command line.
         summary: one line for `weakseg list exports`.
-        write: fills an empty folder. Functions that it maps over photos have to be importable,
-            since workers import them.
+        write: fills an empty folder, or writes the one file. Functions that it maps over photos
+            have to be importable, since workers import them. What an extra of `pyproject.toml`
+            brings is imported here.
+        file: the name of the one file that it writes of a run, and not of its photos; None: it
+            fills a folder.
         uncertain: what becomes of uncertain pixels, where the format can't say so; a sentence's end
             after "photos have uncertain pixels (255), which".
         check: finds out before anything is written whether it can be done, and raises WeaksegError.
@@ -171,5 +176,6 @@ class Exporter:
     name: str
     summary: str
     write: Callable[[Job, Path], None]
+    file: str | None = None
     uncertain: str | None = None
     check: Callable[[Run], None] | None = None

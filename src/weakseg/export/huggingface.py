@@ -10,8 +10,6 @@ from typing import Any
 import yaml
 
 from weakseg.data.masks import IGNORE, mask_image
-from weakseg.engine.opened import Run
-from weakseg.errors import WeaksegError
 from weakseg.export.base import Exporter, Job, Masked
 from weakseg.export.pictures import picture_of, png
 from weakseg.files import write_text
@@ -19,20 +17,6 @@ from weakseg.files import write_text
 _SHARD = 2**28  # bytes
 _GROUP = 100  # photos that are written, and read, at once
 _NO_SPLIT = "all"  # what `datasets` calls all splits together
-
-
-def check(run: Run) -> None:
-    """Refuse to begin without pyarrow.
-
-    Raises:
-        WeaksegError: it is not installed.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise WeaksegError(
-            "Parquet files need pyarrow, which is not installed: pip install weakseg[huggingface]"
-        ) from error
 
 
 def write(job: Job, folder: Path) -> None:
@@ -119,5 +103,4 @@ EXPORTER = Exporter(
     name="huggingface",
     summary="Hugging Face datasets: data/SPLIT-*.parquet, README.md, id2label.json",
     write=write,
-    check=check,
 )

@@ -4,11 +4,12 @@ from functools import partial
 from pathlib import Path
 
 from weakseg.engine.opened import Run
-from weakseg.errors import unknown_name
+from weakseg.errors import WeaksegError, unknown_name
 from weakseg.export import EXPORTERS
 from weakseg.export.base import Exporter, Job
 from weakseg.export.choose import Choice, choose
 from weakseg.export.place import whole_folder
+from weakseg.files import write_atomically
 from weakseg.methods.base import Executor
 from weakseg.progress import Progress
 from weakseg.version import VERSION
@@ -36,19 +37,27 @@ def export(
     executor: Executor,
     progress: Progress,
 ) -> Path:
-    """Write what of a run was chosen, in one format, and give the folder: whole, or not at all.
+    """Write what of a run was chosen, in one format, and give the place: whole, or not at all.
 
     Args:
-        out: the folder; None: `export/FORMAT` in the run's. An export that is there is replaced,
-            unless somebody changed it.
+        out: the folder or file; None: that of the format's name in the run's `export`. An export
+            that is there is replaced; a folder is not, where somebody changed it.
 
     Raises:
         WeaksegError: what a user can mend, in one line; `out` is as it was.
     """
     if exporter.check:
         exporter.check(run)
-    job = Job(run, partial(choose, run, choice, progress), executor, progress)
-    place = out or run.folder / EXPORTS / exporter.name
+    job = Job(run, choice.step, partial(choose, run, choice, progress), executor, progress)
+    place = out or run.folder / EXPORTS / (exporter.file or exporter.name)
+    if exporter.file:
+        if choice != Choice(choice.step):
+            raise WeaksegError(
+                f"{exporter.name} has no photos to choose. Leave out --accepted and --confidence."
+            )
+        with write_atomically(place) as file:
+            exporter.write(job, file)
+        return place
     with whole_folder(place, {"weakseg": VERSION, "format": exporter.name}) as folder:
         exporter.write(job, folder)
     if job.uncertain and exporter.uncertain:

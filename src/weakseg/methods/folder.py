@@ -1,6 +1,6 @@
 """Masks or maps that another tool made, from a folder."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import dropwhile
@@ -197,7 +197,7 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
     check_classes(folder / CLASSES, photos.classes)
     needed = [sample for sample in photos.samples if not _needs_none(step, sample)]
     if masks:
-        find: Callable[[Sample], Sequence[Hashable]] = _masks_in(folder, photos.classes)
+        find: Callable[[Sample], Sequence[object]] = _masks_in(folder, photos.classes)
     else:
         find = partial(_map_files, folder)
     found = find_all(needed, find)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from weakseg.methods.networks import SegmenterCard
 
+ONNX = ".onnx"
+"""The suffix of networks that `weakseg export` wrote for other programs, and for this one."""
+
 _GPU_BATCH = 8
 _GPU_LOGITS = 2**27  # of one pass, 512 MiB as float32; two passes may be under way
 
@@ -68,7 +71,7 @@ def run(step: Step, tools: Tools) -> None:
         step.folder,
         tools.network,
         tools.progress,
-        tools.device,
+        str(tools.device),
         step.settings,
         name=step.name,
     )
@@ -85,7 +88,7 @@ def segment_photos(
     folder: Path,
     executor: Executor,
     progress: Progress,
-    device: "torch.device",
+    device: str,
     views: Views,
     scores: bool = False,
     name: str = "segment",
@@ -95,6 +98,7 @@ def segment_photos(
     Args:
         model: a segmentation network's file.
         executor: the one for networks.
+        device: as torch names it.
         views: of each photo, whose probabilities are averaged.
         scores: also write `folder/NAME.safetensors`: `scores`, float16 (C+1, H, W) in [0, 1].
         name: shown with the progress.
@@ -103,12 +107,12 @@ def segment_photos(
         Why photos were left out: one line for each that could not be read, or that the network or
         the memory fails at.
     """
-    from weakseg.methods.networks import read_segmenter_card
-
-    make = _Segmenter(model, folder, views, scores, str(device))
+    make = _Segmenter(model, folder, views, scores, device)
     groups = same_size(photos, lambda photo: photo[1])
     batches: Iterable[tuple[_Photo, ...]] = ((photo,) for _, same in groups for photo in same)
-    if device.type == "cuda":
+    if device.startswith("cuda"):
+        from weakseg.methods.networks import read_segmenter_card
+
         batches = _batches(groups, read_segmenter_card(model), views)
     left_out = []
     with progress.track(name, len(photos)) as advance:
@@ -204,9 +208,7 @@ class _Segmenter:
     device: str
 
     def __call__(self) -> Callable[[tuple[_Photo, ...]], tuple[int, list[str]]]:
-        import torch
-
-        model = SegmentationModel(self.model, torch.device(self.device))
+        score = self._open()
 
         def work(batch: tuple[_Photo, ...]) -> tuple[int, list[str]]:
             read, reasons = [], []
@@ -218,7 +220,7 @@ class _Segmenter:
             if not read:
                 return len(batch), reasons
             try:
-                found = model.probabilities([photo for _, photo in read], self.views)
+                found = score([photo for _, photo in read])
             except (ValueError, RuntimeError, MemoryError) as error:
                 if len(batch) > 1:
                     return len(batch), [line for photo in batch for line in work((photo,))[1]]
@@ -228,6 +230,28 @@ class _Segmenter:
             return len(batch), reasons
 
         return work
+
+    def _open(
+        self,
+    ) -> Callable[[list[NDArray[np.uint8]]], Iterable[NDArray[np.float32]]]:
+        """What scores photos of one size: each (C+1, h, w), whose argmax is the mask."""
+        if self.model.suffix != ONNX:
+            import torch
+
+            model = SegmentationModel(self.model, torch.device(self.device))
+            return lambda photos: model.probabilities(photos, self.views)
+
+        from weakseg.segment.onnx import OnnxModel
+
+        exported = OnnxModel(self.model)
+
+        def score(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+            whole = max(photo.shape[:2]) <= exported.card.long_side
+            if whole and self.views == Views() and not self.scores:
+                return exported.score(photo)
+            return exported.probabilities(photo, self.views.scales, self.views.flip)
+
+        return lambda photos: [score(photo) for photo in photos]
 
     def _write(self, name: str, size: tuple[int, ...], scores: NDArray[np.float32]) -> None:
         """At the photo's own size, from scores rather than from labels."""

@@ -1,0 +1,131 @@
+"""What an installation without PyTorch does, and what it says of the rest."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import weakseg
+from weakseg.cli import app
+from weakseg.errors import missing_part
+
+TRAIN = ["torch", "torchvision", "timm", "lightning", "segmentation_models_pytorch"]
+TRAIN += ["torchmetrics"]
+
+HIDING = """
+import contextlib, io, json, sys
+hidden, calls = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(hidden))  # an import of it fails, as if it were not there
+from weakseg.cli import main
+for sys.argv[1:] in calls:
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+
+
+def without(hidden: list[str], calls: list[list[str]]) -> list[tuple[int, str, str]]:
+    """Exit code, standard output and error of each call, where some packages can't be imported."""
+    given = json.dumps([hidden, calls])
+    ran = subprocess.run([sys.executable, "-c", HIDING, given], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return [tuple(json.loads(line)) for line in ran.stdout.splitlines()]
+
+
+def test_verbs_that_train_nothing_need_no_pytorch(photos: Path, tmp_path: Path) -> None:
+    truth = str(photos / "SegmentationClass")
+    calls = [
+        ["--help"],
+        *(["list", name] for name in ("recipes", "backbones", "kinds", "formats", "exports")),
+        ["data", "check", str(photos)],
+        ["data", "synth", str(tmp_path / "made"), "--images", "1"],
+        ["evaluate", "--pred", truth, "--data", str(photos), "--split", "all", "--quiet"],
+    ]
+    for call, (code, out, err) in zip(calls, without([*TRAIN, "onnx"], calls), strict=True):
+        assert (code, bool(out)) == (0, True), (call, err)
+
+
+LIGHT = [
+    name
+    for name in weakseg.__all__
+    if name not in ("localize_tags", "refine_with_par", "__version__")
+]
+
+
+def test_runs_are_read_and_refined_without_pytorch(finished: Path) -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({TRAIN!r}))
+import numpy as np
+import weakseg
+for name in {LIGHT!r}:
+    getattr(weakseg, name)
+run = weakseg.open_run({str(finished)!r})
+photo = run.photos("localize")[0]
+given = run.maps(photo, "localize", "features")
+features = weakseg.zscore(given.features)
+found = weakseg.refine_with_svm(
+    features, given.scores, weakseg.SVMSettings(cycles=1), np.random.default_rng(0)
+)
+assert np.isfinite(found.scores).all() and run.mask(photo).any() is not None
+photo = np.zeros((*given.scores.shape[1:], 3), np.uint8)
+unary = weakseg.unary_from_scores(found.scores)
+weakseg.dense_crf(photo, unary, weakseg.CRFSettings(3, 3, 10, 5, 5, iterations=1))
+weakseg.random_walk(
+    given.scores, given.scores[0] * 0, weakseg.RandomWalkSettings(radius=2, steps=2)
+)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("hidden", "call", "package"),
+    [
+        (TRAIN, ["run", "demo", "--data", "DATA", "--out", "OUT"], "torch"),
+        (TRAIN, ["label", "DATA", "--tag", "cat", "--out", "OUT"], "torch"),
+        (TRAIN, ["predict", "DATA", "DATA", "--out", "OUT"], "torch"),
+        (TRAIN, ["export", "RUN", "--format", "onnx", "--out", "OUT"], "torch"),
+        (["pyarrow"], ["export", "RUN", "--format", "huggingface", "--out", "OUT"], "pyarrow"),
+        (TRAIN, ["list", "backbones", "--all"], "timm"),
+        (["onnxruntime"], ["predict", "model.onnx", "DATA", "--out", "OUT"], "onnxruntime"),
+    ],
+)
+def test_a_missing_part_is_one_line_that_names_it(
+    photos: Path, finished: Path, tmp_path: Path, hidden: list[str], call: list[str], package: str
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    places = {"DATA": photos, "RUN": finished, "OUT": tmp_path / "out"}
+    places["model.onnx"] = tmp_path / "model.onnx"
+    ((code, _, err),) = without(hidden, [[str(places.get(word, word)) for word in call]])
+    extra = {"onnxruntime": "onnx", "pyarrow": "huggingface"}.get(package, "train")
+    line = f"Error: This needs {package}, which is not installed: pip install 'weakseg[{extra}]'.\n"
+    assert (code, err) == (2, line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_extra_brings_is_a_defect() -> None:
+    assert missing_part(ModuleNotFoundError(name="weakseg.nothing")) is None
+
+
+def _verbs() -> list[tuple[str, str]]:
+    groups = [("", app)]
+    groups += [(f"{g.name} ", g.typer_instance) for g in app.registered_groups if g.typer_instance]
+    return [
+        (prefix + (command.name or command.callback.__name__), command.epilog or "")
+        for prefix, group in groups
+        for command in group.registered_commands
+        if command.callback is not None
+    ]
+
+
+@pytest.mark.parametrize(("verb", "epilog"), _verbs())
+def test_every_verb_shows_examples_that_it_takes(verb: str, epilog: str) -> None:
+    examples = [line.split()[1:] for line in epilog.splitlines() if "weakseg " in line]
+    assert examples and all(" ".join(words).startswith(f"{verb} ") for words in examples)
