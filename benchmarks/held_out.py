@@ -12,12 +12,12 @@ import torch
 
 from weakseg import open_run
 from weakseg.data.dataset import load_dataset
-from weakseg.engine import evaluate
+from weakseg.engine import confidence, evaluate
 from weakseg.engine.context import Context
 from weakseg.engine.executor import LocalExecutor
 from weakseg.files import read_json
 from weakseg.progress import progress_for
-from weakseg.tables import print_figures
+from weakseg.tables import print_figures, print_reliability
 
 
 def main() -> None:
@@ -43,8 +43,12 @@ def main() -> None:
             progress=progress_for(),
             device=torch.device("cpu"),
         )
+        confidence.run(context)
         evaluate.run(context)
-        print_figures(read_json(Path(folder) / evaluate.METRICS)["stages"])
+        found = read_json(Path(folder) / evaluate.METRICS)
+        print_figures(found["stages"])
+        if "confidence" in found:
+            print_reliability(found["confidence"])
 
 
 if __name__ == "__main__":

@@ -57,12 +57,14 @@ def finished(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory)
     assert result.returncode == 0, result.stderr
     for name in ("cam", "cam-oracle", "seed", "svm", "svm+crf", "cam+crf"):
         assert name in result.stdout
-    *_, pictures, following = result.stdout.strip().splitlines()
+    *_, pictures, page, following = result.stdout.strip().splitlines()
     assert pictures == f"Pictures to look at: {out / 'panels'}"
+    assert page == f"Report: {out / 'report' / 'index.html'}"
+    assert (out / "report" / "index.html").is_file()
     assert following.startswith(
         f"Next: weakseg run svm_three_step --data {data} --out {out}-network"
     )
-    assert "step 1 of 11: inspect" in result.stderr and "step 11 of 11: panels" in result.stderr
+    assert "step 1 of 12: inspect" in result.stderr and "step 12 of 12: panels" in result.stderr
     assert "photos: 8 photos are few to learn from" in result.stderr
     assert "localize: 8/8" in result.stderr
     return out

@@ -62,18 +62,45 @@ def run(
 
     from weakseg.engine import runner
     from weakseg.engine.executor import LocalExecutor
+    from weakseg.report.build import build, page_of
 
+    told = progress or progress_for()
     with LocalExecutor(workers) as executor:
         runner.run(
             chosen,
             folder,
             place,
             executor,
-            progress or progress_for(),
+            told,
             device_named(device),
             data_format,
         )
-    return open_run(place)
+        done = open_run(place)
+        if not page_of(done):
+            build(done, executor, told)
+    return done
+
+
+def report(run: str | Path, workers: int | None = None, progress: Progress | None = None) -> Path:
+    """Write a run's page, as far as the run is: `report/index.html` in its folder.
+
+    Args:
+        run: the run's folder.
+        workers, progress: as `run` has them.
+
+    Returns:
+        The page.
+
+    Raises:
+        WeaksegError: it is no run's folder, has no masks yet, or its photos are gone.
+    """
+    opened = open_run(run)
+
+    from weakseg.engine.executor import LocalExecutor
+    from weakseg.report.build import build
+
+    with LocalExecutor(workers) as executor:
+        return build(opened, executor, progress or progress_for())
 
 
 def predict(

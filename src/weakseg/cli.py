@@ -2,11 +2,11 @@
 
 import fnmatch
 import io
-import json as json_module
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,14 +138,35 @@ def run(
     if as_json:
         _print_json(_outcome(done))
         return
-    from weakseg.tables import print_assessment, print_figures
+    from weakseg.report.build import PAGE
+    from weakseg.tables import print_assessment, print_figures, print_reliability
 
     if done.figures:
         print_figures(done.figures)
+    if done.reliability:
+        print_reliability(done.reliability)
     if done.assessment:
         print_assessment(done.masks, done.assessment)
     print(f"Pictures to look at: {out / NAME}")
+    print(f"Report: {out / PAGE}")
     print(f"Next: {_next_command(done)}")
+
+
+@app.command(epilog=_examples("report runs/mine"))
+def report(
+    run: Annotated[Path, typer.Argument(parser=absolute, help="A run's folder.")],
+    workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page of all photos, masks and figures: RUN/report/index.html."""
+    from weakseg import api
+
+    page = api.report(run, workers, _progress(quiet))
+    if as_json:
+        _print_json({"report": str(page)})
+    else:
+        print(f"Report: {page}")
 
 
 @app.command(
@@ -427,16 +448,20 @@ def _progress(quiet: bool) -> "Progress":
 
 
 def _print_json(values: Any) -> None:
-    print(json_module.dumps(values, indent=2, ensure_ascii=False))
+    print(dumps(values, indent=2, ensure_ascii=False))
 
 
 def _outcome(done: "Run") -> dict[str, Any]:
     """What a run has made, for other programs."""
+    from weakseg.engine.context import mask_steps
+
+    masks = mask_steps(done.steps.values(), held_out=False)
     return {
         "folder": str(done.folder),
         "classes": done.classes,
-        "masks": str(done.steps[done.masks].folder),
+        "masks": str(masks[-1].folder) if masks else None,
         "figures": done.figures,
+        "reliability": done.reliability,
         "assessment": done.assessment,
     }
 

@@ -24,6 +24,20 @@ def print_figures(rows: Sequence[dict[str, Any]]) -> None:
     _print(table)
 
 
+def print_reliability(found: dict[str, Any]) -> None:
+    """How well confidence tells the true IoU, as `metrics.json` has it."""
+    first, *others = (_percent(entry["miou"], ".1f") for entry in found["surer"])
+    overall, within = (
+        "-" if found[key] is None else f"{found[key]:.2f}"
+        for key in ("spearman", "spearman_within_class")
+    )
+    print(
+        f"Confidence of {found['step']}: Spearman with the true IoU {overall} over "
+        f"{found['pairs']} pairs of photo and class, {within} within a class; mIoU {first}, "
+        f"without the least sure 10, 20, 30 % of the photos {', '.join(others)}"
+    )
+
+
 def print_assessment(masks: str, classes: Sequence[dict[str, Any]]) -> None:
     """What is said of masks without ground truth: of classes, those with remarks first.
 

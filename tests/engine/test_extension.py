@@ -159,7 +159,7 @@ def test_a_resumed_run_does_nothing_and_a_changed_kind_starts_anew(
 ) -> None:
     start(photos, tmp_path, recipe(**REFINED))
     said = start(photos, tmp_path, load_recipe(str(tmp_path / "recipe.yaml"))).said
-    for name in ("contrast", *REFINED, "assess", "evaluate", "panels"):
+    for name in ("contrast", *REFINED, "assess", "confidence", "evaluate", "panels"):
         assert f"{name}: up to date" in said
     monkeypatch.setitem(KINDS, "flip", replace(FLIP, version=2))
     said = start(photos, tmp_path, recipe(**REFINED)).said

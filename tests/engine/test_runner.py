@@ -26,7 +26,7 @@ from weakseg.training.photos import Example
 
 STEPS = [
     "inspect", "classify", "localize", "cam", "cam+crf", "seed", "svm", "svm+crf", "assess",
-    "evaluate", "panels",
+    "confidence", "evaluate", "panels",
 ]  # fmt: skip
 MASKS = ("cam", "cam+crf", "seed", "svm", "svm+crf")
 
@@ -75,10 +75,14 @@ def test_the_same_run_again_does_nothing(copy: Path, photos: Path, start: Start)
     ("name", "values", "rerun"),
     [
         ("report", {"panels": 1}, ["panels"]),
-        ("cam+crf", {"confidence": 0.6}, ["cam+crf", "evaluate", "panels"]),
-        ("svm+crf", {"confidence": 0.6}, ["svm+crf", "assess", "evaluate", "panels"]),
-        ("svm", {"cycles": 0}, ["svm", "svm+crf", "assess", "evaluate", "panels"]),
-        ("cam", {"background": 0.3}, ["cam", "cam+crf", "assess", "evaluate", "panels"]),
+        ("cam+crf", {"confidence": 0.6}, ["cam+crf", "confidence", "evaluate", "panels"]),
+        ("svm+crf", {"confidence": 0.6}, ["svm+crf", "assess", "confidence", "evaluate", "panels"]),
+        ("svm", {"cycles": 0}, ["svm", "svm+crf", "assess", "confidence", "evaluate", "panels"]),
+        (
+            "cam",
+            {"background": 0.3},
+            ["cam", "cam+crf", "assess", "confidence", "evaluate", "panels"],
+        ),
         ("localize", {"scales": [0.5, 1.0, 1.5]}, STEPS[2:]),
         ("classify", {"epochs": 2}, STEPS[1:]),
         ("data", {"long_side": 96}, STEPS[1:]),
@@ -397,7 +401,7 @@ def test_a_raised_version_reruns_a_step_and_what_needs_it(
 ) -> None:
     svm = KINDS["svm"]
     monkeypatch.setitem(KINDS, "svm", replace(svm, version=svm.version + 1))
-    rerun = ["svm", "svm+crf", "assess", "evaluate", "panels"]
+    rerun = ["svm", "svm+crf", "assess", "confidence", "evaluate", "panels"]
     assert up_to_date(start(photos, copy).said) == [name for name in STEPS if name not in rerun]
 
 

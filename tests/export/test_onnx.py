@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import weakseg
 from tiny import Lines
 from weakseg.data.masks import read_mask
 from weakseg.engine import predict
@@ -151,6 +152,11 @@ def test_the_command_predicts_without_pytorch(one: tuple[Path, Path], tmp_path: 
     assert ran.returncode == 0, ran.stderr
     assert f'"masks": {len(SIZES) + 1}' in ran.stdout
     assert read_mask(tmp_path / "masks" / "65x97.png").shape == (65, 97)
+
+
+def test_a_gpu_is_refused(one: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(WeaksegError, match="is run by ONNX Runtime, on the CPU"):
+        weakseg.predict(one[1], [tmp_path], tmp_path / "out", device="cuda")
 
 
 def test_what_is_no_exported_network_is_one_clear_line(

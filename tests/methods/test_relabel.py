@@ -68,7 +68,7 @@ def test_another_crf_redoes_nothing_else(
 ) -> None:
     again = Path(shutil.copytree(out, tmp_path / "out"))
     said = start(photos, again, _recipe(relabel={**SOFT_CRF, **CRF})).said
-    anew = {"relabel", "assess", "evaluate", "panels"}
+    anew = {"relabel", "assess", "confidence", "evaluate", "panels"}
     known = {line.split(":")[0] for line in said if line.endswith(": up to date")}
     assert known == set(read_json(out / "run.json")["steps"]) - anew
 

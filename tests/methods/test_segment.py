@@ -102,7 +102,16 @@ def test_other_scales_of_augmentation_redo_only_the_augmented(
     views = {"segment+tta": {"scales": [1.0, 2.0]}}
     said = start(photos, out, _recipe(**views)).said
     kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
-    assert kept == ["inspect", "classify", "localize", "cam", "segmenter", "segment", "assess"]
+    assert kept == [
+        "inspect",
+        "classify",
+        "localize",
+        "cam",
+        "segmenter",
+        "segment",
+        "assess",
+        "confidence",
+    ]
     start(photos, tmp_path / "fresh", _recipe(**views))
     assert masks(out) == masks(tmp_path / "fresh")
     rows = {row["name"]: row for row in read_json(out / "metrics.json")["stages"]}
@@ -115,7 +124,7 @@ def test_another_network_or_none_redoes_nothing_before_it(
     out = Path(shutil.copytree(finished, tmp_path / "out"))
     said = start(photos, out, tiny_recipe(data=HELD_OUT, **LEFT_OUT)).said
     kept = [line.split(":")[0] for line in said if line.endswith(": up to date")]
-    assert kept == ["inspect", "classify", "localize", "cam", "assess"]
+    assert kept == ["inspect", "classify", "localize", "cam", "assess", "confidence"]
     alone = tiny_recipe(data={"split": "train"}, **LEFT_OUT)
     assert "classify: up to date" in start(photos, out, alone).said
 

@@ -48,9 +48,18 @@ def read_photo(path: Path) -> npt.NDArray[np.uint8]:
         UnreadablePhoto: if the file can't be decoded in full, or exceeds `MAX_PIXELS`.
     """
     with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
-        turn = _TO_UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        return _upright(image)
+
+
+def read_small_photo(path: Path, long_side: int) -> npt.NDArray[np.uint8]:
+    """A photo as `read_photo` gives it, shrunk; of a JPEG no more is decoded than that needs.
+
+    Raises:
+        UnreadablePhoto: as `read_photo`.
+    """
+    with open_image(path, _PHOTO_FORMATS, UnreadablePhoto) as image:
+        image.draft("RGB", (long_side, long_side))
+        return shrink(_upright(image), long_side)
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -159,6 +168,12 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # pixels under broken EXIF are still a photo
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _upright(image: Image.Image) -> npt.NDArray[np.uint8]:
+    turn = _TO_UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg.confidence import reliability
 from weakseg.data.check import mask_fault
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.formats.base import check_classes
 from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.data.masks import CLASSES, IGNORE, MAX_OBJECTS, OneClass, read_mask, read_prediction
 from weakseg.data.places import find_all, mask_files
+from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
@@ -28,6 +30,8 @@ from weakseg.progress import Progress
 NAME = "evaluate"
 PLACE = METRICS = "metrics.json"
 _THRESHOLDS = np.linspace(0, 1, 101, dtype=np.float32)
+_LEFT_OUT = (0.0, 0.1, 0.2, 0.3)
+"""Shares of the photos, the least sure, without which the last masks are measured."""
 
 
 def run(context: Context) -> None:
@@ -36,12 +40,14 @@ def run(context: Context) -> None:
     Maps that a step takes over against its own background (kind threshold) have a second one, of
     the threshold that is best by ground truth; objects that are told
     apart have a row of their own, where there are true ones. All rows of one split are over the
-    same photos: those whose ground truth can be used. What can't be measured is said.
+    same photos: those whose ground truth can be used. What can't be measured is said. Beside the
+    rows stands how well the confidence of the last masks tells their true IoU (`_Reliability`).
     """
-    rows = _rows(context)
+    told = _Reliability(context)
+    rows = _rows(context, told)
     for step in object_steps(context):
         rows += _object_rows(context, step)
-    write_json(context.folder / METRICS, {"stages": rows})
+    write_json(context.folder / METRICS, {"stages": rows, **told.figures()})
 
 
 def outputs(context: Context) -> list[Output]:
@@ -53,7 +59,7 @@ def object_steps(context: Context) -> tuple[Step, ...]:
     return tuple(s for s in context.steps if s.kept and Artefact.OBJECTS in s.gives)
 
 
-def _rows(context: Context) -> list[dict[str, Any]]:
+def _rows(context: Context, told: "_Reliability") -> list[dict[str, Any]]:
     classes, split = context.dataset.classes, context.recipe.data.split
     dropped = _dropped(context)
     rows = []
@@ -68,7 +74,8 @@ def _rows(context: Context) -> list[dict[str, Any]]:
             continue
         pairs = [(task, step.folder / f"{task.id}{MASK}") for task in tasks]
         label = f"evaluate {step.name}"
-        matrix = _confusion(pairs, classes, context.cpu, context.progress, label)
+        also = told.add if step.name == told.step else None
+        matrix = _confusion(pairs, classes, context.cpu, context.progress, label, also)
         its_split = (context.recipe.data.held_out or split) if held_out else split
         if fault := _nothing_to_measure(matrix, its_split):
             faults[fault] = None
@@ -215,14 +222,69 @@ def _confusion(
     executor: Executor,
     progress: Progress,
     label: str,
+    also: Callable[[PhotoTask, NDArray[np.int64]], None] | None = None,
 ) -> ConfusionMatrix:
     total = ConfusionMatrix(classes)
+    found = executor.map(Each(_compare, (tuple(classes),)), pairs)
     with progress.track(label, len(pairs)) as advance:
-        for counts in executor.map(Each(_compare, (tuple(classes),)), pairs):
+        for (task, _), counts in zip(pairs, found, strict=True):
             total.counts += counts
             total.images += 1
+            if also:
+                also(task, counts)
             advance(1)
     return total
+
+
+class _Reliability:
+    """How well the confidence of a run's last masks tells their true IoU.
+
+    Attributes:
+        step: whose masks the confidence is of.
+    """
+
+    def __init__(self, context: Context) -> None:
+        content = read_confidence(context.folder)
+        self.step: str | None = content["step"] if content["photos"] else None
+        self._photos = content["photos"]
+        self._classes = context.dataset.classes
+        self._pairs: list[tuple[float, float, int]] = []
+        self._matrices = [ConfusionMatrix(self._classes) for _ in _LEFT_OUT]
+        surest = sorted(self._photos, key=lambda photo: (self._photos[photo]["confidence"], photo))
+        self._place = {photo: index / len(surest) for index, photo in enumerate(surest)}
+
+    def add(self, task: PhotoTask, counts: NDArray[np.int64]) -> None:
+        """Count a photo of the step's, whose confusion counts are (C+1, C+2)."""
+        for class_id in task.class_ids:
+            name = self._classes[class_id - 1]
+            union = counts[class_id].sum() + counts[:, class_id].sum() - counts[class_id, class_id]
+            sure = self._photos[task.id]["classes"].get(name)
+            if union and sure is not None:
+                self._pairs.append((sure, counts[class_id, class_id] / union, class_id))
+        for share, matrix in zip(_LEFT_OUT, self._matrices, strict=True):
+            if self._place[task.id] >= share:
+                matrix.counts += counts
+                matrix.images += 1
+
+    def figures(self) -> dict[str, Any]:
+        """Under "confidence", if it tells anything: correlations, and the mIoU of the surer."""
+        if not self._pairs:
+            return {}
+        sure, iou, ids = (np.array(column) for column in zip(*self._pairs, strict=True))
+        overall, within_class = reliability(sure, iou, ids)
+        surer = [
+            {"left_out": share, "images": matrix.images, "miou": matrix.summary()["miou"]}
+            for share, matrix in zip(_LEFT_OUT, self._matrices, strict=True)
+        ]
+        return {
+            "confidence": {
+                "step": self.step,
+                "pairs": len(ids),
+                "spearman": overall,
+                "spearman_within_class": within_class,
+                "surer": surer,
+            }
+        }
 
 
 def _compare(classes: Sequence[str], pair: _Pair) -> NDArray[np.int64]:

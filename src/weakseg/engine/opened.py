@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from weakseg.data.formats import find_format
 from weakseg.data.masks import read_mask
 from weakseg.engine.assess import ASSESSMENT
+from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
 from weakseg.engine.evaluate import METRICS
 from weakseg.engine.record import RECORD, Record, read_record
@@ -67,10 +68,25 @@ class Run:
         return list(read_json(path)["stages"]) if path.exists() else []
 
     @property
+    def reliability(self) -> dict[str, Any]:
+        """How well `confidence` tells the true IoU, where there are true masks; else nothing."""
+        path = self.folder / METRICS
+        return dict(read_json(path).get("confidence", {})) if path.exists() else {}
+
+    @property
     def assessment(self) -> list[dict[str, Any]]:
         """What is said of each class without ground truth; nothing before the run is so far."""
         path = self.folder / ASSESSMENT
         return list(read_json(path)["classes"]) if path.exists() else []
+
+    @cached_property
+    def confidence(self) -> dict[str, float]:
+        """How sure each of the last masks is, in [0, 1], by photo; see `weakseg.confidence`.
+
+        Empty before the run has come so far, and where nothing tells.
+        """
+        found = read_confidence(self.folder)["photos"]
+        return {photo: entry["confidence"] for photo, entry in found.items()}
 
     def photos(self, step: str) -> list[str]:
         """Ids of the photos that a step has made masks or maps of, so far."""

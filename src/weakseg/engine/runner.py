@@ -13,7 +13,7 @@ import torch
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import write_classes
 from weakseg.data.tag_faults import few_lines, find_tag_faults
-from weakseg.engine import assess, balance, evaluate, inspect, panels, preview
+from weakseg.engine import assess, balance, confidence, evaluate, inspect, panels, preview
 from weakseg.engine.context import Context
 from weakseg.engine.executor import network_executor
 from weakseg.engine.fingerprints import Digests, digest_of, fingerprint_of
@@ -170,7 +170,7 @@ class _Run:
         self._kept = [step for step in context.steps if step.kept]
         parts = [inspect.NAME, evaluate.NAME, panels.NAME]
         parts += [balance.NAME] if context.recipe.data.balanced else []
-        parts += [assess.NAME] if context.mask_steps(held_out=False) else []
+        parts += [assess.NAME, confidence.NAME] if context.mask_steps(held_out=False) else []
         self._count = len(parts) + len(self._kept)
         self._begun = 0
         self._expected: dict[str, float] = {}
@@ -235,8 +235,10 @@ class _Run:
         data, count = context.recipe.data, context.recipe.report.panels
         if own:
             self._bring_part(assess, digest_of(seen(own)), names(assess.reads(context)))
+            self._bring_part(confidence, digest_of(seen(own)), names(confidence.reads(context)))
         compared = digest_of(seen(both), truth, held_out, data.split, data.held_out)
-        self._bring_part(evaluate, compared, names(measured))
+        told = (confidence.NAME,) if own else ()
+        self._bring_part(evaluate, compared, (*names(measured), *told))
         self._bring_part(panels, digest_of(seen(both), truth, held_out, count), names(both))
 
     def _bring_step(self, step: Step, context: Context, whole: bool = True) -> None:
@@ -351,7 +353,7 @@ class _Run:
                 f"({fault.value}): made again"
             )
         if any(fault is Fault.FOREIGN for _, fault in faults):
-            said = {assess.NAME, evaluate.NAME, panels.NAME}
+            said = {assess.NAME, confidence.NAME, evaluate.NAME, panels.NAME}
             stale = _made_of(unit.name, self._context.steps) | said
             record.steps = {name: its for name, its in record.steps.items() if name not in stale}
             record.steps[unit.name] = known

@@ -68,8 +68,8 @@ class OnnxModel:
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # photos share the cores
         options.enable_mem_pattern = False  # it is for images of one size
         options.log_severity_level = 4
-        self.card = read_card(file)
         self._session = _open(file, options)
+        self.card = _card(self._session, file)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 (N, C+1, H, W) of images (N, 3, H, W) in [0, 1], of any size.
@@ -116,7 +116,7 @@ class OnnxModel:
 
 
 def read_card(file: Path) -> OnnxCard:
-    """What a file's metadata say.
+    """What a file's metadata say; the network is not made ready.
 
     Raises:
         WeaksegError: it is no file that `weakseg export` wrote.
@@ -124,7 +124,11 @@ def read_card(file: Path) -> OnnxCard:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    metadata = _open(file, options).get_modelmeta().custom_metadata_map
+    return _card(_open(file, options), file)
+
+
+def _card(session: Any, file: Path) -> OnnxCard:
+    metadata = session.get_modelmeta().custom_metadata_map
     try:
         return TypeAdapter(OnnxCard).validate_python(
             {key: json.loads(text) for key, text in metadata.items()}

@@ -1,0 +1,137 @@
+"""How sure each of a run's last masks is, without ground truth: `confidence.json`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weakseg.confidence import mask_confidence, mean_margin, probabilities
+from weakseg.data.masks import read_mask
+from weakseg.engine.context import Context
+from weakseg.engine.executor import Each
+from weakseg.engine.outputs import Output
+from weakseg.files import read_json, write_json
+from weakseg.methods.base import Artefact, PhotoTask, Step
+from weakseg.methods.maps import MASK, open_scores
+
+NAME = "confidence"
+PLACE = CONFIDENCE = "confidence.json"
+
+_LOOKED_AT = 200
+"""Photos by which the scale of scores is told."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What tells how sure masks are.
+
+    Attributes:
+        masks: the step that made them.
+        others: the other steps that made masks of these photos.
+        scores: the nearest step behind it that keeps maps with a background, if there is one.
+    """
+
+    masks: Step
+    others: tuple[Step, ...]
+    scores: Step | None
+
+
+def run(context: Context) -> None:
+    """Write `confidence.json`: of the recipe's last masks, how sure each photo and each class is.
+
+    A photo is as sure as the least sure of its classes; one without a tag can't be wrong. Where
+    nothing tells (masks alone, and no others of the same photos), there is no photo in it.
+    """
+    judged = _judged(context)
+    found: dict[str, dict[str, Any]] = {}
+    if judged.others or judged.scores:
+        photos = context.photos(judged.masks)
+        tasks = [photos.task(sample) for sample in photos.samples]
+        work = _Work(judged, _margin(context, judged.scores, tasks) if judged.scores else 0.0)
+        names = context.dataset.classes
+        with context.progress.track(NAME, len(tasks)) as advance:
+            for task, values in zip(tasks, context.cpu.map(work, tasks), strict=True):
+                pairs = zip(task.class_ids, values, strict=True)
+                classes = {names[class_id - 1]: round(value, 4) for class_id, value in pairs}
+                found[task.id] = {
+                    "confidence": min(classes.values(), default=1.0),
+                    "classes": classes,
+                }
+                advance(1)
+    write_json(context.folder / CONFIDENCE, {"step": judged.masks.name, "photos": found})
+
+
+def outputs(context: Context) -> list[Output]:
+    return [Output(context.folder / CONFIDENCE)]
+
+
+def reads(context: Context) -> list[Step]:
+    """The steps whose files are read."""
+    judged = _judged(context)
+    return [judged.masks, *judged.others, *([judged.scores.source] if judged.scores else [])]
+
+
+def read_confidence(folder: Path) -> Mapping[str, Any]:
+    """What `confidence.json` in a run's folder holds; no photos before the run has come so far."""
+    path = folder / CONFIDENCE
+    found: Mapping[str, Any] = read_json(path) if path.exists() else {"step": None, "photos": {}}
+    return found
+
+
+def _judged(context: Context) -> _Judged:
+    *others, masks = context.mask_steps(held_out=False)
+    alike = tuple(step for step in others if step.tags is masks.tags)
+    scores = next(
+        (
+            step
+            for step in _behind(masks)
+            if {Artefact.MAPS, Artefact.MASKS} <= step.gives
+            and step.source.kept
+            and step.tags is masks.tags
+        ),
+        None,
+    )
+    return _Judged(masks, alike, scores)
+
+
+def _behind(step: Step) -> Iterator[Step]:
+    """A step and all that it is made of, the nearest first."""
+    waiting = [step]
+    while waiting:
+        yield (one := waiting.pop(0))
+        waiting += [given for _, given in one.inputs]
+
+
+def _margin(context: Context, scores: Step, tasks: list[PhotoTask]) -> float:
+    tagged = [task for task in tasks if task.class_ids]
+    chosen = tagged[:: max(1, len(tagged) // _LOOKED_AT)]
+    margins = list(context.cpu.map(Each(_margin_of, (scores,)), chosen))
+    return float(np.mean(margins)) if margins else 0.0
+
+
+def _margin_of(scores: Step, task: PhotoTask) -> float:
+    return mean_margin(open_scores(scores)(task))
+
+
+@dataclass(frozen=True)
+class _Work:
+    judged: _Judged
+    margin: float
+
+    def __call__(self) -> Callable[[PhotoTask], list[float]]:
+        judged = self.judged
+        scores = open_scores(judged.scores) if judged.scores else None
+
+        def work(task: PhotoTask) -> list[float]:
+            if not task.class_ids:
+                return []
+            mask, *others = (
+                read_mask(step.folder / f"{task.id}{MASK}")
+                for step in (judged.masks, *judged.others)
+            )
+            probability = probabilities(scores(task), self.margin) if scores else None
+            return mask_confidence(mask, task.class_ids, others, probability)
+
+        return work

@@ -1,0 +1,148 @@
+"""What the page holds of one photo: small pictures of it and its masks, and how good these are."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from weakseg.data.images import photo_size, read_small_photo
+from weakseg.data.masks import IGNORE, VOC_PALETTE, read_mask
+from weakseg.engine.evaluate import truth_fault
+from weakseg.methods.base import PhotoTask, naming
+from weakseg.methods.maps import MASK
+from weakseg.metrics import ConfusionMatrix
+
+PHOTO_SIDE = 160
+MASK_SIDES = (160, 128, 96, 64, 32)
+"""Longer sides in pixels; of a mask the first at which all of a photo's fit."""
+
+PHOTO_BYTES, MASK_BYTES = 2500, 1800
+"""What they may take: 6 kB a photo in base64, with its place in the table."""
+
+_QUALITIES = (55, 40, 25, 10)
+
+
+class Drawn(NamedTuple):
+    """One photo on the page.
+
+    Attributes:
+        size: height and width of the photo itself.
+        photo: WebP.
+        masks: WebP, all masks side by side, the background transparent; of a step without one it is
+            all background.
+        made: which steps have a mask of it.
+        iou: of each step the IoU of each of the photo's tags with the true mask; None where there
+            is none, or neither mask has the class.
+        counts: int64 (C+1, C+2), the confusion counts of the last masks; see `ConfusionMatrix`.
+        truth: whether there is a true mask, which then is the last of `masks`.
+    """
+
+    size: tuple[int, int]
+    photo: bytes
+    masks: bytes
+    made: tuple[bool, ...]
+    iou: tuple[tuple[float | None, ...], ...]
+    counts: NDArray[np.int64] | None
+    truth: bool
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Draws photos with their masks.
+
+    Attributes:
+        folders: of the steps, in their order.
+        last: that whose masks are compared by pixel.
+        classes: how many there are.
+    """
+
+    folders: tuple[Path, ...]
+    last: Path
+    classes: int
+
+    def __call__(self) -> Callable[[PhotoTask], Drawn]:
+        return self._draw_named
+
+    def _draw_named(self, task: PhotoTask) -> Drawn:
+        with naming(task):
+            return self._draw(task)
+
+    def _draw(self, task: PhotoTask) -> Drawn:
+        sample = task.sample
+        size = photo_size(sample.image)
+        paths = [folder / f"{task.id}{MASK}" for folder in self.folders]
+        masks = [read_mask(path) if path.is_file() else None for path in paths]
+        truth = None
+        if sample.mask and not truth_fault(sample, self.classes):
+            truth = sample.mask.read()
+        counts = None
+        if truth is not None:
+            for folder, mask in zip(self.folders, masks, strict=True):
+                if folder == self.last and mask is not None:
+                    matrix = ConfusionMatrix([""] * self.classes)
+                    matrix.update(truth, mask)
+                    counts = matrix.counts
+        return Drawn(
+            size=size,
+            photo=_encode_photo(read_small_photo(sample.image, PHOTO_SIDE)),
+            masks=encode_masks([*masks, truth], size),
+            made=tuple(mask is not None for mask in masks),
+            iou=tuple(class_ious(mask, truth, task.class_ids) for mask in masks),
+            counts=counts,
+            truth=truth is not None,
+        )
+
+
+def class_ious(
+    mask: NDArray[np.uint8] | None, truth: NDArray[np.uint8] | None, class_ids: Sequence[int]
+) -> tuple[float | None, ...]:
+    """The IoU of some classes of a mask, pixels that the truth leaves out (255) apart."""
+    if mask is None or truth is None:
+        return (None,) * len(class_ids)
+    counted = truth != IGNORE
+    found: list[float | None] = []
+    for class_id in class_ids:
+        one, two = (mask == class_id) & counted, truth == class_id
+        union = np.count_nonzero(one | two)
+        found.append(np.count_nonzero(one & two) / union if union else None)
+    return tuple(found)
+
+
+def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int]) -> bytes:
+    """Masks (H, W) side by side as one WebP, in VOC's colours, as large as `MASK_BYTES` allows."""
+    encoded = b""
+    for side in MASK_SIDES:
+        factor = min(1.0, side / max(size))
+        height, width = (max(1, round(length * factor)) for length in size)
+        ids = np.zeros((height, len(masks) * width), np.uint8)
+        for place, mask in enumerate(masks):
+            if mask is not None:
+                small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+                ids[:, place * width : (place + 1) * width] = small
+        colours = np.dstack([VOC_PALETTE[ids], np.where(ids == 0, 0, 255).astype(np.uint8)])
+        encoded = _webp(colours, lossless=True, quality=50, method=4)
+        if len(encoded) <= MASK_BYTES:
+            break
+    return encoded
+
+
+def _encode_photo(photo: NDArray[np.uint8]) -> bytes:
+    encoded = b""
+    for quality in _QUALITIES:
+        encoded = _webp(photo, lossless=False, quality=quality, method=4)
+        if len(encoded) <= PHOTO_BYTES:
+            break
+    return encoded
+
+
+def _webp(picture: NDArray[np.uint8], lossless: bool, quality: int, method: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(
+        file, "WEBP", lossless=lossless, quality=quality, method=method, exact=False
+    )
+    return file.getvalue()
