@@ -1,8 +1,11 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from playwright.sync_api import sync_playwright
 from threadpoolctl import threadpool_limits
 
 from tiny import Lines, Start, tiny_recipe
@@ -32,6 +35,20 @@ def _one_thread() -> Iterator[None]:
     with threadpool_limits(1):
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium; tests with it are skipped where there is none."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("there is no Chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -453,6 +453,8 @@ QUICK = [
     ["list", "formats"],
     ["list", "exports"],
     ["export", "/nowhere", "--format", "coco"],
+    ["report", "/nowhere"],
+    ["review", "/nowhere"],
     ["export", "OUT", "--format", "coca"],
     ["data", "check", "DATA"],
     ["run", "domo", "--data", "DATA", "--out", "OUT"],

@@ -1,6 +1,7 @@
 """What an installation without PyTorch does, and what it says of the rest."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,14 +39,19 @@ def without(hidden: list[str], calls: list[list[str]]) -> list[tuple[int, str, s
     return [tuple(json.loads(line)) for line in ran.stdout.splitlines()]
 
 
-def test_verbs_that_train_nothing_need_no_pytorch(photos: Path, tmp_path: Path) -> None:
-    truth = str(photos / "SegmentationClass")
+def test_verbs_that_train_nothing_need_no_pytorch(
+    photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    truth, run = str(photos / "SegmentationClass"), tmp_path / "run"
+    shutil.copytree(finished, run)
     calls = [
         ["--help"],
         *(["list", name] for name in ("recipes", "backbones", "kinds", "formats", "exports")),
         ["data", "check", str(photos)],
         ["data", "synth", str(tmp_path / "made"), "--images", "1"],
         ["evaluate", "--pred", truth, "--data", str(photos), "--split", "all", "--quiet"],
+        ["report", str(run)],
+        ["export", str(run), "--format", "coco"],
     ]
     for call, (code, out, err) in zip(calls, without([*TRAIN, "onnx"], calls), strict=True):
         assert (code, bool(out)) == (0, True), (call, err)

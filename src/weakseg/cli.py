@@ -236,6 +236,32 @@ def label(
     print(f"Pictures to look at: {done.folder / NAME}")
 
 
+@app.command(epilog=_examples("review runs/mine", "review runs/mine --step svm+crf --port 8000"))
+def review(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", parser=absolute, help="A run's folder.")],
+    step: Annotated[
+        str | None, typer.Option(help="Whose masks; by default the last that made some.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="On this machine; 0 takes a free one.")
+    ] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Serve the page on which a run's masks are mended, on this machine alone."""
+    import webbrowser
+
+    from weakseg.engine.opened import open_run
+    from weakseg.review.app import serve
+    from weakseg.review.photos import Review
+
+    def started(address: str) -> None:
+        print(f"{address}\nCtrl+C ends it; what was drawn and accepted is kept.", flush=True)
+        if browser:
+            webbrowser.open(address)
+
+    serve(Review.of(open_run(folder), step), port, started)
+
+
 @app.command(
     epilog=_examples(
         "export runs/mine --format coco",

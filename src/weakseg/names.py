@@ -38,3 +38,13 @@ def shipped_recipes() -> dict[str, str]:
         if entry.name.endswith(".yaml")
     }
     return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(texts.items())}
+
+
+def final(scale: float) -> str:
+    """Name of the final map at a scale, float16 (D, h, w), the mean of both images."""
+    return f"final-{scale:g}"
+
+
+def stage(index: int) -> str:
+    """Name of a stage's map at the photo's own size, float16 (D, h, w), the mean of both."""
+    return f"stage-{index}"

@@ -27,7 +27,8 @@ _MOST_NAMES = 30  # of steps, in a message
 _MOST_KINDS = 15  # where each of many steps may lack its own
 _STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_-]{0,63}")
 RESERVED = frozenset(
-    {"inspect", "balance", "assess", "evaluate", "panels", "steps", "data", "report"}
+    {"inspect", "balance", "assess", "confidence", "evaluate", "panels", "steps", "data"}
+    | {"report", "review", "export"}
 )
 """What no step can be called: parts of a run, and of a recipe."""
 

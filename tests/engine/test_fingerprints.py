@@ -222,6 +222,12 @@ def test_what_is_seen_of_the_data_counts(seen: Photos, tmp_path: Path) -> None:
     before = digest(seen)
     os.utime(first.image, ns=(0, 0))
     assert digest(seen) != before
+    (tmp_path / "a.png").write_bytes(b"mask")
+    held = replace(seen, reviewed={"a": tmp_path / "a.png"})
+    before = digest(held)
+    assert before != digest(seen)
+    os.utime(tmp_path / "a.png", ns=(0, 0))
+    assert digest(held) != before
 
 
 def test_a_digest_is_made_once_of_the_same_photos_and_anew_of_others(seen: Photos) -> None:

@@ -11,6 +11,7 @@ from tiny import CELLS, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.images import photo_size, read_photo
 from weakseg.data.masks import read_mask, write_mask
+from weakseg.engine.reviewed import Reviewed
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 from weakseg.methods.base import PhotoTask, task_of
@@ -140,3 +141,22 @@ def test_a_photo_without_tags_is_background_all_the_way(
     (data / "tags.csv").write_text("\n".join(["image,tags", f"{untagged},", *others]) + "\n")
     start(data, tmp_path / "out", _recipe())
     assert not read_mask(tmp_path / "out" / "pixel-masks" / f"{untagged}.png").any()
+
+
+def test_an_accepted_mask_takes_the_place_of_a_pseudo_mask(
+    out: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    again = tmp_path / "out"
+    shutil.copytree(out, again)
+    task, reviewed = _task(photos), Reviewed.of(again)
+    before = (again / "pixels" / "segmenter.safetensors").read_bytes()
+    mask = read_mask(again / "spread-mask" / f"{task.id}.png")
+    reviewed.accept(task.id, np.full_like(mask, task.class_ids[0]))
+    lines = start(photos, again, _recipe())
+    assert "spread-mask: up to date" in lines.said
+    assert "pixels: up to date" not in lines.said
+    assert (again / "pixels" / "segmenter.safetensors").read_bytes() != before
+    assert "pixels: up to date" in start(photos, again, _recipe()).said
+    reviewed.reopen(task.id)
+    start(photos, again, _recipe())
+    assert (again / "pixels" / "segmenter.safetensors").read_bytes() == before

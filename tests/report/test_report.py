@@ -23,7 +23,6 @@ from weakseg.report.build import build, page_of
 from weakseg.report.charts import confusions, curves_of, line
 from weakseg.report.thumbnails import MASK_BYTES, PHOTO_BYTES, class_ious, encode_masks
 
-CHROMIUM = Path("/usr/bin/chromium")
 HEIGHT, WIDTH = 60, 90
 CLASSES = ("<b>cat</b>", "dog & co")
 ODD = '<img src=x onerror="alert(1)">'
@@ -225,19 +224,6 @@ def test_curves_are_found_wherever_a_training_has_them() -> None:
     (curve,) = curves_of("pixels", content)
     assert (curve.step, curve.figure, curve.values) == ("pixels head", "loss", [3.0, 1.0])
     assert line([1.0, None, 3.0], 100, 10) == "0.0,10.0 100.0,0.0"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.is_file():
-        pytest.skip(f"there is no {CHROMIUM}")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
 
 
 class Opened:

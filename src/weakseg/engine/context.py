@@ -29,6 +29,7 @@ class Context:
         left_out: why photos of the split are left out -> how many.
         sizes: height and width of each photo, by id, once they have been looked at.
         seen: what readers of each step that gives tags see of the photos.
+        reviewed: masks that a person has mended or accepted, by id.
         chosen: ids of the photos that get masks for now; None: all.
     """
 
@@ -44,6 +45,7 @@ class Context:
     left_out: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     seen: Mapping[str, Photos] = field(default_factory=dict)
+    reviewed: Mapping[str, Path] = field(default_factory=dict)
     chosen: frozenset[str] | None = None
 
     def leaving_out(
@@ -74,6 +76,8 @@ class Context:
         if step.kind.photos == "held out":
             return self._photos(tuple(self.tried_on()))
         seen = self._seen(step)
+        if step.kind.learns_masks:
+            seen = replace(seen, reviewed=self.reviewed)
         if step.kind.photos == "all":
             return seen
         return replace(seen, samples=tuple(self._masked(seen.samples)))

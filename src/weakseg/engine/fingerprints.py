@@ -68,6 +68,7 @@ class Digests:
 
     def seen(self, photos: Photos, long_side: int) -> str:
         samples = photos.samples
+        reviewed = [[photo, stamp(path)] for photo, path in photos.reviewed.items()]
         return digest_of(
             photos.classes,
             photos.learned,
@@ -75,6 +76,7 @@ class Digests:
             long_side,
             self.files(samples),
             self.tags(samples),
+            *([reviewed] if reviewed else []),
         )
 
     def _of(self, what: str, samples: Sequence[Sample], value: Callable[[Sample], Any]) -> str:

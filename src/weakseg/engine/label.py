@@ -53,8 +53,7 @@ def run(
     write_json(folder / RUN / FILES, {sample.id: str(sample.image) for sample in dataset.samples})
     done = open_run(folder / RUN)
     for name in done.photos(done.masks):
-        content = (done.folder / done.masks / f"{name}{MASK}").read_bytes()
-        write_bytes(folder / f"{name}{MASK}", content)
+        write_bytes(folder / f"{name}{MASK}", done.mask_file(name).read_bytes())
     write_classes(folder, dataset.classes)
     return done
 

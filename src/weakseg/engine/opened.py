@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.formats import find_format
 from weakseg.data.masks import read_mask
 from weakseg.engine.assess import ASSESSMENT
@@ -16,6 +17,7 @@ from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
 from weakseg.engine.evaluate import METRICS
 from weakseg.engine.record import RECORD, Record, read_record
+from weakseg.engine.reviewed import Reviewed
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import absolute, read_json
 from weakseg.methods.base import PhotoMaps, Step
@@ -110,23 +112,47 @@ class Run:
         root = Path(self.record.data["folder"])
         return find_format(root, self.record.data["format"]).photos(root).paths
 
+    def dataset(self, split: str | None = None, untagged: bool = False) -> Dataset:
+        """The data that the run is of, as they are now.
+
+        Args:
+            split: a split's name; None: that which was learned from.
+            untagged: see `weakseg.data.dataset.load_dataset`.
+
+        Raises:
+            WeaksegError: as `load_dataset`.
+        """
+        data = self.record.data
+        root = Path(data["folder"])
+        if (self.folder / FILES).is_file():
+            samples = (Sample(name, path, self.classes, None) for name, path in self.files.items())
+            there = tuple(sample for sample in samples if sample.image.is_file())
+            return Dataset(root, data["format"], self.classes, there, untagged=(), missing=())
+        return load_dataset(root, split or data["split"], data["format"], untagged)
+
     def mask(self, photo: str, step: str | None = None) -> NDArray[np.uint8]:
         """A photo's mask, uint8 (H, W): 0 background, ids of `classes` from 1, 255 uncertain.
 
         Args:
             photo: its id.
-            step: whose mask; by default that of `masks`.
+            step: whose mask; by default that of `masks`, unless it was mended in a review.
 
         Raises:
             WeaksegError: there is none.
         """
-        name = step or self.masks
-        path = self._step(name).folder / f"{photo}{MASK}"
+        path = self.mask_file(photo, step)
         if not path.is_file():
+            name = step or self.masks
             raise WeaksegError(
                 f"{name} has no mask of {photo!r} in {self.folder}. See its photos({name!r})."
             )
         return read_mask(path)
+
+    def mask_file(self, photo: str, step: str | None = None) -> Path:
+        """Where the mask lies that `mask` reads, or would."""
+        folder, reviewed = self._step(step or self.masks).folder, Reviewed.of(self.folder)
+        mended = reviewed.mask(photo) or reviewed.taught_over(photo, folder)
+        return mended if mended and step is None else folder / f"{photo}{MASK}"
 
     def maps(self, photo: str, step: str, *parts: str) -> PhotoMaps:
         """A photo's maps on their grid; see `weakseg.methods.base.PhotoMaps`.

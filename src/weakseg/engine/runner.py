@@ -27,6 +27,7 @@ from weakseg.engine.outputs import (
     outputs_of,
 )
 from weakseg.engine.record import Record, StepRecord, owned, write_record
+from weakseg.engine.reviewed import Reviewed
 from weakseg.errors import WeaksegError, quoted
 from weakseg.files import remove, remove_partial_files, sync_files, write_text
 from weakseg.methods.base import Artefact, Executor, Step, map_photos
@@ -88,6 +89,9 @@ def run_on(
             f"data.every is {recipe.data.every}, and there are {len(dataset.samples)} photos. "
             "Lower it."
         )
+    reviewed = Reviewed.of(folder)
+    dataset = reviewed.retagged(dataset)
+    masks = reviewed.masks(sample.id for sample in dataset.samples)
     context = Context(
         folder=folder,
         recipe=recipe,
@@ -99,6 +103,7 @@ def run_on(
         progress=progress,
         device=device,
         left_out={"without tags": len(dataset.untagged)} if dataset.untagged else {},
+        reviewed=masks,
     )
     used = balance.without_dropped(dataset, recipe.data)
     for step in context.steps:
@@ -107,6 +112,8 @@ def run_on(
     with owned(folder, progress) as record:
         for note in dict.fromkeys((*dataset.notes, *held_out.notes)):
             progress.say(note)
+        if masks:
+            progress.say(f"{len(masks)} masks are those of {reviewed.folder} wherever masks teach")
         wanted = (getattr(step.settings, "precision", "32-true") for step in context.steps)
         for precision in replaced_precisions(wanted, device):
             progress.say(f"This CPU has no instructions for {precision}: float32 takes its place")

@@ -4,18 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from weakseg.engine.confidence import CONFIDENCE, read_confidence
 from weakseg.engine.opened import Run
+from weakseg.engine.reviewed import Reviewed
 from weakseg.errors import WeaksegError, quoted
 from weakseg.export.base import Photo
-from weakseg.files import read_json
 from weakseg.methods.base import Artefact
 from weakseg.methods.maps import MASK
 from weakseg.progress import Progress
-
-ACCEPTED = "review/accepted"
-"""Where masks are that a person has accepted, in a run's folder: `ID.png`, as a step's."""
-
-_CONFIDENCE = "confidence.json"
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class Choice:
     """What of a run is exported.
 
     Attributes:
-        step: whose masks; None: the last that it made of the photos.
+        step: whose masks; None: the last that it made of the photos, or that were mended in review.
         accepted: whether of photos whose mask a person has accepted alone.
         confidence: the least, in [0, 1], that a mask must have, unless a person has accepted it;
             None: any.
@@ -46,10 +42,8 @@ def choose(run: Run, choice: Choice, progress: Progress) -> Sequence[Photo]:
     gives = run.steps[step].gives
     if Artefact.MASKS not in gives:
         raise WeaksegError(f"{step} makes no masks. Name another step, or none for {run.masks}.")
-    reviewed = run.folder / ACCEPTED
-    accepted = {
-        path.relative_to(reviewed).with_suffix("").as_posix() for path in reviewed.rglob(f"*{MASK}")
-    }
+    reviewed = Reviewed.of(run.folder)
+    accepted = {name for name in made if reviewed.accepted(name).is_file()}
     confidence = _confidence(run, step, needed=choice.confidence is not None)
     ids = [name for name in made if name in accepted or not choice.accepted]
     if choice.confidence is not None:
@@ -71,31 +65,34 @@ def choose(run: Run, choice: Choice, progress: Progress) -> Sequence[Photo]:
     if choice == Choice() and lacking > 0:
         progress.say(f"{lacking} photos of the run have no mask of {step}, and are left out")
     objects = _objects(run, step)
-    return [
-        Photo(
+
+    def photo(number: int, name: str) -> Photo:
+        own = run.mask_file(name, step)
+        mask = reviewed.accepted(name) if name in accepted else run.mask_file(name, choice.step)
+        return Photo(
             id=name,
             number=number,
             image=run.files[name],
-            mask=(reviewed if name in accepted else run.folder / step) / f"{name}{MASK}",
-            objects=None if name in accepted else _existing(objects, name),
+            mask=mask,
+            objects=_existing(objects, name) if mask == own else None,
             confidence=confidence.get(name),
             accepted=name in accepted,
         )
-        for number, name in enumerate(ids, start=1)
-    ]
+
+    return [photo(number, name) for number, name in enumerate(ids, start=1)]
 
 
 def _confidence(run: Run, step: str, needed: bool) -> Mapping[str, float]:
     """Of masks of a step, by id; none where the run says nothing of them."""
-    path = run.folder / _CONFIDENCE
-    found = read_json(path) if path.is_file() else None
-    if found and found["step"] == step:
-        return {name: float(photo["confidence"]) for name, photo in found["photos"].items()}
+    found = read_confidence(run.folder)
+    if found["step"] == step:
+        return run.confidence
     if needed:
-        of = f"is of the masks of {found['step']}" if found else "is not there"
+        of = f"is of the masks of {found['step']}" if found["step"] else "is not there"
         raise WeaksegError(
-            f"{path} {of}, so that the confidence of those of {step} is unknown. Leave out "
-            "--confidence" + (" or --step." if found else ", or run the recipe again.")
+            f"{run.folder / CONFIDENCE} {of}, so that the confidence of those of {step} is "
+            "unknown. Leave out --confidence"
+            + (" or --step." if found["step"] else ", or run the recipe again.")
         )
     return {}
 

@@ -175,6 +175,8 @@ class Kind:
         draws: whether it draws random numbers, so that the recipe's seed counts; or of which
             settings that is so.
         network: whether a network looks at the photos, which a GPU can do.
+        learns_masks: whether it learns from its input's masks, in whose place stand those that a
+            person has mended or accepted.
         untrained: whether the network that it gives has learned nothing from the photos' tags.
         features: whether its maps come with features.
         confidence: whether its maps come with a classifier's confidence.
@@ -204,6 +206,7 @@ class Kind:
     photos: Literal["all", "masked", "held out"] = "masked"
     draws: bool | Callable[[Any], bool] = False
     network: bool = False
+    learns_masks: bool = False
     untrained: bool = False
     features: Callable[["Step"], bool] = _no
     confidence: bool = False
@@ -321,6 +324,7 @@ class Photos:
         learned: the classes that a classifier learns.
         balance: how many photos a class has in training.
         sizes: height and width of each photo, by id.
+        reviewed: masks that a person has mended or accepted, by id, of a step that learns masks.
     """
 
     classes: tuple[str, ...]
@@ -328,6 +332,7 @@ class Photos:
     learned: tuple[str, ...]
     balance: Balance
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    reviewed: Mapping[str, Path] = field(default_factory=dict)
 
     def task(self, sample: Sample) -> PhotoTask:
         """A photo's share of a step."""

@@ -69,13 +69,13 @@ def run(step: Step, tools: Tools) -> None:
             "A segmentation network needs three photos at least, one of them to be judged by. Tag "
             "more photos."
         )
-    judges, judged_by = _judges(step, held_out, len(photos.classes))
+    judges, judged_by = _judges(step, held_out, photos)
     card = SegmenterCard(settings.backbone, photos.classes, step.long_side, settings.precision)
     best_so_far = folder / BEST_SO_FAR
     L.seed_everything(step.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(photos.classes))
     assert isinstance(network, Segmenter)
-    pairs = mask_pairs(kept, step["masks"].folder)
+    pairs = mask_pairs(kept, step["masks"].folder, photos.reviewed)
     examples = MaskedExamples(pairs, judges, settings, step.seed, fill_of(network))
     keeper = _BestKeeper(best_so_far, card)
     loop = Loop.of(step, tools, examples, monitor="miou", on_best=keeper)
@@ -95,18 +95,19 @@ def run(step: Step, tools: Tools) -> None:
 
 
 def _judges(
-    step: Step, held_out: Sequence[Sample], classes: int
+    step: Step, held_out: Sequence[Sample], photos: Photos
 ) -> tuple[list[tuple[Path, Path]], str]:
     """Photos and masks that choose the epoch, and what masks they are."""
     from weakseg.methods.fit import mask_pairs
 
     settings = step.settings
     if settings.validation_masks is None:
-        return mask_pairs(held_out, step["masks"].folder), f"held-out masks of {step['masks'].name}"
+        pairs = mask_pairs(held_out, step["masks"].folder, photos.reviewed)
+        return pairs, f"held-out masks of {step['masks'].name}"
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in mask_pairs(held_out, folder) if mask.is_file()]
     for photo, mask in pairs:
-        if fault := mask_fault(MaskFile(mask), photo_size(photo), classes):
+        if fault := mask_fault(MaskFile(mask), photo_size(photo), len(photos.classes)):
             raise WeaksegError(f"{step.name}.validation_masks: {fault}")
     if not pairs:
         raise WeaksegError(
@@ -156,6 +157,7 @@ KIND = Kind(
     takes=(Slot("masks", frozenset({Artefact.MASKS})),),
     role="network",
     run=run,
+    learns_masks=True,
     files=_files,
     draws=True,
     check=_check,

@@ -17,6 +17,7 @@ from weakseg.grid import GRID_STRIDE, grid_size, upsample
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Step, Tools, map_photos
 from weakseg.methods.maps import MAPS, open_maps
 from weakseg.methods.settings import BackboneSection, Precision, Scale, Section
+from weakseg.names import stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,8 +68,6 @@ def open_levels(step: Step, *names: str) -> Callable[[PhotoTask], list[NDArray[A
         names: of tensors that go behind the stages, where it is of this kind.
     """
     if Artefact.FEATURES in step.gives:
-        from weakseg.networks.features import stage
-
         return open_tensors(step, *map(stage, sorted(step.settings.stages)), *names)
     maps = open_maps(step, "features")
     return lambda task: [np.asarray(maps(task).features)]

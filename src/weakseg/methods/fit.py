@@ -4,7 +4,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,9 +266,12 @@ def fill_of(network: Any) -> tuple[float, ...]:
     return tuple(network.backbone.mean.flatten().tolist())
 
 
-def mask_pairs(samples: Sequence[Sample], masks: Path) -> list[tuple[Path, Path]]:
-    """Photos, and their masks in a folder."""
-    return [(sample.image, masks / f"{sample.id}{MASK}") for sample in samples]
+def mask_pairs(
+    samples: Sequence[Sample], masks: Path, reviewed: Mapping[str, Path] | None = None
+) -> list[tuple[Path, Path]]:
+    """Photos, and their masks: those that were reviewed, by id, else those in a folder."""
+    own = reviewed or {}
+    return [(s.image, own.get(s.id, masks / f"{s.id}{MASK}")) for s in samples]
 
 
 @dataclass(frozen=True)

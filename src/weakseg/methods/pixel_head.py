@@ -1,8 +1,9 @@
 """A small network on a frozen backbone's features of each cell, taught by the masks of any step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zlib import crc32
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from weakseg.data.masks import read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import write_bytes, write_json, written_by_run
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Slot, Step, Tools, made
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from weakseg.training.pixel_head import Cells
 
 _ROWS = 2**16
+
+_REVIEWED = 5
+"""What a cell weighs whose mask a person has mended or accepted."""
 
 _MOST_CELLS = 2**21
 """That are learned from, some 2 GB; of more photos each has fewer."""
@@ -150,9 +155,10 @@ class _Taught:
 def _gather(step: Step, tools: Tools) -> _Taught:
     samples, folds = tools.photos.samples, step.settings.folds
     tasks = [tools.photos.task(sample) for sample in samples]
+    gatherer = _Gatherer(step, max(1, _MOST_CELLS // len(tasks)), tools.photos.reviewed)
     found = []
     with tools.progress.track(f"{step.name}: cells", len(tasks)) as advance:
-        for part in tools.cpu.map(_Gatherer(step, max(1, _MOST_CELLS // len(tasks))), tasks):
+        for part in tools.cpu.map(gatherer, tasks):
             found.append(part)
             advance(1)
     features, shares = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -170,6 +176,7 @@ def _gather(step: Step, tools: Tools) -> _Taught:
 class _Gatherer:
     step: Step
     most: int
+    reviewed: Mapping[str, Path]
 
     def __call__(self) -> Callable[[PhotoTask], tuple[NDArray[np.float16], NDArray[np.float16]]]:
         from weakseg.networks.features import final
@@ -182,7 +189,10 @@ class _Gatherer:
 
         def work(task: PhotoTask) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
             features = cells(task)
-            shares = shares_of(masks(task), task.classes, *features.shape[1:])
+            own = self.reviewed.get(task.id)
+            mask = read_mask(own) if own else masks(task)
+            shares = shares_of(mask, task.classes, *features.shape[1:])
+            shares *= _REVIEWED if own else 1
             (known,) = np.nonzero(shares.any(axis=1))
             if len(known) > self.most:
                 rng = image_rng(step.seed, task.id)
@@ -290,6 +300,7 @@ KIND = Kind(
     ),
     role="network",
     run=run,
+    learns_masks=True,
     files=_files,
     draws=True,
     check=_check,

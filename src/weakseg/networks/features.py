@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from weakseg.names import final as final
+from weakseg.names import stage as stage
 from weakseg.networks.backbones import Backbone
 
 POOLED = "pooled"
@@ -15,16 +17,6 @@ CELL = 16
 """Pixels: the side of a cell."""
 
 _MOST = torch.finfo(torch.float16).max
-
-
-def final(scale: float) -> str:
-    """Name of the final map at a scale, float16 (D, h, w), the mean of both images."""
-    return f"final-{scale:g}"
-
-
-def stage(index: int) -> str:
-    """Name of a stage's map at the photo's own size, float16 (D, h, w), the mean of both."""
-    return f"stage-{index}"
 
 
 @torch.inference_mode()

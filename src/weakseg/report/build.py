@@ -11,7 +11,6 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 
-from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import VOC_PALETTE
 from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
@@ -125,8 +124,7 @@ def _photos(run: Run, masked: Sequence[tuple[Step, Sequence[str]]]) -> list[_Pho
         of_split.setdefault(held_out or data["split"], set()).update(ids)
     found = []
     for split, its in of_split.items():
-        dataset = load_dataset(Path(data["folder"]), split, data["format"], untagged=True)
-        samples = (sample for sample in dataset.samples if sample.id in its)
+        samples = (one for one in run.dataset(split, untagged=True).samples if one.id in its)
         found += [_Photo(task_of(sample, run.classes), split) for sample in samples]
     if not found:
         raise WeaksegError(

@@ -1,0 +1,158 @@
+"""The page in a browser: keys, strokes, undo, acceptance; skipped where there is no Chromium."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SAVED = "document.querySelector('#state').textContent === 'Saved'"
+READY = "#stage[aria-busy=false]"
+PATIENCE = 60_000
+
+
+@pytest.fixture(scope="module")
+def out(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("review") / "<b>out</b>"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(out: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "weakseg", "review", str(out), "--no-browser"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    yield server.stdout.readline().split()[0]
+    server.send_signal(signal.SIGINT)
+    server.wait(30)
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1200, "height": 800})
+    page.set_default_timeout(PATIENCE)
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.goto(address)
+    page.wait_for_selector(READY)
+    yield page
+    page.close()
+    assert wrong == []
+
+
+def drag(page: Any, button: str = "left", at: float = 0.5) -> None:
+    box = page.locator("#stage").bounding_box()
+    x, y = box["x"] + 0.2 * box["width"], box["y"] + at * box["height"]
+    page.mouse.move(x, y)
+    page.mouse.down(button=button)
+    page.mouse.move(x + 0.3 * box["width"], y, steps=4)
+    page.mouse.up(button=button)
+    page.wait_for_function(SAVED)
+
+
+def pixels(page: Any) -> int:
+    """How many pixels of the mask are shown."""
+    count: int = page.evaluate(
+        """() => { const canvas = document.querySelector("#mask");
+        const all = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        return all.filter((value, index) => index % 4 === 3 && value).length; }"""
+    )
+    return count
+
+
+def test_a_photo_is_mended_and_accepted_by_hand_and_key(page: Any, out: Path) -> None:
+    photo = page.locator("#name").inner_text()
+    strokes = out / "review" / "strokes" / f"{photo}.json"
+    before = pixels(page)
+
+    def kept() -> list[str]:
+        return [one["name"] for one in json.loads(strokes.read_text())["strokes"]]
+
+    page.keyboard.press("1")
+    held = page.locator("#classes .held .name").inner_text()
+    drag(page)
+    assert kept() == [held]
+    assert pixels(page) > before
+    after = pixels(page)
+    drag(page, "right")
+    assert kept() == [held, "background"]
+    page.keyboard.press("Control+z")
+    page.wait_for_function(SAVED)
+    assert kept() == [held]
+    assert pixels(page) == after
+    page.keyboard.press("Control+z")
+    page.wait_for_function(SAVED)
+    assert not strokes.exists()
+    assert pixels(page) == before
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_function(SAVED)
+    page.keyboard.press("Control+y")
+    page.wait_for_function(SAVED)
+    assert kept() == [held, "background"]
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"document.querySelector('#name').textContent !== {json.dumps(photo)}")
+    assert (out / "review" / "accepted" / f"{photo}.png").is_file()
+    page.keyboard.press("a")
+    page.wait_for_function(f"document.querySelector('#name').textContent === {json.dumps(photo)}")
+    assert "accepted" in (page.locator("#strip .now").get_attribute("class") or "")
+
+
+def test_keys_move_hide_and_choose(page: Any) -> None:
+    first = page.locator("#place").inner_text()
+    page.keyboard.press("d")
+    assert page.locator("#place").inner_text() != first
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#place").inner_text() == first
+    page.keyboard.press("h")
+    assert "hidden" in page.locator("#stage").get_attribute("class")
+    page.keyboard.press("h")
+    page.keyboard.down(" ")
+    assert "hidden" in page.locator("#stage").get_attribute("class")
+    page.keyboard.up(" ")
+    assert "hidden" not in page.locator("#stage").get_attribute("class")
+    page.keyboard.press("e")
+    assert page.locator("#classes .held .name").inner_text() == "background"
+    size = page.locator("#size")
+    before = int(size.input_value())
+    page.keyboard.press("]")
+    assert int(size.input_value()) > before
+    page.keyboard.press("[")
+    page.keyboard.press("[")
+    assert int(size.input_value()) < before
+
+
+def test_a_tag_is_given_and_lost(page: Any, out: Path) -> None:
+    page.keyboard.press("d")
+    page.wait_for_selector(READY)
+    photo = page.locator("#name").inner_text()
+    names = page.locator("#classes .name")
+    own = names.all_inner_texts()
+    new = next(
+        name
+        for name in page.evaluate(
+            "[...document.querySelectorAll('#names option')].map(o => o.value)"
+        )
+        if name not in own
+    )
+    page.keyboard.press("t")
+    page.keyboard.type(new)
+    page.keyboard.press("Enter")
+    page.locator("#classes .name", has_text=new).wait_for()
+    assert new in json.loads((out / "review" / "tags.json").read_text())[photo]
+    page.locator("#classes li", has_text=new).hover()
+    page.locator("#classes li", has_text=new).locator("button").click()
+    page.locator("#classes .name", has_text=new).wait_for(state="detached")
+    assert new not in json.loads((out / "review" / "tags.json").read_text())[photo]
+
+
+def test_teaching_says_how_many_masks_follow(page: Any) -> None:
+    drag(page, at=0.3)
+    page.locator("#teach").click()
+    page.wait_for_function("document.querySelector('#taught').textContent.includes('masks follow')")
