@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def agreement(network: Path, exported: Path, images: list[NDArray[np.uint8]]) ->
     plain, _ = read_segmenter(network, torch.device("cpu"))
     model = OnnxModel(exported)
     print("| image | equal labels, % | largest difference of a logit |\n|---|---|---|")
-    for (height, width), image in zip(SIZES, images, strict=False):
+    for (height, width), image in zip(SIZES, cycle(images)):
         rows, columns = (
             np.arange(side) * of // side
             for side, of in zip((height, width), image.shape[:2], strict=True)

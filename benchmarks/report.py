@@ -54,7 +54,8 @@ class Once(InProcessExecutor):
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
     ) -> Iterator[Result]:
-        work, known = make(), {}
+        work = make()
+        known: dict[Path, Result] = {}
         for item in items:
             key = item.sample.image.resolve()  # type: ignore[attr-defined]
             if key not in known:

@@ -14,8 +14,7 @@ REGIONS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 def painted(outlines: list[list[tuple[int, int]]], height: int, width: int) -> np.ndarray:
     flat = [[value for point in outline for value in point] for outline in outlines]
-    found: np.ndarray = paint([(1, region(flat, height, width))], height, width) == 1
-    return found
+    return paint([(1, region(flat, height, width))], height, width).astype(bool)
 
 
 @given(REGIONS)

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from handmade import CLASSES, PHOTOS, PLAIN, Made, saved_as
+from weakseg.data.balance import Balance
 from weakseg.data.dataset import load_dataset
 from weakseg.data.formats.voc import Voc
 from weakseg.data.images import read_photo
@@ -22,6 +23,8 @@ from weakseg.data.mended import find_tool
 from weakseg.data.mended.base import Find
 from weakseg.data.outlines import paint, region
 from weakseg.data.places import mask_files
+from weakseg.methods.base import PhotoMask, Photos, task_of
+from weakseg.recipe import check_recipe
 
 IDS = sorted(name.rpartition(".")[0] for name in PHOTOS)
 
@@ -74,6 +77,31 @@ def test_masks_come_back_as_they_were(made: Made, tmp_path: Path, name: str) -> 
         assert saved_as(tmp_path / "back.png", mask.read()) == expected, sample.id
     lossy = [line for line in made.said if "4 photos have uncertain pixels (255), which" in line]
     assert bool(lossy) == (name not in WITH_UNCERTAIN)
+
+
+GIVEN = {
+    "coco": "annotations/instances_train.json",
+    "coco-panoptic": "annotations/panoptic_train.json",
+    "voc": "SegmentationClass",
+    "yolo": ".",
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_step_of_kind_folder_reads_it(made: Made, tmp_path: Path, name: str) -> None:
+    place = made.export(name, tmp_path / "out") / GIVEN[name]
+    values = {"kind": "folder", "path": str(place), "holds": "masks"}
+    recipe = check_recipe({"data": {"split": "train"}, "steps": {"back": values}}, "back")
+    (step,) = recipe.build(tmp_path / "again")
+    samples = tuple(made.samples)
+    assert step.kind.check and step.kind.work
+    step.kind.check(step, Photos(CLASSES, samples, CLASSES, Balance()), None)  # type: ignore[arg-type]
+    work = step.kind.work(step)
+    for sample in samples:
+        kept = made.mask if name in WITH_UNCERTAIN else made.certain
+        result = work(task_of(sample, CLASSES))
+        assert isinstance(result, PhotoMask)
+        assert np.array_equal(result.ids, kept(sample.id))
 
 
 COPIES = {

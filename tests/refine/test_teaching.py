@@ -68,7 +68,8 @@ def test_masks_that_are_all_wrong_follow_some_that_are_right() -> None:
     before, after = wrong.learned(), right.learned()
     assert (follow(cells, before, before, start, [1]) == start).all()
     found = follow(cells, before, after, start, [1])
-    assert (found == mask).mean() > 0.9
+    middles = np.s_[8::16, 8::16]
+    assert (found[middles] == mask[middles]).mean() > 0.9
     start[:8] = IGNORE
     assert (follow(cells, before, after, start, [1])[:8] == IGNORE).all()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
-SAVED = "document.querySelector('#state').textContent === 'Saved'"
 READY = "#stage[aria-busy=false]"
 PATIENCE = 60_000
 
@@ -47,6 +47,10 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     assert wrong == []
 
 
+def saved(page: Any) -> None:
+    expect(page.locator("#state")).to_have_text("Saved", timeout=PATIENCE)
+
+
 def drag(page: Any, button: str = "left", at: float = 0.5) -> None:
     box = page.locator("#stage").bounding_box()
     x, y = box["x"] + 0.2 * box["width"], box["y"] + at * box["height"]
@@ -54,7 +58,7 @@ def drag(page: Any, button: str = "left", at: float = 0.5) -> None:
     page.mouse.down(button=button)
     page.mouse.move(x + 0.3 * box["width"], y, steps=4)
     page.mouse.up(button=button)
-    page.wait_for_function(SAVED)
+    saved(page)
 
 
 def pixels(page: Any) -> int:
@@ -84,23 +88,23 @@ def test_a_photo_is_mended_and_accepted_by_hand_and_key(page: Any, out: Path) ->
     drag(page, "right")
     assert kept() == [held, "background"]
     page.keyboard.press("Control+z")
-    page.wait_for_function(SAVED)
+    saved(page)
     assert kept() == [held]
     assert pixels(page) == after
     page.keyboard.press("Control+z")
-    page.wait_for_function(SAVED)
+    saved(page)
     assert not strokes.exists()
     assert pixels(page) == before
     page.keyboard.press("Control+Shift+z")
-    page.wait_for_function(SAVED)
+    saved(page)
     page.keyboard.press("Control+y")
-    page.wait_for_function(SAVED)
+    saved(page)
     assert kept() == [held, "background"]
     page.keyboard.press("Enter")
-    page.wait_for_function(f"document.querySelector('#name').textContent !== {json.dumps(photo)}")
+    expect(page.locator("#name")).not_to_have_text(photo)
     assert (out / "review" / "accepted" / f"{photo}.png").is_file()
     page.keyboard.press("a")
-    page.wait_for_function(f"document.querySelector('#name').textContent === {json.dumps(photo)}")
+    expect(page.locator("#name")).to_have_text(photo)
     assert "accepted" in (page.locator("#strip .now").get_attribute("class") or "")
 
 
@@ -155,4 +159,4 @@ def test_a_tag_is_given_and_lost(page: Any, out: Path) -> None:
 def test_teaching_says_how_many_masks_follow(page: Any) -> None:
     drag(page, at=0.3)
     page.locator("#teach").click()
-    page.wait_for_function("document.querySelector('#taught').textContent.includes('masks follow')")
+    expect(page.locator("#taught")).to_contain_text("masks follow", timeout=PATIENCE)

@@ -45,14 +45,23 @@ def test_shares_of_a_certain_mask_add_up_to_one(
     np.testing.assert_allclose(shares_of(mask, 3, rows, columns).sum(axis=1), 1, atol=2e-3)
 
 
-def test_an_epoch_has_every_cell_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_has_every_photo_once_in_an_order_of_its_own() -> None:
+    lengths = np.array([3, 0, 2, 4, 1])
     features = np.arange(10, dtype=np.float16).reshape(-1, 1)
+    photos = np.arange(5).repeat(lengths)
     orders = []
     for epoch in (0, 1, 0):
-        cells = Cells(features, features, batch_size=4, seed=7, epoch=epoch)
+        cells = Cells(features, features, lengths, batch_size=4, seed=7, epoch=epoch)
         batches = [Cells.collate([cells[i]]) for i in range(len(cells))]
-        assert [len(batch[0]) for batch in batches] == [4, 4, 2]
         assert all(torch.equal(*batch) for batch in batches)
+        of_photos = [photos[batch[0][:, 0].int().numpy()].tolist() for batch in batches]
+        assert [len(set(found)) for found in of_photos] == [2, 1, 1]
         orders.append([int(value) for batch, _ in batches for value in batch])
         assert sorted(orders[-1]) == list(range(10))
     assert orders[0] == orders[2] != orders[1]
+
+
+def test_a_batch_has_a_photo_at_least() -> None:
+    features = np.zeros((6, 1), np.float16)
+    cells = Cells(features, features, np.array([3, 3]), batch_size=1, seed=0, epoch=0)
+    assert [len(Cells.collate([cells[i]])[0]) for i in range(len(cells))] == [3, 3]

@@ -111,7 +111,7 @@ def _compress(counts: NDArray[np.int64]) -> str:
     written = np.ones_like(more)
     written[:, 1:] = np.logical_and.accumulate(more, axis=1)[:, :-1]
     codes = (digits | more << 5) + 48
-    return bytes(codes[written].astype(np.uint8)).decode("ascii")
+    return bytes(codes[written].tolist()).decode("ascii")
 
 
 def _decompress(text: str) -> list[int]:

@@ -37,8 +37,8 @@ _MOST_CELLS = 2**21
 class PixelHeadSettings(Training):
     """Training of a pixel head (`weakseg.training.pixel_head`) on the features of a step.
 
-    A cell has 16 by 16 pixels; `batch_size` counts cells. Its features are those of the step's
-    stages, and of the final map at `scale`. `width` is that of the hidden layer. A class weighs as
+    A cell has 16 by 16 pixels; `batch_size` counts cells, and a batch is of whole photos. Its
+    features are those of the step's stages, and of the final map at `scale`. `width` is that of the hidden layer. A class weighs as
     its number of cells to the power of -`balance`. `q`, `smoothing` and `dropped` are the loss's;
     the first `warmup` of the steps have the cross-entropy, without which a class can be lost.
 
@@ -46,7 +46,7 @@ class PixelHeadSettings(Training):
     which it labels in a step of kind relabel.
     """
 
-    batch_size: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] = 2048
+    batch_size: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] = 3072
     scale: Scale = 2.0
     width: Annotated[int, Field(ge=1, le=4096)] = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -141,15 +141,22 @@ def _read_head(step: Step, fold: int, like: "PixelHead") -> "PixelHead":
 
 @dataclass(frozen=True)
 class _Taught:
-    """Cells that are learned from: features (N, D), classes' shares (N, C+1), photos' folds (N)."""
+    """Cells that are learned from: features (N, D) and classes' shares (N, C+1), photo by photo.
+
+    Of each photo the number of its cells and its fold (P).
+    """
 
     features: NDArray[np.float16]
     shares: NDArray[np.float16]
-    folds: NDArray[np.int16]
+    lengths: NDArray[np.int64]
+    folds: NDArray[np.int64]
 
     def without(self, fold: int) -> "_Taught":
-        kept = self.folds != fold
-        return _Taught(self.features[kept], self.shares[kept], self.folds[kept])
+        photos = self.folds != fold
+        kept = photos.repeat(self.lengths)
+        return _Taught(
+            self.features[kept], self.shares[kept], self.lengths[photos], self.folds[photos]
+        )
 
 
 def _gather(step: Step, tools: Tools) -> _Taught:
@@ -162,14 +169,9 @@ def _gather(step: Step, tools: Tools) -> _Taught:
             found.append(part)
             advance(1)
     features, shares = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    if not len(features):
-        raise WeaksegError(
-            f"{step.name}: no mask of {step['masks'].name} has a pixel that is certain, so there "
-            "is nothing to learn from."
-        )
-    lengths = [len(part) for part, _ in found]
-    by_photo = np.array([fold_of(sample.id, folds) for sample in samples], np.int16)
-    return _Taught(features, shares, by_photo.repeat(lengths))
+    lengths = np.array([len(part) for part, _ in found])
+    by_photo = np.array([fold_of(sample.id, folds) for sample in samples])
+    return _Taught(features, shares, lengths, by_photo)
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,11 @@ def _teach(
     from weakseg.training.pixel_head import PixelHeadTraining
 
     settings, features = step.settings, taught.features
+    if not len(features):
+        raise WeaksegError(
+            f"{name}: no mask of {step['masks'].name} has a pixel that is certain, so there is "
+            "nothing to learn from."
+        )
     mean, std = (torch.from_numpy(part) for part in _moments(features))
     head.mean.copy_(mean)
     head.std.copy_(std)
@@ -261,8 +268,15 @@ class _Examples:
     def __call__(self, epoch: int | None) -> "Cells":
         from weakseg.training.pixel_head import Cells
 
-        features, shares = self.taught.features, self.taught.shares
-        return Cells(features, shares, self.batch_size, self.seed, epoch or 0)
+        taught = self.taught
+        return Cells(
+            taught.features,
+            taught.shares,
+            taught.lengths,
+            self.batch_size,
+            self.seed,
+            epoch or 0,
+        )
 
 
 def _shape(step: Step) -> "PixelHeadShape":
@@ -299,6 +313,7 @@ KIND = Kind(
         Slot("masks", frozenset({Artefact.MASKS})),
     ),
     role="network",
+    version=2,
     run=run,
     learns_masks=True,
     files=_files,

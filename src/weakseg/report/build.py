@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
 
 from weakseg.data.masks import VOC_PALETTE
 from weakseg.engine.confidence import read_confidence
@@ -190,7 +191,7 @@ def _chunks(drawn: Sequence[Drawn]) -> Iterator[str]:
         )
 
 
-def _figures(run: Run, masks: str, counts: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+def _figures(run: Run, masks: str, counts: NDArray[np.int64]) -> dict[str, Any]:
     """What the page says of the run as a whole."""
     rows = [{**row, "how": describe_protocol(row)} for row in run.figures]
     own = [row for row in rows if row["per_class"] and row["split"] == run.record.data["split"]]

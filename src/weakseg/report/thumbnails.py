@@ -123,7 +123,7 @@ def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int
         for place, mask in enumerate(masks):
             if mask is not None:
                 small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-                ids[:, place * width : (place + 1) * width] = small
+                ids[:, place * width : (place + 1) * width] = np.asarray(small)
         colours = np.dstack([VOC_PALETTE[ids], np.where(ids == 0, 0, 255).astype(np.uint8)])
         encoded = _webp(colours, lossless=True, quality=50, method=4)
         if len(encoded) <= MASK_BYTES:

@@ -87,8 +87,8 @@ class OnnxModel:
 
     def score(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits (C+1, H, W) of a photo, uint8 (H, W, 3), as large as it is."""
-        logits: NDArray[np.float32] = self.logits(_images(photo))[0]
-        return logits
+        found: NDArray[np.float32] = self.logits(_images(photo))[0]
+        return found
 
     def probabilities(
         self, photo: NDArray[np.uint8], scales: Sequence[float] = (1.0,), flip: bool = False
@@ -161,8 +161,8 @@ def _rescale(images: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
         return images
     height, width = (max(1, round(side * scale)) for side in images.shape[2:])
     planes = (Image.fromarray(plane) for plane in images[0])
-    resized = [plane.resize((width, height), Image.Resampling.BILINEAR) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in resized])[None]
+    resized = (plane.resize((width, height), Image.Resampling.BILINEAR) for plane in planes)
+    return np.stack([np.asarray(plane, np.float32) for plane in resized])[None]
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

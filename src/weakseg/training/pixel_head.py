@@ -103,12 +103,13 @@ def shares_of(
 
 
 class Cells(TorchDataset[Batch]):
-    """Cells in batches, an example each.
+    """Cells in batches of whole photos, an example each.
 
     Args:
-        features: (N, D), all photos' cells.
+        features: (N, D), all photos' cells, photo by photo.
         shares: (N, C+1), of each.
-        batch_size: cells of a batch; the last may have fewer.
+        lengths: (P), of each photo how many cells are its.
+        batch_size: cells of a batch, about; one photo at least.
         seed, epoch: of the order.
     """
 
@@ -116,21 +117,24 @@ class Cells(TorchDataset[Batch]):
         self,
         features: NDArray[np.float16],
         shares: NDArray[np.float16],
+        lengths: NDArray[np.int64],
         batch_size: int,
         seed: int,
         epoch: int,
     ) -> None:
         self._features = features
         self._shares = shares
-        self._batch_size = batch_size
-        self._order = np.random.default_rng((seed, epoch)).permutation(len(features))
+        ends = lengths.cumsum()
+        order = np.random.default_rng((seed, epoch)).permutation(np.flatnonzero(lengths))
+        self._bounds = np.stack([ends - lengths, ends], axis=1)
+        batches = min(len(order), -(-len(features) // batch_size))
+        self._batches = np.array_split(order, batches)
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
+        return len(self._batches)
 
     def __getitem__(self, index: int) -> Batch:
-        first = index * self._batch_size
-        chosen = self._order[first : first + self._batch_size]
+        chosen = np.concatenate([np.arange(*self._bounds[k]) for k in self._batches[index]])
         features, shares = (
             torch.from_numpy(values[chosen]).float() for values in (self._features, self._shares)
         )

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny import UNKEPT, Start, tiny_recipe
+from weakseg.confidence import mask_confidence, mean_margin, probabilities
+from weakseg.data.dataset import load_dataset
+from weakseg.engine.opened import open_run
+from weakseg.metrics import ConfusionMatrix
+
+
+def test_a_runs_last_masks_get_theirs(finished: Path, photos: Path) -> None:
+    run, dataset = open_run(finished), load_dataset(photos)
+    content = json.loads((finished / "confidence.json").read_text())
+    assert content["step"] == run.masks == "svm+crf"
+    assert run.confidence.keys() == {sample.id for sample in dataset.samples}
+    tagged = [sample for sample in dataset.samples if sample.tags]
+    margin = np.mean([mean_margin(run.maps(sample.id, "svm").scores) for sample in tagged])
+    others = ("cam", "cam+crf", "seed", "svm")
+    for sample in tagged:
+        ids = [dataset.classes.index(tag) + 1 for tag in sample.tags]
+        expected = mask_confidence(
+            run.mask(sample.id),
+            ids,
+            [run.mask(sample.id, step) for step in others],
+            probabilities(run.maps(sample.id, "svm").scores, float(margin)),
+        )
+        found = content["photos"][sample.id]["classes"]
+        assert found == dict(zip(sample.tags, (round(v, 4) for v in expected), strict=True))
+        assert run.confidence[sample.id] == min(found.values())
+
+
+def test_it_is_measured_against_true_masks(finished: Path, photos: Path) -> None:
+    run, dataset = open_run(finished), load_dataset(photos)
+    told = run.reliability
+    assert told["step"] == "svm+crf" and told["pairs"] > 0
+    assert [entry["images"] for entry in told["surer"]] == [10, 9, 8, 7]
+    least = sorted(run.confidence, key=lambda photo: (run.confidence[photo], photo))
+    for entry in told["surer"]:
+        matrix = ConfusionMatrix(dataset.classes)
+        for sample in dataset.samples:
+            if sample.mask and sample.id in least[10 - entry["images"] :]:
+                matrix.update(sample.mask.read(), run.mask(sample.id))
+        assert entry["miou"] == pytest.approx(matrix.summary()["miou"])
+
+
+def test_masks_that_nothing_else_tells_of_have_none(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    start(photos, out, tiny_recipe(**UNKEPT))
+    assert open_run(out).confidence == {} and open_run(out).reliability == {}
+    assert json.loads((out / "confidence.json").read_text())["photos"] == {}
