@@ -134,7 +134,8 @@ def fit(review: Review, photos: Sequence[str], strokes: int) -> None:
             levels = review.levels(photo) if with_features else []
             scores = review.scores(photo) if with_scores else {}
             mender = Mender(pixels, mask.astype(np.int16), levels, scores)
-            start, drawn = mask, []
+            start = mask
+            drawn: list[Stroke] = []
             while len(drawn) < strokes and (stroke := largest_wrong(true, mask)):
                 drawn.append(stroke)
                 evidence = mender.evidence(stroke)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import weakseg
-from tiny import tiny_values
+from tiny import POOLED, STEPS, Lines, tiny_values
 from weakseg.data.synth import generate
 from weakseg.engine.opened import Run
 from weakseg.errors import WeaksegError
@@ -118,6 +118,13 @@ def test_a_script_runs_without_a_guard_and_in_a_thread(tmp_path: Path, photos: P
     script.write_text(SCRIPT.format(recipe=str(recipe), data=str(photos), out=out))
     ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert ran.stdout == "10 photos\n", ran.stderr
+
+
+def test_a_run_that_makes_no_masks_has_no_page(photos: Path, tmp_path: Path) -> None:
+    recipe, pool = tmp_path / "pool.yaml", POOLED["pool"]
+    recipe.write_text(yaml.safe_dump(tiny_values(**{**dict.fromkeys(STEPS), "pool": pool})))
+    done = weakseg.run(recipe, photos, tmp_path / "out", workers=1, progress=Lines())
+    assert list(done.steps) == ["pool"] and not (done.folder / "report").exists()
 
 
 def test_an_opened_run_gives_what_the_steps_made(finished: Path, photos: Path) -> None:

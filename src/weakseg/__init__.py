@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weakseg.api import export_run as export_run
     from weakseg.api import label as label
     from weakseg.api import predict as predict
+    from weakseg.api import report_run as report_run
     from weakseg.api import run as run
     from weakseg.engine.opened import Run as Run
     from weakseg.engine.opened import open_run as open_run
@@ -45,6 +46,7 @@ _HOMES = {
     "run": "weakseg.api",
     "predict": "weakseg.api",
     "label": "weakseg.api",
+    "report_run": "weakseg.api",
     "export_run": "weakseg.api",
     "open_run": "weakseg.engine.opened",
     "Run": "weakseg.engine.opened",

@@ -61,6 +61,7 @@ def run(
     use_huge_pages()
 
     from weakseg.engine import runner
+    from weakseg.engine.context import mask_steps
     from weakseg.engine.executor import LocalExecutor
     from weakseg.report.build import build, page_of
 
@@ -76,12 +77,14 @@ def run(
             data_format,
         )
         done = open_run(place)
-        if not page_of(done):
+        if mask_steps(done.steps.values()) and not page_of(done):
             build(done, executor, told)
     return done
 
 
-def report(run: str | Path, workers: int | None = None, progress: Progress | None = None) -> Path:
+def report_run(
+    run: str | Path, workers: int | None = None, progress: Progress | None = None
+) -> Path:
     """Write a run's page, as far as the run is: `report/index.html` in its folder.
 
     Args:

@@ -65,6 +65,7 @@ def _exports() -> dict[str, str]:
     return {name: exporter.summary for name, exporter in EXPORTERS.items()}
 
 
+RunFolder = Annotated[Path, typer.Argument(parser=absolute, help="A run's folder.")]
 DataFolder = Annotated[Path, typer.Option("--data", parser=absolute, help="The data set's folder.")]
 DataFormat = Annotated[
     str,
@@ -138,7 +139,7 @@ def run(
     if as_json:
         _print_json(_outcome(done))
         return
-    from weakseg.report.build import PAGE
+    from weakseg.report.build import page_of
     from weakseg.tables import print_assessment, print_figures, print_reliability
 
     if done.figures:
@@ -148,13 +149,14 @@ def run(
     if done.assessment:
         print_assessment(done.masks, done.assessment)
     print(f"Pictures to look at: {out / NAME}")
-    print(f"Report: {out / PAGE}")
+    if page := page_of(done):
+        print(f"Report: {page}")
     print(f"Next: {_next_command(done)}")
 
 
 @app.command(epilog=_examples("report runs/mine"))
 def report(
-    run: Annotated[Path, typer.Argument(parser=absolute, help="A run's folder.")],
+    run: RunFolder,
     workers: Workers = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -162,7 +164,7 @@ def report(
     """Write a page of all photos, masks and figures: RUN/report/index.html."""
     from weakseg import api
 
-    page = api.report(run, workers, _progress(quiet))
+    page = api.report_run(run, workers, _progress(quiet))
     if as_json:
         _print_json({"report": str(page)})
     else:
@@ -238,7 +240,7 @@ def label(
 
 @app.command(epilog=_examples("review runs/mine", "review runs/mine --step svm+crf --port 8000"))
 def review(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", parser=absolute, help="A run's folder.")],
+    run: RunFolder,
     step: Annotated[
         str | None, typer.Option(help="Whose masks; by default the last that made some.")
     ] = None,
@@ -248,9 +250,12 @@ def review(
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> None:
     """Serve the page on which a run's masks are mended, on this machine alone."""
+    from weakseg.engine.opened import open_run
+
+    opened = open_run(run)
+
     import webbrowser
 
-    from weakseg.engine.opened import open_run
     from weakseg.review.app import serve
     from weakseg.review.photos import Review
 
@@ -259,7 +264,7 @@ def review(
         if browser:
             webbrowser.open(address)
 
-    serve(Review.of(open_run(folder), step), port, started)
+    serve(Review.of(opened, step), port, started)
 
 
 @app.command(
@@ -270,7 +275,7 @@ def review(
     )
 )
 def export(
-    run: Annotated[Path, typer.Argument(parser=absolute, help="A run's folder.")],
+    run: RunFolder,
     export_format: Annotated[
         str,
         typer.Option("--format", help="See list exports.", autocompletion=_starting_with(_exports)),

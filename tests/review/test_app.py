@@ -133,7 +133,7 @@ def test_an_accepted_mask_is_the_one_that_was_seen_until_it_is_drawn_on(
     path = out / "review" / "accepted" / f"{photo['id']}.png"
     assert (read_mask(path) == mask).all()
     assert client.get("/overview").json()["photos"][0]["accepted"]
-    given["strokes"] = [*given["strokes"], stroke("background", (60, 20))]
+    given["strokes"] = [stroke("background", (20, 20)), stroke("background", (60, 20))]
     client.post("/strokes", params=asked, json=given)
     assert not path.exists()
 

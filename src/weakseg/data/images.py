@@ -1,8 +1,10 @@
 """Photos as arrays, whatever a camera, a scanner or the web made of them."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +109,18 @@ def resize(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8
     """Bring a photo, uint8 (H, W, 3), to a longer side of `long_side` pixels, antialiased."""
     height, width = _resized(photo.shape[0], photo.shape[1], long_side)
     return np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def encode_image(image: Image.Image, form: str, **options: Any) -> bytes:
+    """An image as the content of a file.
+
+    Args:
+        form: "PNG", "JPEG" or "WEBP".
+        options: those that Pillow has for it.
+    """
+    content = io.BytesIO()
+    image.save(content, form, **options)
+    return content.getvalue()
 
 
 def shrink(photo: npt.NDArray[np.uint8], long_side: int) -> npt.NDArray[np.uint8]:

@@ -86,6 +86,13 @@ def _voc_palette() -> npt.NDArray[np.uint8]:
 
 
 VOC_PALETTE = _voc_palette()
+
+
+def hex_colour(mask_id: int) -> str:
+    """The colour of a mask's id, as HTML has it: `#800000` of 1."""
+    return f"#{VOC_PALETTE[mask_id].tobytes().hex()}"
+
+
 """uint8 (256, 3), read-only: the RGB colour of every id."""
 
 _GREY = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)

@@ -83,17 +83,19 @@ def read_confidence(folder: Path) -> Mapping[str, Any]:
 def _judged(context: Context) -> _Judged:
     *others, masks = context.mask_steps(held_out=False)
     alike = tuple(step for step in others if step.tags is masks.tags)
-    scores = next(
-        (
-            step
-            for step in _behind(masks)
-            if {Artefact.MAPS, Artefact.MASKS} <= step.gives
-            and step.source.kept
-            and step.tags is masks.tags
-        ),
-        None,
+    return _Judged(masks, alike, scores_behind(masks))
+
+
+def scores_behind(masks: Step) -> Step | None:
+    """The nearest step behind some masks that keeps maps with a background, of the same tags."""
+    kept = (
+        step
+        for step in _behind(masks)
+        if {Artefact.MAPS, Artefact.MASKS} <= step.gives
+        and step.source.kept
+        and step.tags is masks.tags
     )
-    return _Judged(masks, alike, scores)
+    return next(kept, None)
 
 
 def _behind(step: Step) -> Iterator[Step]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from weakseg.data.masks import IGNORE, VOC_PALETTE
+from weakseg.data.masks import IGNORE, VOC_PALETTE, hex_colour
 from weakseg.engine.opened import Run
 from weakseg.errors import WeaksegError, quoted
 from weakseg.export.base import Exporter, Job, Masked
@@ -59,8 +59,8 @@ def write(job: Job, folder: Path) -> None:
         _add(archive, "ImageSets/Segmentation/default.txt", names.encode())
         _add(archive, "labelmap.txt", "".join(f"{line}\n" for line in label_map).encode())
     labels = [
-        {"name": name, "color": f"#{bytes(colours[name].tolist()).hex()}", "attributes": []}
-        for name in job.run.classes
+        {"name": name, "color": hex_colour(number), "attributes": []}
+        for number, name in enumerate(job.run.classes, start=1)
     ]
     write_text(folder / "labels.json", json.dumps(labels, indent=2, ensure_ascii=False) + "\n")
 

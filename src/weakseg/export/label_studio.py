@@ -6,7 +6,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from weakseg.data.brush import encode_brush
-from weakseg.data.masks import VOC_PALETTE
+from weakseg.data.masks import hex_colour
 from weakseg.export.base import Exporter, Job, Masked
 from weakseg.export.lists import json_list
 from weakseg.export.pictures import copy_photo
@@ -31,7 +31,7 @@ def write(job: Job, folder: Path) -> None:
                 task["predictions"][0]["score"] = photo.confidence
             tasks.add(task)
     labels = "".join(
-        f'    <Label value={quoteattr(name)} background="#{VOC_PALETTE[i].tobytes().hex()}"/>\n'
+        f'    <Label value={quoteattr(name)} background="{hex_colour(i)}"/>\n'
         for i, name in enumerate(job.run.classes, start=1)
     )
     write_text(

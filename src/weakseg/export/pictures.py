@@ -1,12 +1,11 @@
 """Copies of photos that any reader sees as weakseg did when it made their masks."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from weakseg.data.images import plain_format, read_photo
+from weakseg.data.images import encode_image, plain_format, read_photo
 
 _QUALITY = 95
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
@@ -37,9 +36,7 @@ def picture_of(photo: Path, jpeg: bool = False) -> Picture:
         return Picture(_SUFFIXES[plain], photo.read_bytes())
     image = Image.fromarray(read_photo(photo))
     if jpeg or photo.suffix.lower() in _JPEG_SUFFIXES:
-        written = io.BytesIO()
-        image.save(written, "JPEG", quality=_QUALITY, subsampling=0)
-        return Picture(".jpg", written.getvalue())
+        return Picture(".jpg", encode_image(image, "JPEG", quality=_QUALITY, subsampling=0))
     return Picture(".png", png(image))
 
 
@@ -58,6 +55,4 @@ def put(path: Path, content: bytes) -> None:
 
 def png(image: Image.Image) -> bytes:
     """An image as the content of a PNG file."""
-    written = io.BytesIO()
-    image.save(written, "PNG")
-    return written.getvalue()
+    return encode_image(image, "PNG")

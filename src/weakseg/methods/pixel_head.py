@@ -38,9 +38,10 @@ class PixelHeadSettings(Training):
     """Training of a pixel head (`weakseg.training.pixel_head`) on the features of a step.
 
     A cell has 16 by 16 pixels; `batch_size` counts cells, and a batch is of whole photos. Its
-    features are those of the step's stages, and of the final map at `scale`. `width` is that of the hidden layer. A class weighs as
-    its number of cells to the power of -`balance`. `q`, `smoothing` and `dropped` are the loss's;
-    the first `warmup` of the steps have the cross-entropy, without which a class can be lost.
+    features are those of the step's stages, and of the final map at `scale`. `width` is that of the
+    hidden layer. A class weighs as its number of cells to the power of -`balance`. `q`, `smoothing`
+    and `dropped` are the loss's; the first `warmup` of the steps have the cross-entropy, without
+    which a class can be lost.
 
     With `folds` over 1 there are as many heads besides, each taught without the photos of one fold,
     which it labels in a step of kind relabel.

@@ -177,7 +177,8 @@ class Mender:
         if evidence is None:
             return None
         odds: NDArray[np.float32] = np.tensordot(self._weights[:-1], evidence, 1)
-        return odds + self._weights[-1]
+        odds += self._weights[-1]
+        return odds
 
     def _normalised(
         self, scores: Mapping[int, NDArray[np.float32]]
@@ -208,9 +209,11 @@ class Mender:
         """Cosines (h, w) with the mean of the features under a stroke."""
         cells = rows * size[0] // self._height * size[1] + columns * size[1] // self._width
         counts = np.bincount(cells, minlength=directions.shape[1]).astype(np.float32)
-        mean = directions @ counts
+        mean: NDArray[np.float32] = directions @ counts
         mean /= np.linalg.norm(mean) + np.float32(1e-6)
-        return upsample((mean @ directions).reshape(1, *size), *self._size)[0]
+        cosines: NDArray[np.float32] = mean @ directions
+        (found,) = upsample(cosines.reshape(1, *size), *self._size)
+        return found
 
     def _along_edges(
         self,
@@ -255,5 +258,5 @@ def _directions(features: NDArray[np.floating[Any] | np.uint8]) -> NDArray[np.fl
 
 def _smooth(photo: NDArray[np.uint8], stride: int) -> NDArray[np.float32]:
     """Colours (h, w, 3) in [0, 1], the mean around every cell."""
-    means = uniform_filter(photo.astype(np.float32) / 255, (stride, stride, 1))
+    means: NDArray[np.float32] = uniform_filter(photo.astype(np.float32) / 255, (stride, stride, 1))
     return means[::stride, ::stride]

@@ -54,7 +54,7 @@ class Lesson:
         """The head, float32 (D + 1, C + 1): by least squares with a small ridge."""
         count = max(self.gram[-1, -1], 1e-9)
         mean = self.gram[-1, :-1] / count
-        variance = np.maximum(np.diag(self.gram)[:-1] / count - mean**2, 1e-9)
+        variance: NDArray[np.float64] = np.maximum(np.diag(self.gram)[:-1] / count - mean**2, 1e-9)
         ridge = np.append(_RIDGE * count * variance, 1e-9)
         found: NDArray[np.float64] = np.linalg.solve(self.gram + np.diag(ridge), self.moments)
         return found.astype(np.float32)
@@ -98,8 +98,11 @@ def lesson_of(cells: NDArray[np.float32], mask: NDArray[np.uint8], classes: int)
         for side, whole in zip((height, width), mask.shape, strict=True)
     )
     sampled = mask[np.ix_(rows.astype(int), columns.astype(int))]
-    blocks = sampled.reshape(height, _SAMPLED, width, _SAMPLED).swapaxes(1, 2)
-    blocks = blocks.reshape(height * width, -1)
+    blocks = (
+        sampled.reshape(height, _SAMPLED, width, _SAMPLED)
+        .swapaxes(1, 2)
+        .reshape(height * width, -1)
+    )
     shares = np.zeros((len(blocks), classes + 1), np.float32)
     for name in np.unique(blocks[blocks != IGNORE]):
         shares[:, name] = (blocks == name).mean(axis=1)

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from weakseg.data.masks import VOC_PALETTE
+from weakseg.data.masks import hex_colour
 from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
 from weakseg.engine.fingerprints import digest_of
@@ -162,7 +162,7 @@ def _table(
         )
     return {
         "classes": run.classes,
-        "colours": [f"#{bytes(c).hex()}" for c in VOC_PALETTE[: len(run.classes) + 1]],
+        "colours": [hex_colour(mask_id) for mask_id in range(len(run.classes) + 1)],
         "splits": splits,
         "truth": any(one.truth for one in drawn),
         "chunk": _CHUNK,

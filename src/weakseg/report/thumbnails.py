@@ -1,6 +1,5 @@
 """What the page holds of one photo: small pictures of it and its masks, and how good these are."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from weakseg.data.images import photo_size, read_small_photo
+from weakseg.data.images import encode_image, photo_size, read_small_photo
 from weakseg.data.masks import IGNORE, VOC_PALETTE, read_mask
 from weakseg.engine.evaluate import truth_fault
 from weakseg.methods.base import PhotoTask, naming
@@ -125,7 +124,7 @@ def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int
                 small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
                 ids[:, place * width : (place + 1) * width] = np.asarray(small)
         colours = np.dstack([VOC_PALETTE[ids], np.where(ids == 0, 0, 255).astype(np.uint8)])
-        encoded = _webp(colours, lossless=True, quality=50, method=4)
+        encoded = encode_image(Image.fromarray(colours), "WEBP", lossless=True, quality=50)
         if len(encoded) <= MASK_BYTES:
             break
     return encoded
@@ -134,15 +133,7 @@ def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int
 def _encode_photo(photo: NDArray[np.uint8]) -> bytes:
     encoded = b""
     for quality in _QUALITIES:
-        encoded = _webp(photo, lossless=False, quality=quality, method=4)
+        encoded = encode_image(Image.fromarray(photo), "WEBP", quality=quality)
         if len(encoded) <= PHOTO_BYTES:
             break
     return encoded
-
-
-def _webp(picture: NDArray[np.uint8], lossless: bool, quality: int, method: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(picture).save(
-        file, "WEBP", lossless=lossless, quality=quality, method=method, exact=False
-    )
-    return file.getvalue()

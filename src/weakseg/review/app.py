@@ -5,7 +5,6 @@ name this machine as its host, which a rebound DNS name doesn't; bear the token,
 other sites don't send; and, where it changes something, come from this page.
 """
 
-import io
 import secrets
 import socket
 from collections import OrderedDict
@@ -30,7 +29,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from weakseg.data.images import read_photo, shrink
+from weakseg.data.images import encode_image, read_photo, read_small_photo
 from weakseg.data.masks import VOC_PALETTE
 from weakseg.engine.reviewed import Strokes
 from weakseg.errors import WeaksegError, mismatch
@@ -155,20 +154,21 @@ class Desk:
 
     def photo(self, photo: str, small: bool) -> bytes:
         """A photo as JPEG."""
-        pixels = read_photo(self.review.sample(photo).image)
-        return _encoded(shrink(pixels, _THUMBNAIL) if small else pixels, "JPEG", quality=90)
+        path = self.review.sample(photo).image
+        pixels = read_small_photo(path, _THUMBNAIL) if small else read_photo(path)
+        return encode_image(Image.fromarray(pixels), "JPEG", quality=90)
 
     def mask(self, photo: str) -> bytes:
         """A photo's mask as grey PNG, of ids; its strokes will soon be needed."""
         self._ahead.submit(self._mender, photo)
-        return _encoded(self.review.mask(photo), "PNG", compress_level=1)
+        return _grey_png(self.review.mask(photo))
 
     def draw(self, photo: str, strokes: Strokes) -> bytes:
         """Keep strokes; the mask that they make."""
         with self._lock_of(photo):
             mask = self.review.mended(self._mender(photo), strokes)
             self.review.reviewed.draw(photo, strokes, mask)
-        return _encoded(mask, "PNG", compress_level=1)
+        return _grey_png(mask)
 
     def accept(self, photo: str, accepted: bool) -> dict[str, Any]:
         """Hold a photo's mask fixed as it is now, or no longer."""
@@ -334,7 +334,5 @@ def _png(content: bytes) -> Response:
     return Response(content, media_type="image/png", headers={"cache-control": "no-store"})
 
 
-def _encoded(pixels: NDArray[np.uint8], form: str, **options: int) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, form, **options)
-    return content.getvalue()
+def _grey_png(mask: NDArray[np.uint8]) -> bytes:
+    return encode_image(Image.fromarray(mask), "PNG", compress_level=1)

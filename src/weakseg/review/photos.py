@@ -12,13 +12,14 @@ from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import read_photo
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.engine.balance import without_dropped
+from weakseg.engine.confidence import scores_behind
 from weakseg.engine.context import mask_steps
 from weakseg.engine.opened import Run
 from weakseg.engine.reviewed import BACKGROUND, Reviewed, Strokes
 from weakseg.errors import WeaksegError
 from weakseg.methods.base import Artefact, PhotoTask, Step, task_of
 from weakseg.methods.features import open_levels
-from weakseg.methods.maps import MAPS, against_background, read_maps
+from weakseg.methods.maps import MAPS, open_scores
 from weakseg.names import final
 from weakseg.refine.settings import CRFSettings
 from weakseg.refine.strokes import Mender
@@ -167,27 +168,13 @@ class Review:
     def _given(self) -> dict[str, Sample]:
         return {sample.id: sample for sample in self.dataset.samples}
 
-    @cached_property
-    def _scored(self) -> Step | None:
-        """The last step before the masks that keeps scores of a background as well."""
-        step: Step | None = self.step
-        while step is not None:
-            source = step.source
-            against = step.background is not None or step.has_background_row
-            if Artefact.MAPS in step.gives and against and source.kept:
-                return step
-            step = step.inputs[0][1] if step.inputs else None
-        return None
-
     def scores(self, photo: str) -> dict[int, NDArray[np.float32]]:
         """Scores (h, w) by mask id; none of a photo whose tags are no longer those they are of."""
-        step = self._scored
+        step = scores_behind(self.step)
         if step is None or photo in self.reviewed.tags:
             return {}
         if not (step.source.folder / f"{photo}{MAPS}").is_file():
             return {}
-        scores = read_maps(step.source, photo).scores
-        if step.background is not None:
-            scores = against_background(scores, step.background)
+        scores = open_scores(step)(self.task(photo))
         ids = (0, *self.task(photo).class_ids)
         return dict(zip(ids, scores, strict=True)) if len(ids) == len(scores) else {}
