@@ -39,7 +39,8 @@ LEAST = 100
 
 def largest_wrong(truth: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Stroke | None:
     """A stroke in the largest connected region of one true class that the mask has wrong."""
-    best, size = None, LEAST
+    best: tuple[int, NDArray[np.bool_]] | None = None
+    size = LEAST
     for name in np.unique(truth[truth != IGNORE]):
         regions, _ = label((truth == name) & (mask != name))
         sizes = np.bincount(regions.ravel())
@@ -127,15 +128,15 @@ def fit(review: Review, photos: Sequence[str], strokes: int) -> None:
 
     rng = np.random.default_rng(0)
     for with_features, with_scores in itertools.product((True, False), repeat=2):
-        shown, right = [], []
+        shown: list[NDArray[np.float32]] = []
+        right: list[NDArray[np.bool_]] = []
         for photo in photos:
             true, mask = true_mask(review, photo), review.base(photo)
             pixels = read_photo(review.sample(photo).image)
             levels = review.levels(photo) if with_features else []
             scores = review.scores(photo) if with_scores else {}
             mender = Mender(pixels, mask.astype(np.int16), levels, scores)
-            start = mask
-            drawn: list[Stroke] = []
+            start, drawn = mask, list[Stroke]()
             while len(drawn) < strokes and (stroke := largest_wrong(true, mask)):
                 drawn.append(stroke)
                 evidence = mender.evidence(stroke)

@@ -1,12 +1,15 @@
 """What an installation without PyTorch does, and what it says of the rest."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import weakseg
 from weakseg.cli import app
@@ -83,9 +86,6 @@ assert np.isfinite(found.scores).all() and run.mask(photo).any() is not None
 photo = np.zeros((*given.scores.shape[1:], 3), np.uint8)
 unary = weakseg.unary_from_scores(found.scores)
 weakseg.dense_crf(photo, unary, weakseg.CRFSettings(3, 3, 10, 5, 5, iterations=1))
-weakseg.random_walk(
-    given.scores, given.scores[0] * 0, weakseg.RandomWalkSettings(radius=2, steps=2)
-)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -120,18 +120,22 @@ def test_what_no_extra_brings_is_a_defect() -> None:
     assert missing_part(ModuleNotFoundError(name="weakseg.nothing")) is None
 
 
-def _verbs() -> list[tuple[str, str]]:
-    groups = [("", app)]
-    groups += [(f"{g.name} ", g.typer_instance) for g in app.registered_groups if g.typer_instance]
-    return [
-        (prefix + (command.name or command.callback.__name__), command.epilog or "")
-        for prefix, group in groups
-        for command in group.registered_commands
-        if command.callback is not None
-    ]
+def _verbs(command: Any, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Every command, with the words that name it."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return [(words, command)]
+    return [verb for name, one in inner.items() for verb in _verbs(one, (*words, name))]
 
 
-@pytest.mark.parametrize(("verb", "epilog"), _verbs())
-def test_every_verb_shows_examples_that_it_takes(verb: str, epilog: str) -> None:
-    examples = [line.split()[1:] for line in epilog.splitlines() if "weakseg " in line]
-    assert examples and all(" ".join(words).startswith(f"{verb} ") for words in examples)
+VERBS = _verbs(get_command(app))
+
+
+@pytest.mark.parametrize(("words", "command"), VERBS, ids=[" ".join(words) for words, _ in VERBS])
+def test_every_verb_shows_examples_that_it_takes(words: tuple[str, ...], command: Any) -> None:
+    examples = [shlex.split(line)[1:] for line in command.epilog.splitlines() if "weakseg" in line]
+    assert examples
+    for example in examples:
+        named, given = tuple(example[: len(words)]), example[len(words) :]
+        assert named == words
+        command.make_context(words[-1], given)  # refuses what it doesn't take

@@ -84,6 +84,8 @@ def test_without_confidence_there_is_no_bound(made: Made, tmp_path: Path) -> Non
 def test_photos_without_masks_are_counted(made: Made, tmp_path: Path) -> None:
     for name in ("grey", "plain"):
         (made.run.folder / "given" / f"{name}.png").unlink()
+    (made.run.folder / "given" / "plain.safetensors").touch()  # its mask is still to come
+    (made.run.folder / "given" / ".partial-0.png").touch()
     assert len(masks(made.export("voc", tmp_path / "out"))) == len(ALL) - 2
     assert made.said == ["2 photos of the run have no mask of given, and are left out"]
 

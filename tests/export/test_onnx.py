@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import weakseg
-from tiny import Lines
+from tiny import SEGMENT, Lines, tiny_recipe
 from weakseg.data.masks import read_mask
 from weakseg.engine import predict
 from weakseg.engine.executor import InProcessExecutor
@@ -26,6 +26,7 @@ from weakseg.methods.segment import SegmentationModel, Views
 from weakseg.methods.settings import BackboneSection
 from weakseg.networks.pixel_head import PixelHeadShape
 from weakseg.networks.segmenter import SegmentationNetwork
+from weakseg.recipe import RECIPE, dump_recipe
 from weakseg.segment.onnx import OnnxModel, read_card
 
 SIZES = [(1, 1), (33, 17), (48, 64), (65, 97), (96, 31), (130, 129)]
@@ -177,13 +178,14 @@ def test_what_is_no_exported_network_is_one_clear_line(
 
 
 def test_a_pixel_head_and_a_name_that_no_network_has_are_refused(
-    finished: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     head = _write(tmp_path / "head.safetensors", "test_efficientnet", PixelHeadShape((0,), 1, 8, 0))
+    (tmp_path / RECIPE).write_text(dump_recipe(tiny_recipe(**SEGMENT)))
     with pytest.raises(WeaksegError, match="is a pixel head"):
         export_onnx(head, tmp_path / "model.onnx")
     with pytest.raises(WeaksegError, match=r"Unknown network of .* 'svm'"):
-        export_onnx(finished, tmp_path / "model.onnx", "svm")
+        export_onnx(tmp_path, tmp_path / "model.onnx", "svm")
     assert not (tmp_path / "model.onnx").exists()
 
 

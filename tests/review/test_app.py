@@ -55,7 +55,7 @@ def ids(content: bytes) -> NDArray[np.uint8]:
 
 
 def stroke(name: str, *points: tuple[float, float]) -> dict[str, Any]:
-    return {"name": name, "points": list(points), "radius": 5}
+    return {"name": name, "points": [[*point] for point in points], "radius": 5}
 
 
 def test_only_who_has_the_token_and_asks_on_this_machine_is_let_in(out: Path) -> None:

@@ -96,7 +96,7 @@ class Run:
         found = {
             path.relative_to(folder).with_suffix("").as_posix()
             for suffix in (MASK, MAPS)
-            for path in folder.rglob(f"*{suffix}")
+            for path in folder.rglob(f"[!.]*{suffix}")  # not what is just being written
         }
         return sorted(found)
 

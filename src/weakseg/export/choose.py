@@ -38,7 +38,7 @@ def choose(run: Run, choice: Choice, progress: Progress) -> Sequence[Photo]:
             no confidence of these masks, or photos that are no longer there.
     """
     step = choice.step or run.masks
-    made = run.photos(step)
+    made = [name for name in run.photos(step) if (run.folder / step / f"{name}{MASK}").is_file()]
     gives = run.steps[step].gives
     if Artefact.MASKS not in gives:
         raise WeaksegError(f"{step} makes no masks. Name another step, or none for {run.masks}.")

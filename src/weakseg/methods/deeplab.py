@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from weakseg.data.balance import balanced_split
 from weakseg.data.check import mask_fault
@@ -15,20 +16,55 @@ from weakseg.data.masks import MaskFile
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
-from weakseg.methods.settings import MOST_EXAMPLES, FilePath, PhotoTraining, Share
+from weakseg.methods.settings import MOST_EXAMPLES, FilePath, PhotoTraining, Section, Share
 from weakseg.names import FIGURES
+from weakseg.refine.settings import CRFSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from weakseg.methods.networks import SegmenterCard
+    from weakseg.networks.segmenter import Segmenter
+    from weakseg.training.segmentation import SegmentationTraining
 
 SEGMENTER = "segmenter.safetensors"
 BEST_SO_FAR = "best-so-far.safetensors"
 
 
+KERNELS = CRFSettings(
+    gaussian_sxy=2,
+    gaussian_compat=3,
+    bilateral_sxy=53,
+    bilateral_srgb=13,
+    bilateral_compat=10,
+)
+"""SEC's and DSRG's, which have cells of 8 pixels and divide 3 and 80 by 12."""
+
+
+class Sec(Section):
+    """Seed, expand and constrain (Kolesnikov and Lampert 2016), `kernels` in pixels of the crop."""
+
+    name: Literal["sec"]
+    kernels: CRFSettings = KERNELS
+
+
+class Dsrg(Section):
+    """Deep seeded region growing (Huang et al. 2018), `kernels` in pixels of the crop.
+
+    Seeds grow where the network is surer than `foreground` and, of the background, `background`.
+    """
+
+    name: Literal["dsrg"]
+    foreground: Share = 0.85
+    background: Share = 0.99
+    kernels: CRFSettings = KERNELS
+
+
 class Deeplab(PhotoTraining):
     """Training of the segmentation network.
+
+    The `loss` is the cross-entropy, or one that learns from seeds and the photos' tags
+    (`weakseg.training.seed_losses`), whose masks are mostly 255.
 
     The epoch that is kept is the best by masks held out, of the same step; or by the same photos'
     real masks, in the folder `validation_masks`: the one use of real masks before evaluation, and
@@ -38,6 +74,16 @@ class Deeplab(PhotoTraining):
     batch_size: Annotated[int, Field(ge=2, le=MOST_EXAMPLES)]
     validation_fraction: Share = 0.1
     validation_masks: FilePath | None = None
+    loss: Annotated[Sec | Dsrg, Field(discriminator="name")] | None = None
+
+    @model_validator(mode="after")
+    def _whole_photos(self) -> "Deeplab":
+        if isinstance(self.loss, Sec) and self.long_side[1] > self.crop:
+            raise ValueError(
+                f"loss sec expects each tag in what is cut from the photo, so long_side "
+                f"{list(self.long_side)} must end at the crop, {self.crop}, or below"
+            )
+        return self
 
 
 def run(step: Step, tools: Tools) -> None:
@@ -56,10 +102,9 @@ def run(step: Step, tools: Tools) -> None:
         return
     import lightning as L
 
-    from weakseg.methods.fit import Loop, MaskedExamples, fill_of, mask_pairs
+    from weakseg.methods.fit import Loop, MaskedExamples, SeededExamples, fill_of, mask_pairs
     from weakseg.methods.networks import SegmenterCard, build_segmenter, write_segmenter
     from weakseg.networks.segmenter import Segmenter
-    from weakseg.training.segmentation import SegmentationTraining
 
     kept, held_out = balanced_split(
         photos.samples, photos.balance, settings.validation_fraction, step.seed
@@ -77,10 +122,12 @@ def run(step: Step, tools: Tools) -> None:
     assert isinstance(network, Segmenter)
     pairs = mask_pairs(kept, step["masks"].folder, photos.reviewed)
     examples = MaskedExamples(pairs, judges, settings, step.seed, fill_of(network))
+    if settings.loss:
+        examples = SeededExamples(**vars(examples), samples=kept, classes=photos.classes)
     keeper = _BestKeeper(best_so_far, card)
     loop = Loop.of(step, tools, examples, monitor="miou", on_best=keeper)
     try:
-        epochs = loop.fit(SegmentationTraining(network, settings.optimizer, settings.decay_power))
+        epochs = loop.fit(_training(network, settings))
     except BaseException:
         if best_so_far.exists():
             tools.progress.say(
@@ -92,6 +139,19 @@ def run(step: Step, tools: Tools) -> None:
     write_segmenter(folder / SEGMENTER, network.state_dict(), card)
     best_so_far.unlink(missing_ok=True)
     loop.forget()
+
+
+def _training(network: "Segmenter", settings: Deeplab) -> "SegmentationTraining":
+    from weakseg.training.seed_losses import SeedTraining, dsrg_losses, sec_losses
+    from weakseg.training.segmentation import SegmentationTraining
+
+    common, loss = (network, settings.optimizer, settings.decay_power), settings.loss
+    if loss is None:
+        return SegmentationTraining(*common)
+    if isinstance(loss, Sec):
+        return SeedTraining(*common, sec_losses, loss.kernels)
+    growing = partial(dsrg_losses, foreground=loss.foreground, background=loss.background)
+    return SeedTraining(*common, growing, loss.kernels)
 
 
 def _judges(
@@ -146,7 +206,8 @@ def _files(step: Step, photos: Photos) -> tuple[File, ...]:
 
 
 def _protocol(step: Step) -> dict[str, Any]:
-    return {"masks": step["masks"].name}
+    loss = step.settings.loss
+    return {"masks": step["masks"].name, **({"loss": loss.name} if loss else {})}
 
 
 KIND = Kind(

@@ -30,7 +30,7 @@ from weakseg.methods.networks import usable_precision
 from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.progress import Progress
-from weakseg.training.segmentation import MaskedExample, MaskedPhotos
+from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
 
 Examples = Callable[[int | None], "TorchDataset[Any]"]
 """What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
@@ -289,8 +289,11 @@ class MaskedExamples:
     seed: int
     fill: tuple[float, ...]
 
-    def __call__(self, epoch: int | None) -> "TorchDataset[MaskedExample]":
-        return MaskedPhotos(
+    def __call__(self, epoch: int | None) -> "TorchDataset[Any]":
+        return MaskedPhotos(*self._arguments(epoch))
+
+    def _arguments(self, epoch: int | None) -> tuple[Any, ...]:
+        return (
             self.held_out if epoch is None else self.kept,
             self.settings.long_side,
             self.settings.crop,
@@ -299,6 +302,24 @@ class MaskedExamples:
             self.seed,
             epoch,
         )
+
+
+@dataclass(frozen=True)
+class SeededExamples(MaskedExamples):
+    """What is learned from photos with seeds and tags; what is held out has masks alone.
+
+    Attributes:
+        samples: the photos of `kept`.
+        classes: names of the mask ids 1 to C.
+    """
+
+    samples: Sequence[Sample]
+    classes: Sequence[str]
+
+    def __call__(self, epoch: int | None) -> "TorchDataset[Any]":
+        if epoch is None:
+            return super().__call__(epoch)
+        return SeededPhotos(self.samples, self.classes, *self._arguments(epoch))
 
 
 class _Batches(L.LightningDataModule):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset as TorchDataset
 
+from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import IGNORE, read_mask
 from weakseg.metrics import ConfusionMatrix
@@ -20,10 +21,14 @@ from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
 from weakseg.training.augment import AUGMENTATIONS
 from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
-from weakseg.training.photos import place
+from weakseg.training.photos import place, target
 
 MaskedExample = tuple[Tensor, Tensor]
 """A photo, float32 (3, S, S) in [0, 1], and its mask, int64 (S, S), 255 ignored."""
+
+SeededExample = tuple[Tensor, Tensor, Tensor, Tensor]
+"""A `MaskedExample`, its photo's tags (`weakseg.training.photos.target`), and where in the square
+the photo lies, bool (S, S)."""
 
 
 class MaskedPhotos(TorchDataset[MaskedExample]):
@@ -66,7 +71,10 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> MaskedExample:
-        number = int(self._order[index])
+        return self._cut(int(self._order[index]))[:2]
+
+    def _cut(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Photo and mask of a place, and where in the square the photo lies."""
         photo, mask = read_photo(self._pairs[number][0]), read_mask(self._pairs[number][1])
         low, high = self._long_side
         if self._epoch is None:
@@ -87,8 +95,28 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
         )
         square = place(photo, crop, top, left, self._fill)
         labels = place(mask, crop, top, left, IGNORE)
+        covered = place(np.ones_like(mask), crop, top, left, 0)
         image = torch.from_numpy(square).permute(2, 0, 1).float() / 255
-        return image, torch.from_numpy(labels).long()
+        return image, torch.from_numpy(labels).long(), torch.from_numpy(covered).bool()
+
+
+class SeededPhotos(MaskedPhotos):
+    """`MaskedPhotos` with what losses of seeds ask for beside them.
+
+    Args:
+        samples: the photos, in the order of `pairs`.
+        classes: names of the mask ids 1 to C.
+        masked: `MaskedPhotos`' arguments.
+    """
+
+    def __init__(self, samples: Sequence[Sample], classes: Sequence[str], *masked: Any) -> None:
+        super().__init__(*masked)
+        self._samples, self._classes = samples, classes
+
+    def __getitem__(self, index: int) -> SeededExample:  # type: ignore[override]
+        number = int(self._order[index])
+        image, seeds, covered = self._cut(number)
+        return image, seeds, target(self._samples[number], self._classes), covered
 
 
 class SegmentationTraining(L.LightningModule):

@@ -1,0 +1,55 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny import SEGMENT, Start, tiny_recipe
+from weakseg.errors import WeaksegError
+from weakseg.files import read_json
+
+TERMS = {
+    "sec": {"seed", "expand", "constrain"},
+    "dsrg": {"background", "foreground", "boundary"},
+}
+
+
+def _seeded(**changes: Any) -> dict[str, Any]:
+    return {**SEGMENT["segmenter"], "of": "seed", "long_side": [40, 48], **changes}
+
+
+def test_a_network_learns_from_seeds_and_tags(photos: Path, start: Start, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    networks = {name: _seeded(loss={"name": name}) for name in TERMS}
+    masks = {f"{name}-masks": {"kind": "segment", "of": name} for name in TERMS}
+    left_out = dict.fromkeys(("cam", "cam+crf", "svm", "svm+crf"))
+    data = {"split": "train", "held_out": "val"}
+    start(photos, out, tiny_recipe(data=data, **left_out, **networks, **masks))
+    rows = {row["name"]: row for row in read_json(out / "metrics.json")["stages"]}
+    for name, terms in TERMS.items():
+        scores = read_json(out / name / "scores.json")
+        assert scores["miou_against"] == "held-out masks of seed"
+        for epoch in scores["epochs"]:
+            assert set(epoch) == {"epoch", "loss", "miou", *terms}
+            assert epoch["loss"] == pytest.approx(sum(epoch[term] for term in terms), rel=1e-4)
+        assert rows[f"{name}-masks"]["protocol"]["loss"] == name
+        assert rows[f"{name}-masks"]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss": {"name": "sec"}, "long_side": [40, 49]},
+            r"\[40, 49\] must end at .*, 48",
+        ),
+        ({"loss": {"name": "ce"}}, r"seeded\.loss.*'ce'"),
+        ({"loss": "sec"}, r"seeded\.loss"),
+        ({"loss": {"name": "sec", "foreground": 0.9}}, r"seeded\.loss\..*foreground"),
+        ({"loss": {"name": "dsrg", "foreground": 1.5}}, r"seeded\.loss\..*foreground"),
+    ],
+)
+def test_what_cant_be_is_one_clear_error(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeaksegError, match=message) as caught:
+        tiny_recipe(seeded=_seeded(**changes))
+    assert "\n" not in str(caught.value)
+    assert tiny_recipe(seeded=_seeded(loss={"name": "dsrg"}, long_side=[40, 200]))
