@@ -92,7 +92,7 @@ def reliability(
     mean.
     """
     groups = [classes == class_id for class_id in np.unique(classes)]
-    within = [(spearman(confidence[g], iou[g]), np.count_nonzero(g)) for g in groups]
+    within = [(spearman(confidence[g], iou[g]), int(g.sum())) for g in groups]
     known = [(value, number) for value, number in within if value is not None]
     total = sum(number for _, number in known)
     mean = sum(value * number for value, number in known) / total if total else None

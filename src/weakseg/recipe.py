@@ -418,7 +418,7 @@ def _describe(
     kind: Kind | None,
     steps: Mapping[Any, Any],
 ) -> str:
-    parts = [str(part) for part in problem["loc"] if part not in _OPTIMIZERS]
+    parts = [str(part) for part in problem["loc"] if part not in _ALTERNATIVES]
     where = shortened(".".join([*([place] if place else []), *parts]))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _keys_beside(problem["loc"], schema)
@@ -451,7 +451,7 @@ def _where_else(key: str, steps: Mapping[Any, Any]) -> str:
     return f" (did you mean {' or '.join(places[:3])}?)" if places else ""
 
 
-_OPTIMIZERS = ("sgd", "adam", "adamw")
+_ALTERNATIVES = ("sgd", "adam", "adamw", "sec", "dsrg")
 """Parts of a problem's place that tell which of several kinds a section was taken for."""
 
 
@@ -467,7 +467,7 @@ def _inside(
     section: dict[str, Any], part: str | int, schema: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """What `part` of a section may be, of a JSON schema; only what has keys."""
-    if part in _OPTIMIZERS:
+    if part in _ALTERNATIVES:
         return [section] if section["properties"]["name"]["const"] == part else []
     found, places = [], [section["properties"][part]]
     for place in places:

@@ -62,7 +62,7 @@ def test_masks_that_are_all_wrong_follow_some_that_are_right() -> None:
     assert wrong is not None
     right = wrong
     for cells, mask in shown[:3]:
-        right = right - lesson_of(cells, np.ones_like(mask), 1) + lesson_of(cells, mask, 1) * 20
+        right = right - lesson_of(cells, np.ones_like(mask), 1) + lesson_of(cells, mask, 1) * 5
     cells, mask = shown[-1]
     start = np.ones_like(mask)
     before, after = wrong.learned(), right.learned()

@@ -42,7 +42,7 @@ def test_the_seeding_loss_is_the_mean_over_the_cells_that_have_a_seed() -> None:
 
 
 def _ranked(values: torch.Tensor, decay: float) -> float:
-    ordered = sorted(values.flatten().tolist(), reverse=True)
+    ordered: list[float] = sorted(values.flatten().tolist(), reverse=True)
     weights = [decay**rank for rank in range(len(ordered))]
     return sum(w * v for w, v in zip(weights, ordered, strict=True)) / sum(weights)
 
@@ -203,12 +203,13 @@ def test_examples_have_their_photos_tags_and_where_they_lie(tmp_path: Path) -> N
     common = (pairs, (32, 48), 48, (0.5, 0.5, 0.5), "flip", 0, 1)
     seeded = SeededPhotos(samples, ("cat", "cow", "dog"), *common)
     expected = {0: [1.0, -1.0, 0.0], 1: [0.0, 0.0, 1.0], 2: [0.0, 1.0, 0.0]}
+    masked = MaskedPhotos(*common)  # type: ignore[arg-type]
     seen = set()
-    for index, (image, mask) in enumerate(MaskedPhotos(*common)):  # type: ignore[arg-type]
-        own_image, own_mask, tags, covered = seeded[index]
-        assert torch.equal(own_image, image) and torch.equal(own_mask, mask)
-        assert torch.equal(covered, mask != IGNORE)  # these masks know every pixel
-        number = int(mask.min())
+    for index in range(len(masked)):
+        image, seeds, tags, covered = seeded[index]
+        assert all(map(torch.equal, (image, seeds), masked[index]))
+        assert torch.equal(covered, seeds != IGNORE)  # these masks know every pixel
+        number = int(seeds.min())
         seen.add(number)
         assert tags.tolist() == expected[number]
     assert seen == {0, 1, 2}

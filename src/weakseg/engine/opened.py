@@ -151,8 +151,10 @@ class Run:
     def mask_file(self, photo: str, step: str | None = None) -> Path:
         """Where the mask lies that `mask` reads, or would."""
         folder, reviewed = self._step(step or self.masks).folder, Reviewed.of(self.folder)
-        mended = reviewed.mask(photo) or reviewed.taught_over(photo, folder)
-        return mended if mended and step is None else folder / f"{photo}{MASK}"
+        made = folder / f"{photo}{MASK}"
+        if step is not None:
+            return made
+        return reviewed.mask(photo) or reviewed.taught_over(photo, folder) or made
 
     def maps(self, photo: str, step: str, *parts: str) -> PhotoMaps:
         """A photo's maps on their grid; see `weakseg.methods.base.PhotoMaps`.

@@ -38,7 +38,7 @@ def choose(run: Run, choice: Choice, progress: Progress) -> Sequence[Photo]:
             no confidence of these masks, or photos that are no longer there.
     """
     step = choice.step or run.masks
-    made = [name for name in run.photos(step) if (run.folder / step / f"{name}{MASK}").is_file()]
+    made = [name for name in run.photos(step) if run.mask_file(name, step).is_file()]
     gives = run.steps[step].gives
     if Artefact.MASKS not in gives:
         raise WeaksegError(f"{step} makes no masks. Name another step, or none for {run.masks}.")
@@ -67,14 +67,14 @@ def choose(run: Run, choice: Choice, progress: Progress) -> Sequence[Photo]:
     objects = _objects(run, step)
 
     def photo(number: int, name: str) -> Photo:
-        own = run.mask_file(name, step)
         mask = reviewed.accepted(name) if name in accepted else run.mask_file(name, choice.step)
+        own = mask == run.mask_file(name, step)
         return Photo(
             id=name,
             number=number,
             image=run.files[name],
             mask=mask,
-            objects=_existing(objects, name) if mask == own else None,
+            objects=_existing(objects, name) if own else None,
             confidence=confidence.get(name),
             accepted=name in accepted,
         )

@@ -212,7 +212,7 @@ class Mender:
         mean: NDArray[np.float32] = directions @ counts
         mean /= np.linalg.norm(mean) + np.float32(1e-6)
         cosines: NDArray[np.float32] = mean @ directions
-        (found,) = upsample(cosines.reshape(1, *size), *self._size)
+        found: NDArray[np.float32] = upsample(cosines.reshape(1, *size), *self._size)[0]
         return found
 
     def _along_edges(

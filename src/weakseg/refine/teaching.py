@@ -25,8 +25,11 @@ _SAMPLED = 4
 _RIDGE = 1e-3
 """Of a feature's variance, added to it."""
 
-_TRUST = 2.5
-"""How much a change of the head's shares of a class counts beside the mask, which has 1."""
+_TRUST = 1.0
+"""How much a change of the head's shares of a class counts beside the mask, which has 1.
+
+A cell goes from one class to another where the shares of both have changed by over 1 in sum, of 2.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ class Lesson:
         """The head, float32 (D + 1, C + 1): by least squares with a small ridge."""
         count = max(self.gram[-1, -1], 1e-9)
         mean = self.gram[-1, :-1] / count
-        variance: NDArray[np.float64] = np.maximum(np.diag(self.gram)[:-1] / count - mean**2, 1e-9)
+        variance = np.maximum(np.diag(self.gram)[:-1] / count - mean**2, 1e-9)
         ridge = np.append(_RIDGE * count * variance, 1e-9)
-        found: NDArray[np.float64] = np.linalg.solve(self.gram + np.diag(ridge), self.moments)
+        found = np.linalg.solve(self.gram + np.diag(ridge), self.moments)
         return found.astype(np.float32)
 
 

@@ -220,7 +220,8 @@ def cells_of(
         logits: (N, C+1, S, S).
         images, seeds, tags, covered: a batch of `SeededExample`.
     """
-    size = [math.ceil(side / _CELL) for side in logits.shape[2:]]
+    height, width = (math.ceil(side / _CELL) for side in logits.shape[2:])
+    size = height, width
     odds = F.adaptive_avg_pool2d(logits.float(), size).softmax(dim=1) + _LEAST
     probabilities = odds / odds.sum(dim=1, keepdim=True)
     photos = (F.adaptive_avg_pool2d(images.float(), size) * 255).round().byte()

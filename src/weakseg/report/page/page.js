@@ -36,7 +36,9 @@ function pictures(place) {
 const known = (values) => (values || []).filter((value) => value !== null);
 function sureOf(photo) {
   if (!photo.sure) return null;
-  return photo.tags.length ? Math.min(...known(photo.sure)) : 1000;
+  const values = known(photo.sure);
+  if (values.length) return Math.min(...values);
+  return photo.tags.length ? null : 1000;
 }
 function iouOf(photo, step) {
   const values = known(photo.iou[step]);
