@@ -18,10 +18,21 @@ from weakseg.errors import missing_part
 TRAIN = ["torch", "torchvision", "timm", "lightning", "segmentation_models_pytorch"]
 TRAIN += ["torchmetrics"]
 
-HIDING = """
-import contextlib, io, json, sys
+HIDE = """
+import sys
+class Hidden:
+    def __init__(self, names):
+        self.names = names
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+"""
+"""Packages that an installation does without. (None in `sys.modules` is not what SciPy expects.)"""
+
+CALLS = """
+import contextlib, io, json
 hidden, calls = json.loads(sys.argv[1])
-sys.modules.update(dict.fromkeys(hidden))  # an import of it fails, as if it were not there
+sys.meta_path.insert(0, Hidden(hidden))
 from weakseg.cli import main
 for sys.argv[1:] in calls:
     code, out, err = 0, io.StringIO(), io.StringIO()
@@ -37,7 +48,9 @@ for sys.argv[1:] in calls:
 def without(hidden: list[str], calls: list[list[str]]) -> list[tuple[int, str, str]]:
     """Exit code, standard output and error of each call, where some packages can't be imported."""
     given = json.dumps([hidden, calls])
-    ran = subprocess.run([sys.executable, "-c", HIDING, given], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", HIDE + CALLS, given], capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     return [tuple(json.loads(line)) for line in ran.stdout.splitlines()]
 
@@ -68,9 +81,8 @@ LIGHT = [
 
 
 def test_runs_are_read_and_refined_without_pytorch(finished: Path) -> None:
-    code = f"""
-import sys
-sys.modules.update(dict.fromkeys({TRAIN!r}))
+    code = f"""{HIDE}
+sys.meta_path.insert(0, Hidden({TRAIN!r}))
 import numpy as np
 import weakseg
 for name in {LIGHT!r}:
