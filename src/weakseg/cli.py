@@ -161,7 +161,7 @@ def report(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a page of all photos, masks and figures: RUN/report/index.html."""
+    """Write a page of photos, masks and figures, RUN/report/index.html."""
     from weakseg import api
 
     page = api.report_run(run, workers, _progress(quiet))
@@ -249,7 +249,7 @@ def review(
     ] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> None:
-    """Serve the page on which a run's masks are mended, on this machine alone."""
+    """Serve the page on which masks are mended, on this machine alone."""
     from weakseg.engine.opened import open_run
 
     opened = open_run(run)
@@ -298,7 +298,7 @@ def export(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's masks and photos, or its network, as another tool reads them."""
+    """Write masks and photos, or the network, for another tool."""
     from weakseg import api
 
     written = api.export_run(

@@ -11,7 +11,7 @@ from weakseg.engine.executor import InProcessExecutor
 from weakseg.errors import WeaksegError
 from weakseg.methods.base import Item, Result
 
-SAID = ("assess", "evaluate", "panels")
+SAID = ("assess", "confidence", "evaluate", "panels")
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +62,13 @@ def test_what_is_left_for_the_run_is_told_from_then_on(
     said = start(photos, tmp_path / "out", recipe).said
     begun = [line for line in said if line.startswith("step ")]
     assert [line.split(";")[0] for line in begun] == [
-        f"step {place} of 9: {name}"
+        f"step {place} of 10: {name}"
         for place, name in enumerate(
             ("inspect", "classify", "localize", "cam", "svm", "network", *SAID), start=1
         )
     ]
     left = [re.search(r"; some \d+ s left for the run, without network$", line) for line in begun]
-    assert [bool(match) for match in left] == [False, False, True, True, True, *[False] * 4]
+    assert [bool(match) for match in left] == [False, False, True, True, True, *[False] * 5]
 
 
 def test_what_is_kept_is_told_before_any_work(

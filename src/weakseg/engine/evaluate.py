@@ -45,9 +45,10 @@ def run(context: Context) -> None:
     """
     told = _Reliability(context)
     rows = _rows(context, told)
+    reliable = told.figures() if told.step in [row["name"] for row in rows] else {}
     for step in object_steps(context):
         rows += _object_rows(context, step)
-    write_json(context.folder / METRICS, {"stages": rows, **told.figures()})
+    write_json(context.folder / METRICS, {"stages": rows, **reliable})
 
 
 def outputs(context: Context) -> list[Output]:
