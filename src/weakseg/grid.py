@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+CELL = 16
+"""Pixels: the side of what a pixel head tells apart."""
+
 GRID_STRIDE = 4
 """Image pixels a cell of the grid on which CAMs and shallow features are kept."""
 

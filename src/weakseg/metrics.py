@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from weakseg.data.masks import IGNORE
+from weakseg.data.masks import BACKGROUND, IGNORE
 from weakseg.grid import upsampled_bands
 
 _BAND = 2**20  # pixels that are counted at once: as int64 they take eight times a mask's memory
@@ -39,6 +39,13 @@ class ConfusionMatrix:
     def __post_init__(self) -> None:
         ids = len(self.classes) + 1
         self.counts = np.zeros((ids, ids + 1), np.int64)
+
+    @classmethod
+    def of(cls, classes: Sequence[str], counts: NDArray[np.int64]) -> "ConfusionMatrix":
+        """One of a single mask's counts."""
+        found = cls(classes)
+        found.counts, found.images = counts, 1
+        return found
 
     def update(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
         """Add one pair of masks, uint8 (H, W).
@@ -97,7 +104,7 @@ class ConfusionMatrix:
         hits = np.diag(self.counts).astype(np.float64)
         accuracy = _divide(hits, self.counts.sum(axis=1))
         iou = self.iou()
-        names = ("background", *self.classes)
+        names = (BACKGROUND, *self.classes)
         return {
             "images": self.images,
             "miou": _mean(iou),

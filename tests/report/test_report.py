@@ -21,7 +21,7 @@ from weakseg.recipe import RECIPE, dump_recipe
 from weakseg.report import build as building
 from weakseg.report.build import build, page_of
 from weakseg.report.charts import confusions, curves_of, line
-from weakseg.report.thumbnails import MASK_BYTES, PHOTO_BYTES, class_ious, encode_masks
+from weakseg.report.thumbnails import MASK_BYTES, PHOTO_BYTES, class_ious, compare, encode_masks
 
 HEIGHT, WIDTH = 60, 90
 CLASSES = ("<b>cat</b>", "dog & co")
@@ -205,8 +205,12 @@ def test_ious_are_as_the_naive_reference() -> None:
         shared = sum(m == c and t == c for m, t in cells)
         whole = sum((m == c or t == c) and t != 255 for m, t in cells)
         expected.append(shared / whole)
-    assert class_ious(mask, truth, (1, 2, 9)) == (*map(pytest.approx, expected), None)
-    assert class_ious(None, truth, (1,)) == class_ious(mask, None, (1,)) == (None,)
+
+    def ious(mask: Any, truth: Any, class_ids: tuple[int, ...]) -> tuple[float | None, ...]:
+        return class_ious(compare(mask, truth, "abcdefghi"), class_ids)
+
+    assert ious(mask, truth, (1, 2, 9)) == (*map(pytest.approx, expected), None)
+    assert ious(None, truth, (1,)) == ious(mask, None, (1,)) == (None,)
 
 
 def test_confusions_are_shares_of_what_occurs() -> None:
@@ -241,6 +245,8 @@ class Opened:
         self.tab.wait_for_selector(".tile img[src]")
 
     def names(self) -> list[str]:
+        """What the tiles are of, once the page has drawn what it was asked to before."""
+        self.tab.evaluate("() => new Promise(requestAnimationFrame)")
         tiles = self.tab.locator(".tile").all()
         places = [(t.bounding_box()["y"], t.bounding_box()["x"], t.inner_text()) for t in tiles]
         return [text.splitlines()[0] for _, _, text in sorted(places)]

@@ -13,6 +13,9 @@ from weakseg.data.images import open_image
 from weakseg.errors import WeaksegError
 from weakseg.files import stamp, write_atomically, write_text
 
+BACKGROUND = "background"
+"""The name of id 0."""
+
 IGNORE = 255
 MAX_CLASSES = MAX_OBJECTS = IGNORE - 1
 CLASSES = "classes.txt"
@@ -135,7 +138,7 @@ def write_classes(folder: Path, classes: Sequence[str]) -> None:
 
     A data set's `classes.txt` has names alone, in which there is no tab, and may be such a file.
     """
-    names = ("background", *classes)
+    names = (BACKGROUND, *classes)
     lines = [*enumerate(names), (IGNORE, "ignored")]
     write_text(folder / CLASSES, "".join(f"{number}\t{name}\n" for number, name in lines))
 

@@ -256,12 +256,11 @@ class _Reliability:
 
     def add(self, task: PhotoTask, counts: NDArray[np.int64]) -> None:
         """Count a photo of the step's, whose confusion counts are (C+1, C+2)."""
+        iou = ConfusionMatrix.of(self._classes, counts).iou()
         for class_id in task.class_ids:
-            name = self._classes[class_id - 1]
-            union = counts[class_id].sum() + counts[:, class_id].sum() - counts[class_id, class_id]
-            sure = self._photos[task.id]["classes"].get(name)
-            if union and sure is not None:
-                self._pairs.append((sure, counts[class_id, class_id] / union, class_id))
+            sure = self._photos[task.id]["classes"].get(self._classes[class_id - 1])
+            if sure is not None and not np.isnan(iou[class_id]):
+                self._pairs.append((sure, iou[class_id], class_id))
         for share, matrix in zip(_LEFT_OUT, self._matrices, strict=True):
             if self._place[task.id] >= share:
                 matrix.counts += counts

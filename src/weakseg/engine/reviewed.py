@@ -12,14 +12,14 @@ Each is written whole or not at all, before the person is told so.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from weakseg.data.dataset import Dataset, Sample
-from weakseg.data.masks import write_mask
+from weakseg.data.masks import BACKGROUND, write_mask
 from weakseg.errors import WeaksegError, mismatch, quoted
 from weakseg.files import read_json, remove, stamp, write_json
 from weakseg.methods.maps import MASK
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from weakseg.refine.strokes import Stroke
 
 NAME = "review"
-BACKGROUND = "background"
+
+Content = TypeVar("Content")
 
 _Pixel = Annotated[float, Field(ge=-1e5, le=1e5)]
 
@@ -67,6 +68,7 @@ class Strokes(BaseModel):
     crf: bool = True
 
 
+_STROKES = TypeAdapter(Strokes)
 _TAGS = TypeAdapter(dict[str, tuple[str, ...]])
 
 
@@ -91,15 +93,7 @@ class Reviewed:
         Raises:
             WeaksegError: the file is damaged.
         """
-        path = self._strokes(photo)
-        if not path.is_file():
-            return Strokes()
-        try:
-            return Strokes.model_validate(read_json(path))
-        except ValidationError as error:
-            raise WeaksegError(
-                f"{path} holds no strokes ({mismatch(error)}). Remove it to begin anew."
-            ) from error
+        return _read(self._strokes(photo), _STROKES, "strokes") or Strokes()
 
     def draw(self, photo: str, strokes: Strokes, mended: NDArray[np.uint8]) -> None:
         """Keep the strokes on a photo, and the mask that they make; it is accepted no longer."""
@@ -157,15 +151,7 @@ class Reviewed:
         Raises:
             WeaksegError: the file is damaged.
         """
-        path = self._tags
-        if not path.is_file():
-            return {}
-        try:
-            return _TAGS.validate_python(read_json(path))
-        except ValidationError as error:
-            raise WeaksegError(
-                f"{path} holds no tags ({mismatch(error)}). Remove it to have those of the data."
-            ) from error
+        return _read(self._tags, _TAGS, "tags") or {}
 
     def tag(self, photo: str, tags: Sequence[str]) -> None:
         """Give a photo other tags."""
@@ -203,3 +189,14 @@ class Reviewed:
 
     def _strokes(self, photo: str) -> Path:
         return self.folder / "strokes" / f"{photo}.json"
+
+
+def _read(path: Path, kind: TypeAdapter[Content], holds: str) -> Content | None:
+    if not path.is_file():
+        return None
+    try:
+        return kind.validate_python(read_json(path))
+    except ValidationError as error:
+        raise WeaksegError(
+            f"{path} holds no {holds} ({mismatch(error)}). Remove it to begin anew."
+        ) from error

@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from weakseg.data.masks import VOC_PALETTE
+from weakseg.data.masks import BACKGROUND, VOC_PALETTE
 from weakseg.data.outlines import bounds, pixels, runs_of
 from weakseg.export.base import Exporter, Job, Masked
 from weakseg.export.coco import image_entry
 from weakseg.export.lists import json_lists
 from weakseg.export.pictures import png, put
-
-_BACKGROUND = "background"
 
 
 def write(job: Job, folder: Path) -> None:
@@ -23,15 +21,15 @@ def write(job: Job, folder: Path) -> None:
     reader that passes over void compares what a mask says, and no more. Classes are things where
     the run tells their objects apart, else stuff.
     """
-    names = [*job.run.classes, _BACKGROUND]
+    names = [*job.run.classes, BACKGROUND]
     things = any(photo.objects for photo in job.photos)
     categories = [
         {
             "id": number,
             "name": name,
             "supercategory": name,
-            "isthing": int(things and name != _BACKGROUND),
-            "color": VOC_PALETTE[0 if name == _BACKGROUND else number].tolist(),
+            "isthing": int(things and name != BACKGROUND),
+            "color": VOC_PALETTE[0 if name == BACKGROUND else number].tolist(),
         }
         for number, name in enumerate(names, start=1)
     ]

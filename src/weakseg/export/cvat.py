@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from weakseg.data.masks import IGNORE, VOC_PALETTE, hex_colour
+from weakseg.data.masks import BACKGROUND, IGNORE, VOC_PALETTE, hex_colour
 from weakseg.engine.opened import Run
 from weakseg.errors import WeaksegError, quoted
 from weakseg.export.base import Exporter, Job, Masked
@@ -48,7 +48,7 @@ def write(job: Job, folder: Path) -> None:
     region: without it CVAT takes the background for a label. Uncertain pixels are background, for
     a colour that is no label's is refused.
     """
-    colours = {name: VOC_PALETTE[i] for i, name in enumerate(("background", *job.run.classes))}
+    colours = {name: VOC_PALETTE[i] for i, name in enumerate((BACKGROUND, *job.run.classes))}
     label_map = ["# label:color_rgb:parts:actions"]
     label_map += [f"{name}:{','.join(map(str, colour))}::" for name, colour in colours.items()]
     with zipfile.ZipFile(folder / ARCHIVE, "w") as archive:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from weakseg.data.masks import IGNORE, mask_image
+from weakseg.data.masks import BACKGROUND, IGNORE, mask_image
 from weakseg.export.base import Exporter, Job, Masked
 from weakseg.export.pictures import picture_of, png
 from weakseg.files import write_text
@@ -63,7 +63,7 @@ def write(job: Job, folder: Path) -> None:
                 shard, written = shard + 1, 0
             writer.write_table(pa.Table.from_pylist(group, schema))
             written += sum(len(row["image"]["bytes"]) for row in group)
-    id2label = {"0": "background", **{str(i): name for i, name in enumerate(names, start=1)}}
+    id2label = {str(i): name for i, name in enumerate((BACKGROUND, *names))}
     write_text(folder / "id2label.json", json.dumps(id2label, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", _card(split, len(job.photos)))
 

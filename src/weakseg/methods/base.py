@@ -117,14 +117,17 @@ class PhotoTask:
     Attributes:
         sample: the photo.
         class_ids: mask ids of its tags, ascending.
-        classes: how many the data set has.
-        names: those of the mask ids 1 to C.
+        names: the data set's classes, those of the mask ids 1 to C; none where it has not said.
     """
 
     sample: Sample
     class_ids: tuple[int, ...]
-    classes: int = MAX_CLASSES
     names: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """How many the data set has, at most."""
+        return len(self.names) or MAX_CLASSES
 
     @property
     def id(self) -> str:
@@ -134,7 +137,7 @@ class PhotoTask:
 def task_of(sample: Sample, classes: Sequence[str]) -> PhotoTask:
     """A photo's share of the work, where mask ids 1 to C are those of `classes`."""
     ids = sorted(classes.index(tag) + 1 for tag in sample.tags)
-    return PhotoTask(sample, tuple(ids), len(classes), tuple(classes))
+    return PhotoTask(sample, tuple(ids), tuple(classes))
 
 
 PhotoWork = Callable[[PhotoTask], PhotoMaps | PhotoMask]

@@ -12,6 +12,7 @@ from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, P
 from weakseg.methods.classifier import CLASSIFIER, backbone_of, learned_from
 from weakseg.methods.features import check_scales, check_stages, open_tensors
 from weakseg.methods.settings import Precision, Scales, Section
+from weakseg.names import final
 
 
 class Cam(Section):
@@ -76,7 +77,6 @@ def _of_features(step: Step, features: Step) -> PhotoWork:
     from weakseg.localize.cam import merge, outputs_of
     from weakseg.methods.networks import read_classifier
     from weakseg.networks.cam_classifier import confidences
-    from weakseg.networks.features import final
 
     settings, given = step.settings, step["classifier"]
     network = read_classifier(given.folder / CLASSIFIER, torch.device("cpu"))

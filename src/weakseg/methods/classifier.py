@@ -23,7 +23,7 @@ from weakseg.methods.settings import (
     Share,
     Training,
 )
-from weakseg.names import FIGURES, AugmentationName, Head
+from weakseg.names import FIGURES, AugmentationName, Head, final
 from weakseg.networks.pooling import AVERAGE, Pooling
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def check(step: Step, photos: Photos, device: Any) -> None:
 
 def learned_from(settings: Classifier) -> str:
     """The tensor that is learned from, of features that are kept."""
-    from weakseg.networks.features import POOLED, final
+    from weakseg.networks.features import POOLED
 
     return POOLED if settings.pooling == AVERAGE else final(settings.scale)
 

@@ -19,7 +19,7 @@ from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.features import check_features, check_scales, open_cells
 from weakseg.methods.maps import open_masks
 from weakseg.methods.settings import MOST_EXAMPLES, Fraction, Scale, Training
-from weakseg.names import FIGURES
+from weakseg.names import FIGURES, final
 
 if TYPE_CHECKING:
     from weakseg.networks.pixel_head import PixelHead, PixelHeadShape
@@ -112,7 +112,6 @@ def open_scorer(step: Step, features: Step) -> Callable[[PhotoTask], NDArray[np.
     import torch
 
     from weakseg.methods.networks import read_segmenter
-    from weakseg.networks.features import final
     from weakseg.networks.pixel_head import PixelSegmenter
 
     settings = step.settings
@@ -182,7 +181,6 @@ class _Gatherer:
     reviewed: Mapping[str, Path]
 
     def __call__(self) -> Callable[[PhotoTask], tuple[NDArray[np.float16], NDArray[np.float16]]]:
-        from weakseg.networks.features import final
         from weakseg.refine.samples import image_rng
         from weakseg.training.pixel_head import shares_of
 

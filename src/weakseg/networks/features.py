@@ -6,15 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from weakseg.names import final as final
-from weakseg.names import stage as stage
+from weakseg.grid import CELL
+from weakseg.names import final, stage
 from weakseg.networks.backbones import Backbone
 
 POOLED = "pooled"
 """The final map's mean at the photo's own size, float32 (2, D), of it and its mirror image."""
-
-CELL = 16
-"""Pixels: the side of a cell."""
 
 _MOST = torch.finfo(torch.float16).max
 

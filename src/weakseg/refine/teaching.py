@@ -14,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weakseg.data.masks import IGNORE
-from weakseg.grid import upsample
-
-CELL = 16
-"""Pixels: the side of a cell."""
+from weakseg.grid import CELL, upsample
 
 _SAMPLED = 4
 """Places along a cell's side at which its mask is looked up."""

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from weakseg.data.masks import hex_colour
+from weakseg.data.masks import BACKGROUND, hex_colour
 from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
 from weakseg.engine.fingerprints import digest_of
@@ -68,7 +68,7 @@ def build(run: Run, executor: Executor, progress: Progress) -> Path:
     pages = [photos[i : i + PAGE_PHOTOS] for i in range(0, len(photos), PAGE_PHOTOS)]
     folder = run.folder / NAME
     names = [PAGE.name, *(f"page-{number}.html" for number in range(2, len(pages) + 1))]
-    drawer = Drawer(tuple(s.folder for s in steps), last.folder, len(run.classes))
+    drawer = Drawer(tuple(s.folder for s in steps), last.folder, run.classes)
     sure = read_confidence(run.folder)["photos"]
     counts = np.zeros((len(run.classes) + 1, len(run.classes) + 2), np.int64)
     template = _environment().get_template("page.html")
@@ -201,7 +201,7 @@ def _figures(run: Run, masks: str, counts: NDArray[np.int64]) -> dict[str, Any]:
         "rows": rows,
         "last": last,
         "first": own[0] if last and own[0] is not last else None,
-        "confusions": confusions(counts, ("background", *run.classes)),
+        "confusions": confusions(counts, (BACKGROUND, *run.classes)),
         "reliability": told,
         "surer": line([entry["miou"] for entry in told["surer"]], 220, 72) if told else None,
         "curves": [

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weakseg.data.images import encode_image, photo_size, read_small_photo
-from weakseg.data.masks import IGNORE, VOC_PALETTE, read_mask
+from weakseg.data.masks import VOC_PALETTE, read_mask
 from weakseg.engine.evaluate import truth_fault
 from weakseg.methods.base import PhotoTask, naming
 from weakseg.methods.maps import MASK
@@ -57,12 +57,12 @@ class Drawer:
     Attributes:
         folders: of the steps, in their order.
         last: that whose masks are compared by pixel.
-        classes: how many there are.
+        classes: names of the mask ids 1 to C.
     """
 
     folders: tuple[Path, ...]
     last: Path
-    classes: int
+    classes: tuple[str, ...]
 
     def __call__(self) -> Callable[[PhotoTask], Drawn]:
         return self._draw_named
@@ -77,39 +77,40 @@ class Drawer:
         paths = [folder / f"{task.id}{MASK}" for folder in self.folders]
         masks = [read_mask(path) if path.is_file() else None for path in paths]
         truth = None
-        if sample.mask and not truth_fault(sample, self.classes):
+        if sample.mask and not truth_fault(sample, len(self.classes)):
             truth = sample.mask.read()
-        counts = None
-        if truth is not None:
-            for folder, mask in zip(self.folders, masks, strict=True):
-                if folder == self.last and mask is not None:
-                    matrix = ConfusionMatrix([""] * self.classes)
-                    matrix.update(truth, mask)
-                    counts = matrix.counts
+        compared = [compare(mask, truth, self.classes) for mask in masks]
+        last = compared[self.folders.index(self.last)]
         return Drawn(
             size=size,
             photo=_encode_photo(read_small_photo(sample.image, PHOTO_SIDE)),
             masks=encode_masks([*masks, truth], size),
             made=tuple(mask is not None for mask in masks),
-            iou=tuple(class_ious(mask, truth, task.class_ids) for mask in masks),
-            counts=counts,
+            iou=tuple(class_ious(matrix, task.class_ids) for matrix in compared),
+            counts=last.counts if last else None,
             truth=truth is not None,
         )
 
 
-def class_ious(
-    mask: NDArray[np.uint8] | None, truth: NDArray[np.uint8] | None, class_ids: Sequence[int]
-) -> tuple[float | None, ...]:
-    """The IoU of some classes of a mask, pixels that the truth leaves out (255) apart."""
+def compare(
+    mask: NDArray[np.uint8] | None, truth: NDArray[np.uint8] | None, classes: Sequence[str]
+) -> ConfusionMatrix | None:
+    """The pixels of a mask and a true one; None where one of them isn't there."""
     if mask is None or truth is None:
+        return None
+    matrix = ConfusionMatrix(classes)
+    matrix.update(truth, mask)
+    return matrix
+
+
+def class_ious(
+    matrix: ConfusionMatrix | None, class_ids: Sequence[int]
+) -> tuple[float | None, ...]:
+    """The IoU of some classes; None where neither mask has one, or nothing was compared."""
+    if matrix is None:
         return (None,) * len(class_ids)
-    counted = truth != IGNORE
-    found: list[float | None] = []
-    for class_id in class_ids:
-        one, two = (mask == class_id) & counted, truth == class_id
-        union = np.count_nonzero(one | two)
-        found.append(np.count_nonzero(one & two) / union if union else None)
-    return tuple(found)
+    iou = matrix.iou()
+    return tuple(None if np.isnan(iou[i]) else float(iou[i]) for i in class_ids)
 
 
 def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int]) -> bytes:

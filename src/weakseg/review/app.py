@@ -133,7 +133,7 @@ class Desk:
     def overview(self) -> dict[str, Any]:
         """What the page shows before any photo is opened."""
         review = self.review
-        confidence, reviewed = review.confidence, review.reviewed
+        confidence, reviewed = review.run.confidence, review.reviewed
         return {
             "key": self._key,
             "run": review.run.folder.name,

@@ -1,6 +1,6 @@
 """A run's photos as they are reviewed: in order of need, with what mends their masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.images import read_photo
-from weakseg.data.masks import IGNORE, read_mask
+from weakseg.data.masks import BACKGROUND, IGNORE, read_mask
 from weakseg.engine.balance import without_dropped
 from weakseg.engine.confidence import scores_behind
 from weakseg.engine.context import mask_steps
 from weakseg.engine.opened import Run
-from weakseg.engine.reviewed import BACKGROUND, Reviewed, Strokes
+from weakseg.engine.reviewed import Reviewed, Strokes
 from weakseg.errors import WeaksegError
 from weakseg.methods.base import Artefact, PhotoTask, Step, task_of
 from weakseg.methods.features import open_levels
@@ -87,12 +87,8 @@ class Review:
     @cached_property
     def order(self) -> list[str]:
         """Ids of the photos, the least certain mask first."""
-        return sorted(self.photos, key=lambda photo: (self.confidence.get(photo, 1.0), photo))
-
-    @cached_property
-    def confidence(self) -> Mapping[str, float]:
-        """How sure the run is of each photo, in [0, 1]; of none, where nothing tells."""
-        return self.run.confidence
+        sure = self.run.confidence
+        return sorted(self.photos, key=lambda photo: (sure.get(photo, 1.0), photo))
 
     @property
     def crf(self) -> CRFSettings:

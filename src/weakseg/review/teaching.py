@@ -1,10 +1,10 @@
 """Strokes on some photos teach all: the masks that nobody touched follow those that were."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,9 @@ class Teacher:
         before = self._made.learned()
         right = self._made
         for photo, path in own.items():
-            cells = self._cells(photo)
-            if cells.shape[1] > 1:
-                right -= self._lesson(cells, self.review.made(photo))
-                right += self._lesson(cells, read_mask(path)) * WEIGHT
+            if levels := self.review.levels(photo):
+                right -= self._lesson(levels, self._stored(photo))
+                right += self._lesson(levels, read_mask(path)) * WEIGHT
         after = right.learned()
         changed = [
             (photo, share)
@@ -77,23 +76,23 @@ class Teacher:
 
     def _lessons(self) -> Iterator[Lesson]:
         for photo in self.review.order:
-            cells = self._cells(photo)
-            if cells.shape[1] > 1:
-                yield self._lesson(cells, self.review.made(photo))
+            if levels := self.review.levels(photo):
+                yield self._lesson(levels, self._stored(photo))
 
-    def _lesson(self, cells: NDArray[np.float32], mask: NDArray[np.uint8]) -> Lesson:
-        return lesson_of(cells, mask, len(self.review.run.classes))
+    def _stored(self, photo: str) -> NDArray[np.uint8]:
+        """A photo's mask under the tags that it had when the run made it, whatever came since."""
+        return self.review.run.mask(photo, self.review.step.name)
 
-    def _cells(self, photo: str) -> NDArray[np.float32]:
-        return cells_of(self.review.levels(photo), *self.review.made(photo).shape)
+    def _lesson(self, levels: Sequence[NDArray[Any]], mask: NDArray[np.uint8]) -> Lesson:
+        return lesson_of(cells_of(levels, *mask.shape), mask, len(self.review.run.classes))
 
     def _follow(self, photo: str, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
         """Keep a photo's mask as the head has it now; the share of it that was another."""
         review = self.review
-        made, shown = review.made(photo), review.base(photo)
-        cells, class_ids = self._cells(photo), review.task(photo).class_ids
-        if cells.shape[1] == 1:
+        if not (levels := review.levels(photo)):
             return 0.0
+        made, shown = review.made(photo), review.base(photo)
+        cells, class_ids = cells_of(levels, *made.shape), review.task(photo).class_ids
         found = follow(cells, before, after, made, class_ids)
         if (found == made).all():
             remove(review.reviewed.taught(photo))

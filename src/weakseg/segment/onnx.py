@@ -18,8 +18,6 @@ from weakseg.grid import upsample
 
 INPUT, OUTPUT = "images", "logits"
 
-_Sides = tuple[int, int]
-
 
 @dataclass(frozen=True)
 class OnnxCard:

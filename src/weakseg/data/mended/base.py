@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weakseg.data.dataset import Sample
-from weakseg.data.masks import TrueMask
+from weakseg.data.masks import BACKGROUND, TrueMask
 from weakseg.data.places import stems
 from weakseg.errors import WeaksegError, unknown_name
 
 Find = Callable[[Sample], Sequence[TrueMask]]
 """A photo's mask, in the ids of a data set's classes; empty where there is none."""
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
