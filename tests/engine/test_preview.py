@@ -2,10 +2,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tiny import SEGMENT, UNKEPT, Start, masks, tiny_recipe
+from tiny import CELLS, SEGMENT, UNKEPT, Start, masks, tiny_recipe
 from weakseg.engine import preview
 from weakseg.engine.executor import InProcessExecutor
 from weakseg.errors import WeaksegError
@@ -71,16 +72,22 @@ def test_what_is_left_for_the_run_is_told_from_then_on(
     assert [bool(match) for match in left] == [False, False, True, True, True, *[False] * 5]
 
 
+@pytest.mark.parametrize("others", [{}, CELLS], ids=["grid", "cells"])
 def test_what_is_kept_is_told_before_any_work(
-    photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: dict[str, Any],
 ) -> None:
     monkeypatch.setattr(preview, "_gigabytes", lambda size: f"{size:.0f} bytes")
-    said = start(photos, tmp_path / "out").said
+    said = start(photos, tmp_path / "out", tiny_recipe(**others)).said
     (line,) = (line for line in said if line.startswith("Maps and features will take "))
-    files = [p for name in ("localize", "svm") for p in (tmp_path / "out" / name).iterdir()]
-    kept = [path.stat().st_size for path in files if path.suffix == ".safetensors"]
+    ids = {path.stem for path in (tmp_path / "out" / "localize").iterdir()}
+    files = [p for p in (tmp_path / "out").glob("*/*.safetensors") if p.stem in ids]
+    kept = [path.stat().st_size for path in files]
     told_of = int(line.split()[5])
-    assert told_of < sum(kept) < told_of + 400 * len(kept)  # their headers
+    assert told_of == pytest.approx(sum(kept), rel=0.15)
     assert said.index(line) < min(i for i, text in enumerate(said) if text.startswith("classify"))
 
 

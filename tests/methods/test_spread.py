@@ -3,12 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.isotonic import IsotonicRegression
 
 from tiny import CELLS, Start, tiny_recipe
 from weakseg.data.dataset import load_dataset
+from weakseg.data.masks import read_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
-from weakseg.localize.levels import find_levels
+from weakseg.localize.levels import count, find_levels
 from weakseg.methods.base import Step, task_of
 from weakseg.methods.maps import open_class_maps, open_maps
 from weakseg.refine.spread import SpreadSettings, spread
@@ -17,6 +19,7 @@ CHAIN: dict[str, Any] = {
     **dict.fromkeys(("cam+crf", "seed", "svm", "svm+crf")),
     "spread": {"kind": "spread", "of": "localize", "steps": 2},
     "levels": {**CELLS["levels"], "least_photos": 3},
+    "by-masks": {"kind": "levels", "of": ["spread", "spread-mask"], "rule": "masks"},
     "calibrated": CELLS["calibrated"],
     "spread-mask": CELLS["spread-mask"],
 }
@@ -76,7 +79,46 @@ def test_levels_are_those_of_a_class_or_of_all(photos: Path, steps: dict[str, St
     assert {len(rows) >= 3 for rows in values.values()} == {True, False}
     for tag, rows in values.items():
         of = np.concatenate(rows) if len(rows) >= 3 else everything
-        assert levels[tag] == find_levels(of, "otsu")._asdict()
+        assert levels[tag] == find_levels(count(of), "otsu")._asdict()
+
+
+def test_levels_by_masks_are_where_a_third_and_two_of_the_cells_are_a_class_s(
+    photos: Path, steps: dict[str, Step]
+) -> None:
+    dataset = load_dataset(photos, "all")
+    maps = open_class_maps(steps["spread"])
+    values, belongs = [], []
+    for sample in dataset.samples:
+        task = task_of(sample, dataset.classes)
+        mask = read_mask(steps["spread-mask"].folder / f"{task.id}.png")
+        for class_id, row in zip(task.class_ids, maps(task).scores, strict=True):
+            for (i, j), value in np.ndenumerate(row):
+                y = int((i + 0.5) * mask.shape[0] / row.shape[0])
+                x = int((j + 0.5) * mask.shape[1] / row.shape[1])
+                values.append(value)
+                belongs.append(mask[y, x] == class_id)
+    shares = IsotonicRegression().fit(values, np.array(belongs, float))
+    levels = read_json(steps["by-masks"].folder / "levels.json")
+    assert len({tuple(found.values()) for found in levels.values()}) == 1  # each on few photos
+    (found, *_) = levels.values()
+    cuts = np.linspace(0, 1, 1001)
+    for name, share in (("low", 1 / 3), ("high", 2 / 3)):
+        assert found[name] == pytest.approx(cuts[shares.predict(cuts) >= share][0], abs=1 / 64)
+
+
+@pytest.mark.parametrize(
+    ("step", "change", "said"),
+    [
+        ("levels", {"rule": "masks"}, "`of` names the maps alone"),
+        ("by-masks", {"rule": "otsu"}, "give it, or leave out spread-mask"),
+    ],
+)
+def test_masks_and_the_rule_that_reads_them_go_together(
+    photos: Path, tmp_path: Path, start: Start, step: str, change: dict[str, str], said: str
+) -> None:
+    chain = {**CHAIN, step: {**CHAIN[step], **change}}
+    with pytest.raises(WeaksegError, match=said):
+        start(photos, tmp_path / "out", tiny_recipe(**chain))
 
 
 def test_calibrated_maps_have_every_class_s_levels_at_a_third_and_two(

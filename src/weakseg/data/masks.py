@@ -89,6 +89,11 @@ def _voc_palette() -> npt.NDArray[np.uint8]:
 
 
 VOC_PALETTE = _voc_palette()
+"""uint8 (256, 3), read-only: the RGB colour of every id."""
+
+_GREY = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+_FORMATS = ("PNG", "TIFF")
+_LOSSY = frozenset({"jpeg", "tiff_jpeg"})  # names of a TIFF's compression in Pillow
 
 
 def hex_colour(mask_id: int) -> str:
@@ -96,11 +101,9 @@ def hex_colour(mask_id: int) -> str:
     return f"#{VOC_PALETTE[mask_id].tobytes().hex()}"
 
 
-"""uint8 (256, 3), read-only: the RGB colour of every id."""
-
-_GREY = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-_FORMATS = ("PNG", "TIFF")
-_LOSSY = frozenset({"jpeg", "tiff_jpeg"})  # names of a TIFF's compression in Pillow
+def resized_mask(mask: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A mask at another size: each pixel that of the old one at its centre."""
+    return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
 def write_mask(path: Path, mask: npt.NDArray[np.uint8]) -> None:

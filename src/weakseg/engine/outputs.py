@@ -14,7 +14,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from weakseg.data.images import shrunk_size
-from weakseg.grid import grid_size
+from weakseg.grid import GRID_STRIDE, grid_size
 from weakseg.methods.base import PICTURE, Photos, Shape, Step
 from weakseg.methods.maps import MAPS, MASK, SCORES, suffixes
 
@@ -51,7 +51,7 @@ def outputs_of(step: Step, photos: Photos) -> Iterator[Output]:
         size = photos.sizes.get(sample.id)
         if MAPS in written:
             shape: Shape = (len(sample.tags) + rows, None, None)
-            if size and step.kind.on_grid:
+            if size and step.kind.cell(step) == GRID_STRIDE:
                 shape = (*shape[:1], *grid_size(*shrunk_size(*size, step.long_side)))
             yield Output(step.folder / f"{sample.id}{MAPS}", {SCORES: shape})
         if MASK in written:

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, shrink
-from weakseg.data.masks import IGNORE, MaskFile, TrueMask
+from weakseg.data.masks import IGNORE, read_mask, resized_mask
 from weakseg.drawing import draw_panel, overlay_heat, overlay_mask
 from weakseg.engine.context import Context
 from weakseg.engine.evaluate import truth_fault
@@ -90,19 +88,14 @@ class _PanelDrawer:
                     heat = upsample(maps[step.name](task).scores, *size).max(axis=0, initial=0)
                     columns.append((step.name, overlay_heat(photo, heat)))
                 else:
-                    mask = _read_mask(MaskFile(step.folder / f"{task.id}{MASK}"), size)
+                    mask = resized_mask(read_mask(step.folder / f"{task.id}{MASK}"), *size)
                     shown |= set(np.unique(mask).tolist()) - {0, IGNORE}
                     columns.append((step.name, overlay_mask(photo, mask)))
             if task.sample.mask and not truth_fault(task.sample, len(self.classes)):
-                truth = _read_mask(task.sample.mask, size)
+                truth = resized_mask(task.sample.mask.read(), *size)
                 columns.append(("ground truth", overlay_mask(photo, truth)))
             legend = [(self.classes[class_id - 1], class_id) for class_id in sorted(shown)]
             with write_atomically(self.folder / f"{task.id}.jpg") as temporary:
                 draw_panel(columns, legend).save(temporary, quality=90)
 
         return work
-
-
-def _read_mask(mask: TrueMask, size: tuple[int, int]) -> NDArray[np.uint8]:
-    height, width = size
-    return np.array(Image.fromarray(mask.read()).resize((width, height), Image.Resampling.NEAREST))

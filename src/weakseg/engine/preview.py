@@ -96,7 +96,8 @@ def say_disk(context: Context, cell_bytes: float) -> None:
         cells = math.prod(grid_size(*worked_on))
         size += cells * cell_bytes
         for step in maps:
-            pixels = cells if step.kind.on_grid else math.prod(worked_on)
+            cell = step.kind.cell(step) or 1
+            pixels = math.prod(-(-side // cell) for side in worked_on)
             size += 4 * pixels * (len(sample.tags) + step.has_background_row)
     context.progress.say(f"Maps and features will take {_beside_free(size, context.folder)}.")
 

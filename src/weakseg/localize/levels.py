@@ -4,8 +4,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
-Rule = Literal["mixture", "otsu"]
+Rule = Literal["masks", "mixture", "otsu"]
 
 _LEAST = 0.05
 """Values up to this are left out of a mixture (Yang et al. 2024): they are most, and all alike."""
@@ -23,24 +24,60 @@ class Levels(NamedTuple):
     high: float
 
 
-def find_levels(values: NDArray[np.floating[Any]], rule: Rule) -> Levels:
-    """The two thresholds of a class, by the distribution of its values alone.
+def count(
+    values: NDArray[np.floating[Any]], belongs: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """How many values there are of each size; what `find_levels` takes, and sums of it.
 
     Args:
-        values: (N) in [0, 1], of its maps in photos that have the tag.
-        rule: `mixture` fits three Gaussians, that of the background, of the object and of what lies
-            between (CoSA, Yang et al. 2024); a value belongs to the likeliest. `otsu` cuts into
-            three so that the variance within each is least (Otsu 1979, section IV).
+        values: (N) in [0, 1], of a class's maps in photos that have the tag.
+        belongs: (N), which of them are the class's by a mask.
+
+    Returns:
+        (2, 128): of those that aren't, or aren't known to be, and of those that are.
 
     Raises:
-        ValueError: there is no value, or one that is not in [0, 1].
+        ValueError: a value is not in [0, 1].
     """
-    if not (values.size and values.min() >= 0 and values.max() <= 1):
-        raise ValueError("values are none, or not all in [0, 1]")
-    counts, edges = np.histogram(values, _BINS, (0.0, 1.0))
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("values are not all in [0, 1]")
+    inside = np.zeros(len(values), bool) if belongs is None else belongs
+    parts = [np.histogram(part, _BINS, (0.0, 1.0))[0] for part in (values[~inside], values[inside])]
+    return np.stack(parts)
+
+
+def find_levels(counts: NDArray[np.int64], rule: Rule) -> Levels:
+    """The two thresholds of a class, without ground truth.
+
+    Args:
+        counts: (2, 128), see `count`.
+        rule: `masks`: a third of what has the low value is the class's by masks, and two thirds of
+            what has the high one (their shares made to rise by isotonic regression). By the values
+            alone: `mixture` fits three Gaussians, that of the background, of the object and of what
+            lies between (CoSA, Yang et al. 2024); a value belongs to the likeliest. `otsu` cuts
+            into three so that the variance within each is least (Otsu 1979, section IV).
+
+    Raises:
+        ValueError: nothing was counted.
+    """
+    if not counts.any():
+        raise ValueError("there are no values")
+    edges = np.linspace(0, 1, _BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
-    low, high = (_mixture if rule == "mixture" else _otsu)(counts.astype(float), centres)
-    return Levels(*(float(np.clip(level, edges[1], edges[-2])) for level in (low, high)))
+    if rule == "masks":
+        found = _by_masks(counts, centres)
+    else:
+        find = _mixture if rule == "mixture" else _otsu
+        found = find(counts.sum(axis=0).astype(float), centres)
+    return Levels(*(float(np.clip(level, edges[1], edges[-2])) for level in found))
+
+
+def _by_masks(counts: NDArray[np.int64], centres: NDArray[np.float64]) -> tuple[float, float]:
+    total = counts.sum(axis=0)
+    held = total > 0
+    shares = isotonic_regression(counts[1, held] / total[held], weights=total[held]).x
+    low, high = np.interp((1 / 3, 2 / 3), shares, centres[held])
+    return float(low), float(high)
 
 
 def _mixture(counts: NDArray[np.float64], centres: NDArray[np.float64]) -> tuple[float, float]:

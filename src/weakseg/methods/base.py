@@ -16,6 +16,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.images import UnreadablePhoto, photo_size, read_photo, shrink
 from weakseg.data.masks import MAX_CLASSES
 from weakseg.errors import WeaksegError
+from weakseg.grid import GRID_STRIDE
 from weakseg.progress import Progress
 
 if TYPE_CHECKING:
@@ -151,6 +152,21 @@ def _no_background(step: "Step") -> float | None:
     return None
 
 
+def _on_grid(step: "Step") -> int | None:
+    return GRID_STRIDE
+
+
+def first_cell(step: "Step") -> int | None:
+    """The cell of maps that are like those of a step's first input."""
+    first = step.inputs[0][1].source
+    return first.kind.cell(first) if Artefact.MAPS in first.gives else None
+
+
+def photo_cell(step: "Step") -> int | None:
+    """The cell of maps that are as fine as a photo, or as another tool or a network has them."""
+    return None
+
+
 def _nothing_to_say(step: "Step") -> Mapping[str, Any]:
     return {}
 
@@ -172,7 +188,8 @@ class Kind:
         work: makes, in a worker, what does one photo.
         run: does everything, for whatever is not done photo by photo.
         files: the files that `run` writes.
-        on_grid: whether its maps are on the photo's grid (`weakseg.grid`).
+        cell: the side of its maps' cells, in pixels of the photo as it is worked on: by default
+            that of the grid (`weakseg.grid`); None: it isn't known before, and 1 as a rule.
         photos: on which photos it works: all that have tags, those that get masks, or those held
             out.
         draws: whether it draws random numbers, so that the recipe's seed counts; or of which
@@ -205,7 +222,7 @@ class Kind:
     work: Callable[["Step"], PhotoWork] | None = None
     run: Callable[["Step", "Tools"], None] | None = None
     files: Callable[["Step", "Photos"], Iterable[File]] | None = None
-    on_grid: bool = True
+    cell: Callable[["Step"], int | None] = _on_grid
     photos: Literal["all", "masked", "held out"] = "masked"
     draws: bool | Callable[[Any], bool] = False
     network: bool = False

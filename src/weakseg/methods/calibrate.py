@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from weakseg.methods.base import Artefact, Kind, PhotoMaps, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.base import (
+    Artefact,
+    Kind,
+    PhotoMaps,
+    PhotoTask,
+    PhotoWork,
+    Slot,
+    Step,
+    first_cell,
+)
 from weakseg.methods.levels import read_levels
 from weakseg.methods.maps import open_class_maps
 from weakseg.methods.settings import Section
@@ -39,5 +48,5 @@ KIND = Kind(
     ),
     role="refiner",
     work=work,
-    on_grid=False,
+    cell=first_cell,
 )

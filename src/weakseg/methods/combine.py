@@ -20,6 +20,7 @@ from weakseg.methods.base import (
     PhotoWork,
     Slot,
     Step,
+    first_cell,
 )
 from weakseg.methods.maps import open_class_maps, open_masks, open_scores
 from weakseg.methods.settings import Section
@@ -116,7 +117,7 @@ KIND = Kind(
     takes=(Slot("inputs", frozenset({Artefact.MAPS, Artefact.MASKS}), several=True),),
     role="refiner",
     work=work,
-    on_grid=False,
+    cell=first_cell,
     check=_check,
     protocol=_protocol,
 )

@@ -32,6 +32,7 @@ from weakseg.methods.base import (
     PhotoTask,
     PhotoWork,
     Step,
+    photo_cell,
 )
 from weakseg.methods.maps import SCORES
 from weakseg.methods.settings import FilePath, Section
@@ -243,7 +244,7 @@ KIND = Kind(
     gives=_gives,
     role="seed",
     work=work,
-    on_grid=False,
+    cell=photo_cell,
     check=_check,
     protocol=_protocol,
 )

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weakseg.methods.base import Artefact, Kind, PhotoMaps, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.base import (
+    Artefact,
+    Kind,
+    PhotoMaps,
+    PhotoTask,
+    PhotoWork,
+    Slot,
+    Step,
+    photo_cell,
+)
 from weakseg.methods.maps import open_scores
 from weakseg.refine.settings import PARSettings
 
@@ -38,6 +47,6 @@ KIND = Kind(
     takes=(Slot("scores", frozenset({Artefact.MASKS})),),
     role="refiner",
     work=work,
-    on_grid=False,
+    cell=photo_cell,
     protocol=_protocol,
 )

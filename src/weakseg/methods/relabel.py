@@ -12,6 +12,7 @@ import numpy as np
 
 from weakseg.data.images import read_photo
 from weakseg.errors import WeaksegError
+from weakseg.grid import CELL
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.pixel_head import open_scorer
@@ -65,6 +66,10 @@ def _protocol(step: Step) -> Mapping[str, Any]:
     return describe(Views() if step.get("features") else step.settings)
 
 
+def _cell(step: Step) -> int | None:
+    return CELL if step.get("features") else None
+
+
 KIND = Kind(
     name="relabel",
     summary="a segmentation network's maps of the photos it learned from, kept to their tags",
@@ -76,7 +81,7 @@ KIND = Kind(
     ),
     role="refiner",
     work=work,
-    on_grid=False,
+    cell=_cell,
     network=True,
     check=_check,
     protocol=_protocol,

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from weakseg.grid import CELL
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.features import check_features, on_cells, open_cells
 from weakseg.methods.maps import open_class_maps
@@ -36,6 +37,10 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
     check_features(step, step.get("features") or step["maps"])
 
 
+def _cell(step: Step) -> int | None:
+    return CELL
+
+
 KIND = Kind(
     name="spread",
     summary="maps spread over a photo's cells of like features",
@@ -47,7 +52,7 @@ KIND = Kind(
     ),
     role="refiner",
     work=work,
-    on_grid=False,
+    cell=_cell,
     network=True,
     check=_check,
 )

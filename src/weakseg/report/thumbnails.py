@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from weakseg.data.images import encode_image, photo_size, read_small_photo
-from weakseg.data.masks import VOC_PALETTE, read_mask
+from weakseg.data.masks import VOC_PALETTE, read_mask, resized_mask
 from weakseg.engine.evaluate import truth_fault
 from weakseg.methods.base import PhotoTask, naming
 from weakseg.methods.maps import MASK
@@ -122,8 +122,7 @@ def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int
         ids = np.zeros((height, len(masks) * width), np.uint8)
         for place, mask in enumerate(masks):
             if mask is not None:
-                small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-                ids[:, place * width : (place + 1) * width] = np.asarray(small)
+                ids[:, place * width : (place + 1) * width] = resized_mask(mask, height, width)
         colours = np.dstack([VOC_PALETTE[ids], np.where(ids == 0, 0, 255).astype(np.uint8)])
         encoded = encode_image(Image.fromarray(colours), "WEBP", lossless=True, quality=50)
         if len(encoded) <= MASK_BYTES:

@@ -8,14 +8,13 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, resize
-from weakseg.data.masks import IGNORE, read_mask
+from weakseg.data.masks import IGNORE, read_mask, resized_mask
 from weakseg.metrics import ConfusionMatrix
 from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
@@ -186,5 +185,4 @@ def _resize_both(
     photo: NDArray[np.uint8], mask: NDArray[np.uint8], long_side: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     photo = resize(photo, long_side)
-    size = photo.shape[1], photo.shape[0]
-    return photo, np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return photo, resized_mask(mask, *photo.shape[:2])
