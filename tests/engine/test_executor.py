@@ -4,8 +4,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from weakseg.errors import WeaksegError
 
 @dataclass(frozen=True)
 class Squares:
+    given: Mapping[str, int] = field(default_factory=dict)
+
     def __call__(self) -> Callable[[int], tuple[int, int, int]]:
         made = []
 
@@ -81,7 +83,7 @@ def test_few_items_need_no_worker_and_leave_the_threads_as_they_were() -> None:
 
 IMPORTED = """
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from weakseg.engine import evaluate, panels
 from weakseg.engine.executor import LocalExecutor
@@ -189,11 +191,13 @@ with LocalExecutor(1) as executor:
 """
 
 OWN_WORK = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakseg.engine.executor import LocalExecutor
 
 @dataclass(frozen=True)
 class Squares:
+    given: Mapping[str, int] = field(default_factory=dict)
+
     def __call__(self):
         return lambda number: number * number
 """
@@ -264,7 +268,7 @@ def test_what_workers_cant_import_is_no_want_of_memory() -> None:
 
 
 INTERRUPTED = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from weakseg.engine.executor import LocalExecutor

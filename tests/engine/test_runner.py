@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import tiny
-from tiny import Lines, Start, masks, tiny_recipe
+from tiny import CELLS, Lines, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.engine import evaluate, runner
@@ -203,6 +203,17 @@ def test_worker_processes_give_the_same_bytes(
     with LocalExecutor(2) as executor:
         start(photos, tmp_path / "out", executor=executor)
     assert masks(tmp_path / "out") == masks(finished)
+
+
+@pytest.mark.slow
+def test_what_works_on_features_that_are_kept_does_so_in_worker_processes(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(**CELLS)
+    with LocalExecutor(2) as executor:
+        start(photos, tmp_path / "out", recipe, executor)
+        said = start(photos, tmp_path / "out", recipe, executor).said
+    assert {f"{section.name}: up to date" for section in recipe.steps} <= set(said)
 
 
 def test_threads_give_the_same_bytes(

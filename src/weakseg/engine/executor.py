@@ -231,7 +231,8 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_made: dict[Any, Callable[[Any], Any]] = {}
+_made: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = []
+"""What a worker made last, and of what."""
 
 
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -255,12 +256,12 @@ def _end_with_parent() -> None:
 
 
 def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
-    if make not in _made:
+    if not _made or _made[0][0] != make:
         _made.clear()
         _use_one_thread()
-        _made[make] = make()
+        _made.append((make, make()))
         _use_one_thread()  # again: it may have loaded another library
-    return _made[make](item)
+    return _made[0][1](item)
 
 
 def _use_one_thread() -> None:
