@@ -33,6 +33,20 @@ ANIMAL, PERSON, TOP = 5, 18, 3
 notions, among them "person"."""
 THINGS = (ANIMAL, 6, 8, 13, 17, 20, 27)
 """Animals, artefacts, bodies, food, natural objects, plants, substances."""
+PEOPLE = frozenset(
+    """
+    adult athlete baby boy bride bridegroom child commuter cook crowd cyclist dancer daughter doctor
+    driver farmer father firefighter fisherman gentleman girl grandfather grandmother guest guy
+    husband infant kid lady man mother musician nurse parent passenger pedestrian performer
+    player policeman policewoman rider runner sailor seller singer skater skier
+    soldier son spectator student surfer swimmer teacher teenager toddler tourist traveler visitor
+    waiter waitress walker wife woman worker
+    """.split()  # noqa: SIM905
+) | {"police officer", "young man", "young woman", "old man", "old woman"}
+"""Whom tags name. WordNet's other kinds of people are offices, peoples, creeds and insults."""
+ANYONE, PERSONS = ("human", "people"), "00007846"
+"""To WordNet a hominid and a group; in a tag, persons."""
+
 MOST_KIN = 10
 """Classes of which a relative may be: what is wider says too little of how it looks."""
 
@@ -59,32 +73,28 @@ class WordNet:
     Attributes:
         synsets: by their number.
         senses: a word's synsets, the most frequent first.
-        in_use: the words that WordNet's tagged texts have.
         irregular: word -> its irregular plurals.
     """
 
     synsets: Mapping[str, Synset]
     senses: Mapping[str, tuple[str, ...]]
-    in_use: frozenset[str]
     irregular: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def read(cls, folder: Path) -> "WordNet":
         """Read `data.noun`, `index.noun` and `noun.exc`, as wndb(5WN) describes them."""
         synsets = dict(_synset(line) for line in _lines(folder / "data.noun"))
-        senses, in_use = {}, set()
+        senses = {}
         for line in _lines(folder / "index.noun"):
             fields = line.split()
             word, count = _spaced(fields[0]), int(fields[2])
             senses[word] = tuple(fields[-count:])
-            if int(fields[-count - 1]):
-                in_use.add(word)
         irregular: dict[str, tuple[str, ...]] = defaultdict(tuple)
         for line in _lines(folder / "noun.exc"):
             plural, *words = map(_spaced, line.split())
             for word in words:
                 irregular[word] += (plural,)
-        return cls(synsets, senses, frozenset(in_use), irregular)
+        return cls(synsets, senses, irregular)
 
     def ancestors(self, synset: str) -> Iterator[tuple[str, ...]]:
         """What a notion is a kind of, directly, and then level by level."""
@@ -126,6 +136,8 @@ class Table:
 
     def _meaning(self, word: str) -> tuple[str, Meaning] | None:
         """The synset whose outputs a word stands for, and how."""
+        if word in ANYONE:
+            return PERSONS, Meaning.CLASSES
         senses = self.net.senses[word]
         if own := [sense for sense in senses if sense in self.outputs]:
             return max(own, key=lambda sense: len(self.outputs[sense])), Meaning.CLASSES
@@ -138,7 +150,7 @@ class Table:
             return None
         topics = self.net.synsets[senses[0]].topic, self.net.synsets[kin].topic
         animal = topics == (ANIMAL, ANIMAL)
-        person = topics in ((PERSON, PERSON), (PERSON, TOP)) and word in self.net.in_use
+        person = topics in ((PERSON, PERSON), (PERSON, TOP)) and word in PEOPLE
         return (kin, Meaning.KIN) if animal or person else None
 
     def _kin(self, synset: str) -> str | None:

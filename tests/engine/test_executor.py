@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from weakseg.errors import WeaksegError
 
 @dataclass(frozen=True)
 class Squares:
-    given: Mapping[str, int] = field(default_factory=dict)
-
     def __call__(self) -> Callable[[int], tuple[int, int, int]]:
         made = []
 
@@ -28,6 +26,14 @@ class Squares:
             return item**2, len(made), torch.get_num_threads()
 
         return work
+
+
+@dataclass(frozen=True)
+class Scaled:
+    by: Mapping[str, int]
+
+    def __call__(self) -> Callable[[int], int]:
+        return lambda item: item * self.by["factor"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,12 @@ def test_results_come_in_order_from_single_threaded_workers_that_keep_what_they_
     assert anew[0][1] == 1
 
 
+def test_workers_may_be_given_what_has_no_hash() -> None:
+    with LocalExecutor(1) as executor:
+        assert list(executor.map(Scaled({"factor": 3}), range(12))) == list(range(0, 36, 3))
+        assert list(executor.map(Scaled({"factor": 2}), range(12))) == list(range(0, 24, 2))
+
+
 @dataclass(frozen=True)
 class Processes:
     def __call__(self) -> Callable[[int], int]:
@@ -83,7 +95,7 @@ def test_few_items_need_no_worker_and_leave_the_threads_as_they_were() -> None:
 
 IMPORTED = """
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from weakseg.engine import evaluate, panels
 from weakseg.engine.executor import LocalExecutor
@@ -191,13 +203,11 @@ with LocalExecutor(1) as executor:
 """
 
 OWN_WORK = """
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakseg.engine.executor import LocalExecutor
 
 @dataclass(frozen=True)
 class Squares:
-    given: Mapping[str, int] = field(default_factory=dict)
-
     def __call__(self):
         return lambda number: number * number
 """
@@ -268,7 +278,7 @@ def test_what_workers_cant_import_is_no_want_of_memory() -> None:
 
 
 INTERRUPTED = """
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from weakseg.engine.executor import LocalExecutor

@@ -94,6 +94,6 @@ def test_every_kind_that_learns_from_masks_says_so() -> None:
     learning = {
         name
         for name, kind in KINDS.items()
-        if kind.run and any(Artefact.MASKS in slot.accepts for slot in kind.takes)
+        if kind.role == "network" and any(Artefact.MASKS in slot.accepts for slot in kind.takes)
     }
     assert {name for name, kind in KINDS.items() if kind.learns_masks} == learning

@@ -132,7 +132,8 @@ def readings(tag: str) -> Iterator[str]:
         keys += [keys[0][start:] for start in ends]
     for key in keys:
         yield key
-        yield from (k for k in (key[:-1], key[:-2], key[:-3] + "y") if key in plurals(k))
+        singular = key[:-1], key[:-2], key[:-3] + "y", key[:-2] + "an"
+        yield from (k for k in singular if key in plurals(k))
 
 
 class _Notion(NamedTuple):

@@ -107,6 +107,8 @@ def plurals(word: str) -> Iterator[str]:
     yield word + "es"
     if word.endswith("y"):
         yield word[:-1] + "ies"
+    if word.endswith("man"):
+        yield word[:-2] + "en"
 
 
 def _drops(word: str) -> Iterator[str]:

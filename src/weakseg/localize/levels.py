@@ -4,7 +4,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 Rule = Literal["masks", "mixture", "otsu"]
 
@@ -73,6 +72,8 @@ def find_levels(counts: NDArray[np.int64], rule: Rule) -> Levels:
 
 
 def _by_masks(counts: NDArray[np.int64], centres: NDArray[np.float64]) -> tuple[float, float]:
+    from scipy.optimize import isotonic_regression
+
     total = counts.sum(axis=0)
     held = total > 0
     shares = isotonic_regression(counts[1, held] / total[held], weights=total[held]).x

@@ -74,7 +74,7 @@ class _Counts:
 
         def work(task: PhotoTask) -> list[NDArray[np.int64]]:
             found = maps(task).scores
-            every = -(-found[0].size // _MOST_VALUES)
+            every = max(1, -(-found.shape[1] * found.shape[2] // _MOST_VALUES))
             rows = [row.ravel()[::every].clip(0, 1) for row in found]
             if masks is None:
                 return [count(row) for row in rows]
