@@ -394,6 +394,12 @@ USER_ERRORS = [
     ),
     (["run", "demo", "--data", "DATA", "--out", "DATA"], "no run's folder"),
     (["run", "demo", "--data", "DATA", "--out", "OUT", "--device", "tpu"], "cuda"),
+    (["run", "demo", "--data", "DATA", "--out", "OUT", "--executor", "dask"], "ray"),
+    (["run", "demo", "--data", "DATA", "--out", "OUT", "--ray-address", "auto"], "executor"),
+    (
+        ["run", "demo", "--data", "DATA", "--out", "OUT", "--executor=ray", "--ray-address=me"],
+        "HOST:PORT",
+    ),
     (["list", "network"], "Did you mean 'networks'"),
     (["evaluate", "--pred", "/nowhere", "--data", "DATA", "--split", "all"], "no folder /nowhere"),
     (["evaluate", "--pred", "DATA", "--data", "DATA", "--split", "all"], "no mask for 8 of 8"),

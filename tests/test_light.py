@@ -112,6 +112,7 @@ weakseg.dense_crf(photo, unary, weakseg.CRFSettings(3, 3, 10, 5, 5, iterations=1
         (TRAIN, ["export", "RUN", "--format", "onnx", "--out", "OUT"], "torch"),
         (["pyarrow"], ["export", "RUN", "--format", "huggingface", "--out", "OUT"], "pyarrow"),
         (TRAIN, ["list", "backbones", "--all"], "timm"),
+        (["ray"], ["run", "demo", "--data", "DATA", "--out", "OUT", "--executor", "ray"], "ray"),
         (["onnxruntime"], ["predict", "model.onnx", "DATA", "--out", "OUT"], "onnxruntime"),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_missing_part_is_one_line_that_names_it(
     places = {"DATA": photos, "RUN": finished, "OUT": tmp_path / "out"}
     places["model.onnx"] = tmp_path / "model.onnx"
     ((code, _, err),) = without(hidden, [[str(places.get(word, word)) for word in call]])
-    extra = {"onnxruntime": "onnx", "pyarrow": "huggingface"}.get(package, "train")
+    extra = {"onnxruntime": "onnx", "pyarrow": "huggingface", "ray": "ray"}.get(package, "train")
     line = f"Error: This needs {package}, which is not installed: pip install 'weakseg[{extra}]'.\n"
     assert (code, err) == (2, line)
     assert not (tmp_path / "out").exists()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from weakseg.data.formats import find_format
 from weakseg.data.imagenet import match_tags
 from weakseg.engine.opened import Run, open_run
-from weakseg.errors import WeaksegError, unknown_name
+from weakseg.errors import WeaksegError, quoted, unknown_name
 from weakseg.files import absolute
 from weakseg.memory import use_huge_pages
+from weakseg.names import EXECUTORS, LOCAL, RAY
 from weakseg.progress import Progress, progress_for
 from weakseg.recipe import load_recipe
 
@@ -28,6 +29,8 @@ def run(
     device: str = "auto",
     data_format: str = "auto",
     progress: Progress | None = None,
+    executor: str = LOCAL,
+    ray_address: str | None = None,
 ) -> Run:
     """Run a recipe from tags to masks, or go on with a run that was cut off.
 
@@ -41,6 +44,11 @@ def run(
         overrides: `step.key=value` strings; see `weakseg.load_recipe`.
         workers: processes; by default one a core.
         device: "auto", "cpu" or "cuda".
+        executor: who does the work photo by photo: "local", processes of this machine, or "ray",
+            actors of a Ray cluster, all of whose nodes see data and run under the same paths.
+            Networks are trained by this process either way.
+        ray_address: HOST:PORT of a cluster that this machine is part of, or "auto"; by default
+            Ray is started on this machine, and ended with the run.
         data_format: how the data set is laid out: "auto", or see `weakseg list formats`.
         progress: is told how far the run is; by default standard error.
 
@@ -58,27 +66,28 @@ def run(
     folder, place = absolute(data), absolute(out)
     find_format(folder, data_format)
     check_device(device)
+    check_executor(executor, ray_address)
     use_huge_pages()
 
     from weakseg.engine import runner
     from weakseg.engine.context import mask_steps
-    from weakseg.engine.executor import LocalExecutor
+    from weakseg.engine.executor import executor_named
     from weakseg.report.build import build, page_of
 
     told = progress or progress_for()
-    with LocalExecutor(workers) as executor:
+    with executor_named(executor, workers, ray_address) as workforce:
         runner.run(
             chosen,
             folder,
             place,
-            executor,
+            workforce,
             told,
             device_named(device),
             data_format,
         )
         done = open_run(place)
         if mask_steps(done.steps.values()) and not page_of(done):
-            build(done, executor, told)
+            build(done, workforce, told)
     return done
 
 
@@ -245,6 +254,21 @@ def check_device(name: str) -> None:
     """Refuse a device that there is no name for, before anything is imported."""
     if name not in _DEVICES:
         raise unknown_name("device", name, _DEVICES)
+
+
+def check_executor(name: str, ray_address: str | None) -> None:
+    """Refuse an executor that there is no name for, and an address that it has no use for."""
+    if name not in EXECUTORS:
+        raise unknown_name("executor", name, EXECUTORS)
+    if ray_address is not None and name != RAY:
+        raise WeaksegError(
+            f"The executor is {name}, and {quoted(ray_address)} is the address of a Ray cluster. "
+            f"Name the executor {RAY}, or leave out the address."
+        )
+    if ray_address is not None and ray_address != "auto" and ":" not in ray_address:
+        raise WeaksegError(
+            f"{quoted(ray_address)} is no address of a Ray cluster: expected HOST:PORT, or auto."
+        )
 
 
 def device_named(name: str) -> "torch.device":

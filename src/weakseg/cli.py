@@ -15,7 +15,7 @@ import typer
 from weakseg.errors import WeaksegError, missing_part, unknown_name
 from weakseg.files import absolute, write_json
 from weakseg.memory import use_huge_pages
-from weakseg.names import ALIASES, installed_backbones, shipped_recipes
+from weakseg.names import ALIASES, LOCAL, installed_backbones, shipped_recipes
 from weakseg.version import VERSION
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _common(
         "run refined_pixel_labeling_cpu --data photos --out runs/mine data.split=all",
         "run svm_three_step --data VOC2012 --out runs/voc data.held_out=val",
         "run mine.yaml --data photos --out runs/mine svm.cycles=0 svm+crf=null",
+        "run mine.yaml --data photos --out runs/mine --executor ray --ray-address auto",
     )
 )
 def run(
@@ -126,6 +127,13 @@ def run(
     workers: Workers = None,
     device: Device = "auto",
     data_format: DataFormat = "auto",
+    executor: Annotated[
+        str, typer.Option(help="Who works on the photos: local, or ray (an extra).")
+    ] = LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster, HOST:PORT or auto; by default Ray is started here."),
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -134,7 +142,16 @@ def run(
     from weakseg.engine.panels import NAME
 
     done = api.run(
-        recipe, data, out, overrides or [], workers, device, data_format, _progress(quiet)
+        recipe,
+        data,
+        out,
+        overrides or [],
+        workers,
+        device,
+        data_format,
+        _progress(quiet),
+        executor,
+        ray_address,
     )
     if as_json:
         _print_json(_outcome(done))

@@ -26,6 +26,7 @@ _EXTRAS = {
     ),
     **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     "pyarrow": "huggingface",
+    "ray": "ray",
 }
 """Packages that not every installation has -> the extra of `pyproject.toml` that brings them."""
 

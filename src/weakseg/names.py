@@ -18,6 +18,9 @@ PACKAGED = {
 }
 """timm's name of a backbone -> the package that carries its ImageNet weights."""
 
+LOCAL, RAY = EXECUTORS = ("local", "ray")
+"""Who does the work of a run that is done photo by photo."""
+
 ALIASES = {name.removeprefix("tf_"): name for name in PACKAGED}
 
 FIGURES = "scores.json"

@@ -1,5 +1,6 @@
 import os
 import signal
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,24 +83,6 @@ def _fit(
     return training.slope.item(), figures
 
 
-@pytest.mark.slow
-def test_two_devices_learn_what_one_does(tmp_path: Path) -> None:
-    (one, figures), (two, shared) = (_fit(tmp_path / str(n), devices=n) for n in (1, 2))
-    assert one == pytest.approx(two, rel=0.05)
-    assert [row["epoch"] for row in shared] == [row["epoch"] for row in figures] == [1, 2, 3]
-    assert shared[-1]["loss"] == pytest.approx(figures[-1]["loss"], rel=0.2)
-    assert shared[-1]["loss"] < shared[0]["loss"]
-
-
-@pytest.mark.slow
-def test_several_devices_go_on_from_the_last_epoch(tmp_path: Path) -> None:
-    whole, _ = _fit(tmp_path / "whole", devices=2, epochs=3)
-    _fit(tmp_path / "cut", devices=2, epochs=1)
-    resumed, figures = _fit(tmp_path / "cut", devices=2, epochs=3)
-    assert resumed == whole
-    assert [row["epoch"] for row in figures] == [1, 2, 3]
-
-
 @pytest.mark.parametrize("loaders", [True, False])
 def test_the_runs_workers_rest_while_loaders_work(tmp_path: Path, loaders: bool) -> None:
     executor = _Resting()
@@ -174,3 +157,35 @@ def test_what_ends_a_training_is_said_in_one_line(
         _fit(tmp_path, 1, loaders=loaders, examples=_FaultyExamples(fault))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["compressed", "other"])
+def test_a_checkpoint_that_is_none_is_left(tmp_path: Path, fault: str) -> None:
+    _fit(tmp_path, 1, epochs=1)
+    last = tmp_path / "last.ckpt"
+    whole = torch.load(last, weights_only=True)
+    if fault == "other":
+        torch.save({"state_dict": whole["state_dict"]}, last)
+    else:
+        with zipfile.ZipFile(last) as stored:
+            entries = {name: stored.read(name) for name in stored.namelist()}
+        with zipfile.ZipFile(last, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in entries.items():
+                packed.writestr(name, content + bytes(2**20))
+    assert _fit(tmp_path, 1, epochs=1)[1][0]["epoch"] == 1
+    assert torch.load(last, weights_only=True).keys() == whole.keys()
+
+
+def test_a_disk_that_is_full_ends_a_training_in_one_line_and_costs_an_epoch(
+    tmp_path: Path,
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WeaksegError, match=r"Can't write .*\.ckpt: File too large\. Choose"):
+            _fit(tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+    assert _fit(tmp_path, 1)[0] == _fit(tmp_path / "whole", 1)[0]

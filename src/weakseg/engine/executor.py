@@ -15,15 +15,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from threadpoolctl import threadpool_limits
 
 from weakseg.errors import WeaksegError
 from weakseg.memory import cores_here, keep_few_convolutions, keep_freed_memory, use_huge_pages
 from weakseg.methods.base import Executor, Item, Result
+from weakseg.names import RAY
 
-_FEW = 8  # a worker is up after the time of some photos: so few are done sooner without
+if TYPE_CHECKING:
+    from weakseg.engine.ray_executor import RayExecutor
+
+FEW = 8  # a worker is up after the time of some photos: so few are done sooner without
 _AHEAD = 4  # tasks in flight a worker: none idles, and memory stays flat
 _THREADS = 2  # each holds what it works on in the GPU's memory
 
@@ -57,15 +61,15 @@ class LocalExecutor:
     ) -> Iterator[Result]:
         items = iter(items)
         if self._pool is None:
-            first = list(islice(items, _FEW + 1))
-            if len(first) <= _FEW:
-                yield from _one_by_one(make, first)
+            first = list(islice(items, FEW + 1))
+            if len(first) <= FEW:
+                yield from one_by_one(make, first)
                 return
             items = chain(first, items)
             use_huge_pages()
             self._started = _Starts()
             self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=self._started, initializer=_set_up_worker
+                self.workers, mp_context=self._started, initializer=_start_worker
             )
         pool, started = self._pool, self._started
 
@@ -151,7 +155,22 @@ class ThreadExecutor(InProcessExecutor):
 
 def network_executor(executor: Executor, device: str) -> Executor:
     """What does a network's work where `executor` does all other: a GPU is one place for all."""
-    return ThreadExecutor() if device.startswith("cuda") else executor
+    if not device.startswith("cuda"):
+        return executor
+    from weakseg.engine.ray_executor import RayExecutor
+
+    return executor.on_gpus() if isinstance(executor, RayExecutor) else ThreadExecutor()
+
+
+def executor_named(
+    name: str, workers: int | None, ray_address: str | None
+) -> "LocalExecutor | RayExecutor":
+    """The executor of a name (`weakseg.names.EXECUTORS`), to be used as a context."""
+    if name != RAY:
+        return LocalExecutor(workers)
+    from weakseg.engine.ray_executor import RayExecutor
+
+    return RayExecutor(workers, ray_address)
 
 
 def _in_order(
@@ -167,7 +186,7 @@ def _in_order(
         yield waiting.popleft().result()
 
 
-def _one_by_one(
+def one_by_one(
     make: Callable[[], Callable[[Item], Result]], items: Sequence[Item]
 ) -> Iterator[Result]:
     """Results as a worker gives them; in between this process has all of its threads."""
@@ -239,12 +258,17 @@ _THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """What libraries read when they are loaded, which work does when it needs them."""
 
 
-def _set_up_worker() -> None:
+def set_up_worker() -> None:
+    """Have this process, which works on photos alone, use one thread, and memory as all do."""
     os.environ.update(dict.fromkeys(_THREAD_COUNTS, "1"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     keep_few_convolutions()
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_up_worker()
 
 
 def _end_with_parent() -> None:
@@ -256,12 +280,17 @@ def _end_with_parent() -> None:
 
 
 def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
+    return made_by(make)(item)
+
+
+def made_by(make: Callable[[], Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """What a worker's function is, set up on one thread if it is not the last one's."""
     if not _made or _made[0][0] != make:
         _made.clear()
         _use_one_thread()
         _made.append((make, make()))
         _use_one_thread()  # again: it may have loaded another library
-    return _made[0][1](item)
+    return _made[0][1]
 
 
 def _use_one_thread() -> None:

@@ -362,8 +362,9 @@ class Photos:
 class Executor(Protocol):
     """Maps a function over items, in any place and order of work, results in the items' order."""
 
-    workers: int
-    """How many items are worked on at a time."""
+    @property
+    def workers(self) -> int:
+        """How many items are worked on at a time."""
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
@@ -75,7 +76,7 @@ class Loop:
         monitor: name of the logged figure whose highest value marks the epoch that is kept; by
             default the last epoch is.
         loaders: whether examples are made in processes of their own.
-        devices: how many; by default all GPUs, or the one CPU.
+        devices: how many at most; by default all GPUs, or the one CPU.
         accumulate: batches whose gradients are added up before a step.
         memory: the settings that its memory depends on, for messages; by default the section's
             batch size and crop.
@@ -126,7 +127,8 @@ class Loop:
         """Train a module, or go on from the last whole epoch, with the same result.
 
         The module ends with the weights that are kept. Several devices are processes of their own
-        (spawned, so that only the training runs in them), each with its share of every batch.
+        (spawned, so that only the training runs in them), each with its share of every batch: the
+        steps are those of one device, and so another number of them may go on with a training.
 
         Returns:
             The figures that the module logged, epoch by epoch.
@@ -137,11 +139,16 @@ class Loop:
         """
         if self.loaders:
             self.executor.rest()
-        devices = self.devices or _count(self.device)
+        devices = self._count_devices()
+        if devices > 1:
+            self.progress.say(
+                f"{self.name}: {self.batch_size} examples a step, parted among {devices} devices; "
+                "learning rates are as the recipe has them"
+            )
         if self.device.type == "cpu":
             keep_freed_memory()
             use_fast_gradients(training)
-        batches = _Batches(self.examples, max(1, self.batch_size // devices), self.loaders)
+        batches = _Batches(self.examples, self.batch_size, self.loaders)
         best = _BEST if self.monitor else _LAST
         _hush()
         trainer = L.Trainer(
@@ -156,6 +163,7 @@ class Loop:
                 _Keep(self.folder / f"{_LAST}.ckpt", None),
                 _Seeds(self.seed),
                 _Divergence(),
+                _OneStatistic(),
                 _Unfilled(),
                 _Reporter(self.name, self.progress),
             ],
@@ -164,6 +172,7 @@ class Loop:
             enable_progress_bar=False,
             enable_model_summary=False,
             reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if self.monitor else 0,
             deterministic="warn",
@@ -204,6 +213,15 @@ class Loop:
         """Remove the checkpoints of a training that has ended."""
         for path in self._checkpoints():
             path.unlink(missing_ok=True)
+
+    def _count_devices(self) -> int:
+        """As many as there are, and no more than there are examples for, in any batch."""
+        most = self.devices or _count(self.device)
+        if most == 1:
+            return 1
+        epochs = (0, None) if self.monitor else (0,)
+        counts = (len(self.examples(epoch)) for epoch in epochs)  # type: ignore[arg-type]
+        return min(most, self.batch_size, *counts)
 
     def _checkpoints(self) -> set[Path]:
         best = _BEST if self.monitor else _LAST
@@ -326,27 +344,62 @@ class _Batches(L.LightningDataModule):
     def __init__(self, examples: Examples, batch_size: int, loaders: bool) -> None:
         super().__init__()
         self._examples, self._batch_size = examples, batch_size
-        self._loaders = min(_MAX_LOADERS, cores_here()) if loaders else 0
+        self._loaders = loaders
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
-        examples = self._examples(self.trainer.current_epoch)
-        whole = len(examples) >= self._batch_size * self.trainer.world_size  # type: ignore[arg-type]
-        return self._loader(examples, drop_last=whole)
+        return self._loader(self._examples(self.trainer.current_epoch), drop_last=True)
 
     def val_dataloader(self) -> Any:
         return self._loader(self._examples(None), drop_last=False)
 
     def _loader(self, examples: "TorchDataset[Any]", drop_last: bool) -> Any:
+        assert self.trainer is not None
+        devices, device = self.trainer.world_size, self.trainer.global_rank
         if self._loaders:
             give_back_freed_memory()  # the loaders are forks
         return DataLoader(
             examples,
-            self._batch_size,
-            drop_last=drop_last,
-            num_workers=self._loaders,
+            batch_sampler=_Shares(
+                parts_of(len(examples), self._batch_size, devices, drop_last),  # type: ignore[arg-type]
+                device,
+                devices,
+            ),
+            num_workers=min(_MAX_LOADERS, -(-cores_here() // devices)) if self._loaders else 0,
             collate_fn=getattr(examples, "collate", None),
         )
+
+
+class _Shares(Sampler[list[int]]):
+    """A device's examples of each batch, every n-th for n devices: all have as many batches.
+
+    Lightning's own sampler fills up what does not come out even with examples that count twice.
+    """
+
+    def __init__(self, batches: Sequence[range], device: int, devices: int) -> None:
+        self._batches, self._device, self._devices = batches, device, devices
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            yield list(batch[self._device :: self._devices])
+
+
+def parts_of(count: int, size: int, least: int, drop_last: bool) -> list[range]:
+    """Batches of `size` of some examples; one batch of all where there are fewer.
+
+    Args:
+        least: a last batch with fewer joins the one before it.
+        drop_last: whether what comes behind the last whole batch is left out.
+    """
+    if drop_last and count >= size:
+        return [range(first, first + size) for first in range(0, count - size + 1, size)]
+    firsts = list(range(0, count, size))
+    if len(firsts) > 1 and count - firsts[-1] < least:
+        firsts.pop()
+    return [range(*ends) for ends in pairwise((*firsts, count))]
 
 
 class _Keep(Checkpoint):
@@ -442,6 +495,26 @@ class _Divergence(Callback):
 
 def _epoch(trainer: L.Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+
+
+class _OneStatistic(Callback):
+    """Has GPUs normalise by the mean and variance of the whole batch.
+
+    torch has it for GPUs alone, and would take an activation away that timm has in the same layer:
+    but a backbone's statistics stay as they are, so that its layers need none.
+    """
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
+            synchronize_statistics(module)
+
+
+def synchronize_statistics(module: torch.nn.Module) -> None:
+    """Make every layer a `SyncBatchNorm` that learns statistics in training mode."""
+    for parent in module.train().modules():
+        for name, layer in parent.named_children():
+            if type(layer) is torch.nn.BatchNorm2d and layer.training:
+                setattr(parent, name, torch.nn.SyncBatchNorm.convert_sync_batchnorm(layer))
 
 
 class _Unfilled(Callback):

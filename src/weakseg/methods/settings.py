@@ -58,7 +58,9 @@ class BackboneSection(Section):
 class Training(Section):
     """How a network is trained.
 
-    The learning rate decays as `(1 - step / steps) ** decay_power`: 0 keeps it as it is.
+    `batch_size` is that of a step, whatever the number of devices: these part it among them, and
+    the rates stay as they are. The learning rate decays as `(1 - step / steps) ** decay_power`: 0
+    keeps it as it is.
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelF1Score
 
 from weakseg.networks.cam_classifier import UNKNOWN, CamClassifier, multi_label_loss
+from weakseg.training.devices import share_of_photos
 from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 
 
@@ -52,8 +53,8 @@ class ClassifierTraining(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         inputs, tags = batch
-        loss = multi_label_loss(self._predict(inputs), tags)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(tags), sync_dist=True)
+        loss = multi_label_loss(self._predict(inputs), tags) * share_of_photos(tags)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -13,6 +13,7 @@ from weakseg.grid import grid_size
 from weakseg.networks.irnet import IRNet, Relations
 from weakseg.refine.affinity import pair_ends
 from weakseg.refine.torch_affinity import path_maxima
+from weakseg.training.devices import share_of
 from weakseg.training.optimizers import Optimizer, polynomial_decay
 from weakseg.training.segmentation import MaskedExample
 
@@ -47,7 +48,7 @@ class IRNetTraining(L.LightningModule):
             {"loss": loss, **losses._asdict()},
             on_step=False,
             on_epoch=True,
-            batch_size=len(images),
+            batch_size=1,
             sync_dist=True,
         )
         return loss
@@ -77,7 +78,8 @@ def relation_losses(relations: Relations, masks: Tensor, radius: int) -> Relatio
     third's. The displacement loss is half the sum of the first two kinds' mean errors (L1, mean
     over rows and columns): the displacements of cells of one class differ by what lies between
     them, those of background cells don't differ. Pairs with an ignored cell count for nothing. A
-    kind of which the batch has no pair adds 0.
+    kind of which the batch has no pair adds 0. The mean over devices is that over the pairs of all
+    (`weakseg.training.devices`).
 
     Args:
         relations: of N images, in training mode.
@@ -109,7 +111,8 @@ def relation_losses(relations: Relations, masks: Tensor, radius: int) -> Relatio
         )
         sums.append(torch.stack([(values * chosen).sum() for values, chosen in terms]))
         counts.append(torch.stack([chosen.sum() for _, chosen in terms]).to(logits.dtype))
-    means = torch.stack(sums).sum(dim=0) / torch.stack(counts).sum(dim=0).clamp(min=1)
+    count = torch.stack(counts).sum(dim=0)
+    means = torch.stack(sums).sum(dim=0) / count.clamp(min=1) * share_of(count)
     return RelationLosses(
         affinity=((means[0] + means[1]) / 2 + means[2]) / 2,
         displacement=(means[3] + means[4]) / 2,

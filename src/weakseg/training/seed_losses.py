@@ -22,6 +22,7 @@ from weakseg.networks.segmenter import Segmenter
 from weakseg.refine.components import keep_components
 from weakseg.refine.crf import dense_crf, unary_from_probabilities
 from weakseg.refine.settings import CRFSettings
+from weakseg.training.devices import share_of_photos
 from weakseg.training.optimizers import Optimizer
 from weakseg.training.segmentation import SeededExample, SegmentationTraining
 
@@ -79,19 +80,19 @@ class SeedTraining(SegmentationTraining):
         self._kernels = kernels.scaled(1 / _CELL)
 
     def training_step(self, batch: SeededExample, index: int) -> Tensor:  # type: ignore[override]
-        logits = self.network(batch[0])
+        logits, share = self.network(batch[0]), share_of_photos(batch[0])
         with torch.autocast(logits.device.type, enabled=False):
             photos = list(cells_of(logits, *batch))
             terms: dict[str, Tensor] = {}
             for cells, refined in zip(photos, refine(photos, self._kernels), strict=True):
                 for name, value in self._losses(cells, refined).items():
-                    terms[name] = terms.get(name, 0) + value / len(photos)
+                    terms[name] = terms.get(name, 0) + share * value / len(photos)
             loss = torch.stack(list(terms.values())).sum()
         self.log_dict(
             {"loss": loss, **terms},
             on_step=False,
             on_epoch=True,
-            batch_size=len(photos),
+            batch_size=1,
             sync_dist=True,
         )
         return loss

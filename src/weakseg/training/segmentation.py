@@ -19,6 +19,7 @@ from weakseg.metrics import ConfusionMatrix
 from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
 from weakseg.training.augment import AUGMENTATIONS
+from weakseg.training.devices import share_of
 from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 from weakseg.training.photos import place, target
 
@@ -139,7 +140,7 @@ class SegmentationTraining(L.LightningModule):
     def training_step(self, batch: MaskedExample, index: int) -> Tensor:
         images, masks = batch
         loss = pixel_loss(self.network(images), masks)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -168,12 +169,15 @@ class SegmentationTraining(L.LightningModule):
 def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy, mean over the pixels that are not 255; 0 where there are none.
 
+    The mean over devices is that over the pixels of all (`weakseg.training.devices`).
+
     Args:
         logits: float (N, C+1, H, W).
         masks: int64 (N, H, W), 0 to C or 255.
     """
     total = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="sum")
-    return total / (masks != IGNORE).sum().clamp(min=1)
+    known = (masks != IGNORE).sum()
+    return total / known.clamp(min=1) * share_of(known)
 
 
 def _ids(masks: Tensor) -> NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from weakseg.localize.sipe import (
 from weakseg.networks.cam_classifier import CamClassifier, multi_label_loss
 from weakseg.networks.sipe import Sides
 from weakseg.training.classifier import ClassifierTraining
+from weakseg.training.devices import share_of_photos
 from weakseg.training.optimizers import Optimizer
 from weakseg.training.photos import CoveredExample
 
@@ -56,13 +57,15 @@ class SipeTraining(ClassifierTraining):
         self._background_factor = background_factor
 
     def training_step(self, batch: CoveredExample, index: int) -> Tensor:  # type: ignore[override]
-        losses = sipe_losses(self.network, self.sides, *batch, self._background_factor)
+        share = share_of_photos(batch[0])
+        found = sipe_losses(self.network, self.sides, *batch, self._background_factor)
+        losses = SipeLosses(*(share * term for term in found))
         loss = losses.tags + self._consistency * losses.consistency
         self.log_dict(
             {"loss": loss, **losses._asdict()},
             on_step=False,
             on_epoch=True,
-            batch_size=len(batch[0]),
+            batch_size=1,
             sync_dist=True,
         )
         return loss

@@ -1,0 +1,181 @@
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tiny import Lines, masks, tiny_recipe, tiny_values
+from weakseg.data.synth import generate
+from weakseg.engine import runner
+from weakseg.engine.ray_executor import RayExecutor
+from weakseg.errors import WeaksegError
+from weakseg.methods.base import Item, Result
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+]
+
+COMMAND = [sys.executable, "-m", "weakseg"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray") / "data"
+    generate(folder, images=20, seed=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(data: Path) -> Path:
+    """A run by `LocalExecutor`."""
+    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
+    return _run(data, data.parent / "local")
+
+
+def _run(data: Path, out: Path, *options: str, **environment: str) -> Path:
+    recipe = data.parent / "tiny.yaml"
+    command = [*COMMAND, "run", recipe, "--data", data, "--out", out, "--workers", "2", *options]
+    ran = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "raylet" not in ran.stdout
+    return out
+
+
+def test_a_run_on_ray_has_the_same_bytes_and_leaves_nothing_behind(
+    data: Path, local: Path, tmp_path: Path
+) -> None:
+    with TemporaryDirectory() as short:  # paths of sockets are short
+        places = {"HOME": str(tmp_path), "TMPDIR": short}
+        out = _run(data, tmp_path / "out", "--executor", "ray", **places)
+        assert [path.name for path in Path(short).iterdir() if "weakseg" in path.name] == []
+    assert masks(out) == masks(local)
+    assert (out / "metrics.json").read_bytes() == (local / "metrics.json").read_bytes()
+    assert not (tmp_path / ".ray").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A node on this machine, of one core, to which others can be added."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # loopback alone
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # which Ray reads when it is imported
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # nodes import this file
+        from ray.cluster_utils import Cluster
+
+        options = {"num_cpus": 1, "object_store_memory": 2**27, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=options)
+        yield cluster
+        cluster.shutdown()
+
+
+@dataclass(frozen=True)
+class Squares:
+    def __call__(self) -> Callable[[int], tuple[int, int, int, int]]:
+        made = []
+
+        def work(item: int) -> tuple[int, int, int, int]:
+            made.append(item)
+            return item**2, len(made), torch.get_num_threads(), os.getpid()
+
+        return work
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Ends its process at item 30: always, or until there is a file; or fails there."""
+
+    ended: Path | None = None
+    always: bool = False
+
+    def __call__(self) -> Callable[[int], int]:
+        def work(item: int) -> int:
+            if item == 30:
+                if self.ended is None:
+                    raise WeaksegError("thirty is no number")
+                if self.always or not self.ended.exists():
+                    self.ended.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return item
+
+        return work
+
+
+class Losing(RayExecutor):
+    """Has a second node, and loses it after some results."""
+
+    def __init__(self, cluster: Any, after: int) -> None:
+        super().__init__(address=cluster.address)
+        self._nodes, self._second = cluster, cluster.add_node(num_cpus=1, object_store_memory=2**27)
+        self.left = after
+
+    def map(
+        self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        for result in super().map(make, items):
+            self.left -= 1
+            if self.left == 0:
+                self._nodes.remove_node(self._second, allow_graceful=False)
+            yield result
+
+
+def test_actors_keep_what_they_made_and_are_replaced(
+    cluster: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with RayExecutor(address=cluster.address) as executor:
+        assert executor.workers == 1
+        few = list(executor.map(Squares(), range(8)))
+        results = list(executor.map(Squares(), range(200)))
+        with pytest.raises(WeaksegError, match=r"^thirty is no number$"):
+            list(executor.map(Failing(), range(60)))
+        ended = tmp_path / "ended"
+        assert list(executor.map(Failing(ended), range(60))) == list(range(60))
+        assert ended.exists()
+        with pytest.raises(WeaksegError, match="workers of Ray have ended over the same photos"):
+            list(executor.map(Failing(ended, always=True), range(60)))
+    assert {process for *_, process in few} == {os.getpid()}
+    assert [square for square, *_ in results] == [item**2 for item in range(200)]
+    assert {threads for _, _, threads, _ in results} == {1}
+    assert max(made for _, made, _, _ in results) > 64
+    assert os.getpid() not in {process for *_, process in results}
+    assert capfd.readouterr().out == ""
+
+
+def test_a_node_that_is_lost_loses_no_photo(
+    data: Path, local: Path, cluster: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(local / "classify", out / "classify")
+    for name in ("run.json", "recipe.yaml"):
+        shutil.copy(local / name, out / name)
+    with Losing(cluster, after=50) as executor:
+        assert executor.workers == 2
+        runner.run(tiny_recipe(), data, out, executor, Lines(), torch.device("cpu"))
+        assert executor.left < 0
+    assert masks(out) == masks(local)
+
+
+def test_a_wrong_address_is_one_line() -> None:
+    with pytest.raises(WeaksegError, match=r"no Ray cluster to connect to at '127\.0\.0\.1:1'"):
+        RayExecutor(address="127.0.0.1:1").__enter__()
