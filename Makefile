@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint bench voc clean
+.PHONY: demo test quick lint docs bench voc clean
 
 demo: data/demo
 	$(BIN)/weakseg run demo --data data/demo --out runs/demo
@@ -23,6 +23,10 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/docs
+	rm -rf build/docs
+	$(BIN)/python scripts/docs.py build/docs
+
 bench: voc $(VENV)/bench
 	$(BIN)/python benchmarks/crf.py --data "$(DATA)"
 	$(BIN)/weakseg run refined_pixel_labeling_cpu --data "$(DATA)" --out runs/bench
@@ -36,6 +40,10 @@ bench: voc $(VENV)/bench
 voc:
 	@test -d "$(DATA)/JPEGImages" || { echo "make bench needs photos: make bench DATA=path/to/VOC2012" >&2; exit 2; }
 
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[docs]"
+	@touch $@
+
 $(VENV)/bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	@touch $@
@@ -48,4 +56,4 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) data/demo data/demo.partial runs/demo
+	rm -rf $(VENV) data/demo data/demo.partial runs/demo build/docs

@@ -55,7 +55,7 @@ def run(
     Raises:
         WeaksegError: what a user can mend, in one line; what was finished stays.
 
-    Example:
+    Examples:
         >>> import weakseg
         >>> done = weakseg.run("demo", "data", "out", ["classify.epochs=2", "segmenter=null",
         ...                    "segment=null", "segment+tta=null"], workers=1)
@@ -98,7 +98,8 @@ def report_run(
 
     Args:
         run: the run's folder.
-        workers, progress: as `run` has them.
+        workers: as `run` has it.
+        progress: as `run` has it.
 
     Returns:
         The page.
@@ -134,7 +135,9 @@ def predict(
         out: where masks go, `NAME.png`.
         tta: whether to average over scales and mirror images.
         scores: whether to write the probability of every class as well.
-        workers, device, progress: as `run` has them.
+        workers: as `run` has it.
+        device: as `run` has it.
+        progress: as `run` has it.
 
     Returns:
         How many masks were written.
@@ -181,7 +184,9 @@ def label(
         photos: files, and folders, which are searched with all that is in them.
         tags: what is in the photos; words that WordNet has, for what ImageNet has classes for.
         out: where masks go, `NAME.png`; the run's own folder is in it.
-        workers, device, progress: as `run` has them.
+        workers: as `run` has it.
+        device: as `run` has it.
+        progress: as `run` has it.
 
     Raises:
         WeaksegError: what a user can mend, in one line; what was finished stays.
@@ -226,7 +231,8 @@ def export_run(
             last.
         accepted: whether to leave out photos whose mask nobody has accepted.
         confidence: the least, in [0, 1], that a mask must have that nobody has accepted.
-        workers, progress: as `run` has them.
+        workers: as `run` has it.
+        progress: as `run` has it.
 
     Returns:
         The folder, or the file.

@@ -24,7 +24,7 @@ class ConfusionMatrix:
         counts: int64 (C+1, C+2); row = true id, column = predicted id, last column = no answer.
         images: number of masks added.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> matrix = weakseg.ConfusionMatrix(("cat",))
         >>> matrix.update(np.array([[0, 1, 1, 255]], np.uint8), np.array([[0, 1, 0, 1]], np.uint8))

@@ -39,19 +39,20 @@ _OLD_SECTIONS = frozenset(
 
 
 class Data(Section):
-    """Which photos: a split of the data set, or `all`.
+    """Which photos.
 
-    `held_out` is the split whose photos the trained segmentation network is tried on; by default
-    the same as `split`. Nothing is learned from it, and its photos need no tags. `every: 4` makes
-    masks of every fourth photo alone, to try settings on; classifiers learn from all.
-
-    `drop_classes` are classes whose tags are not used, nor photos of nothing else; with
-    `only_classes` these are all classes but the named ones. `balance` says how many photos a class
-    has at most (others are left out of the run) and at least (photos are repeated in training); see
-    `weakseg.data.balance`.
-
-    Photos with a longer side than `long_side` pixels are worked on at that size; their masks have
-    the photo's own.
+    Attributes:
+        split: a split of the data set, or `all`.
+        held_out: the split whose photos the trained segmentation network is tried on; by default
+            the same as `split`. Nothing is learned from it, and its photos need no tags.
+        every: 4 makes masks of every fourth photo alone, to try settings on; classifiers learn from
+            all.
+        drop_classes: classes whose tags are not used, nor photos of nothing else.
+        only_classes: the classes that are used, and no others.
+        balance: how many photos a class has at most (others are left out of the run) and at least
+            (photos are repeated in training); see `weakseg.data.balance`.
+        long_side: photos with a longer side, in pixels, are worked on at that size; their masks
+            have the photo's own.
     """
 
     split: str = "train"
@@ -74,12 +75,24 @@ class Data(Section):
 
 
 class Report(Section):
-    """`panels`: how many photos get a panel picture."""
+    """What is drawn.
+
+    Attributes:
+        panels: how many photos get a panel picture.
+    """
 
     panels: Annotated[int, Field(ge=0, le=MOST_EXAMPLES)] = 12
 
 
-class _Frame(Section):
+class Frame(Section):
+    """A recipe without its steps.
+
+    Attributes:
+        seed: of every draw; the same seed gives the same run.
+        data: which photos.
+        report: what is drawn.
+    """
+
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     report: Report = Report()
@@ -129,7 +142,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         WeaksegError: an unknown name, a file that is no YAML, or steps, keys and values that the
             recipe can't have; one message lists every problem, up to ten.
 
-    Example:
+    Examples:
         >>> import weakseg
         >>> recipe = weakseg.load_recipe("refined_pixel_labeling_cpu", ["svm.cycles=0"])
         >>> [step.name for step in recipe.steps][-2:]
@@ -156,7 +169,7 @@ def check_recipe(values: dict[str, Any], origin: str) -> Recipe:
     problems: list[str] = []
     steps = values.get("steps")
     frame = _validated(
-        _Frame, {key: value for key, value in values.items() if key != "steps"}, "", problems
+        Frame, {key: value for key, value in values.items() if key != "steps"}, "", problems
     )
     checked: list[Step] = []
     if isinstance(steps, dict) and any(value is not None for value in steps.values()):

@@ -184,7 +184,7 @@ def open_run(folder: str | Path) -> Run:
     Raises:
         WeaksegError: it is no run's folder.
 
-    Example:
+    Examples:
         >>> import weakseg
         >>> run = weakseg.open_run("out")
         >>> run.classes

@@ -35,7 +35,7 @@ def seed_from_cam(
     Raises:
         ValueError: `cam` is not a CAM, or not 0 <= T_bg <= T_fg <= 1.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> cam = np.array([[[0.9, 0.4, 0.1]]], np.float32)
         >>> weakseg.seed_from_cam(cam, 0.5, 0.2).tolist()
@@ -70,7 +70,7 @@ def mask_from_cam(cam: NDArray[np.floating[Any]], threshold: float) -> NDArray[n
     Raises:
         ValueError: `cam` is not a CAM, or `threshold` lies outside [0, 1].
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> cam = np.array([[[0.9, 0.4, 0.1]]], np.float32)
         >>> weakseg.mask_from_cam(cam, 0.3).tolist()

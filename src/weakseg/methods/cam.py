@@ -18,10 +18,15 @@ from weakseg.names import final
 class Cam(Section):
     """CAMs over several scales, and features of some of the backbone's stages for an SVM.
 
-    `feature_stages` are indices of the backbone's stages, fine to coarse, from 0;
-    `feature_scales` is a subset of `scales`; `merging` is how the maps of the scales become one.
     CAMs of a step's features need no pass of the backbone; those features serve an SVM as well.
     They are means over the mirror image already, so that `merging.flip` can't be set there.
+
+    Attributes:
+        scales: factors on the photo's size, at which the classifier looks at it.
+        feature_stages: indices of the backbone's stages, fine to coarse, from 0; none: no features.
+        feature_scales: those of `scales` at which features are kept.
+        precision: what the network computes in.
+        merging: how the maps of the scales become one.
     """
 
     scales: Scales

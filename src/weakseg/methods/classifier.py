@@ -41,11 +41,22 @@ class Classifier(Training):
 
     It learns from the features of a step that `of` names, whose backbone it has: from pooled ones,
     or, with a `pooling` other than the mean, from the final map at `scale`. Or else, with a
-    `backbone` of its own, it learns from photos; `long_side`, `crop`, `augmentation` and
-    `precision` are those of a training on photos (`weakseg.methods.settings.PhotoTraining`).
+    `backbone` of its own, it learns from photos; `head`, `long_side`, `crop`, `augmentation` and
+    `precision` are for that alone.
 
-    `head` is one of `weakseg.networks.cam_classifier.CamClassifier`'s; what it adds to the backbone
-    has `head_lr`. The best epoch by F1 on `validation_fraction` of the photos is kept.
+    Attributes:
+        backbone: what it starts from; none where it learns from a step's features.
+        head: `linear`, one convolution, or `extra_convolutions` before it; what is added to the
+            backbone has `head_lr`. See `weakseg.networks.cam_classifier.CamClassifier`.
+        pooling: how a class's map becomes one number.
+        scale: of the features' final map, where it is that which is pooled.
+        long_side: the range from which a photo's longer side is drawn, in pixels.
+        crop: the side of the square that is cut from it.
+        augmentation: `flip` mirrors half of the photos, `strong` is that of Dobko et al. (2020,
+            section 3.1).
+        precision: what the network computes in.
+        validation_fraction: the share of the photos that it is judged by: the best epoch by F1 is
+            kept.
     """
 
     backbone: BackboneSection | None = None

@@ -27,11 +27,13 @@ from weakseg.methods.settings import Section
 
 
 class Combine(Section):
-    """`how` several are made one.
+    """How several are made one.
 
-    `mean` and `maximum`: of maps as they are, on the first one's grid; with masks among them all
-    have a background, and a mask's scores are 1 and 0. `agreement`: masks, 255 where they differ.
-    `fill`: the first's masks, their background filled by the others, one after the other.
+    Attributes:
+        how: `mean` and `maximum`: of maps as they are, on the first one's grid; with masks among
+            them all have a background, and a mask's scores are 1 and 0. `agreement`: masks, 255
+            where they differ. `fill`: the first's masks, their background filled by the others, one
+            after the other.
     """
 
     how: Literal["mean", "maximum", "agreement", "fill"]

@@ -26,10 +26,13 @@ from weakseg.methods.settings import Fraction, Section
 class Components(Section):
     """Which pieces are kept, and what becomes of the others.
 
-    With a second input those that touch a pixel of which that is confident, of their class: where
-    its masks have the class, or, with `threshold`, where its maps are highest for it and above
-    that. With `least_share` those that cover so much of the photo. Given both, a piece has to pass
-    `all`, or `any` of them.
+    Attributes:
+        threshold: with a second input, those pieces stay that touch a pixel of which that is
+            confident, of their class: where its masks have the class, or, with a threshold, where
+            its maps are highest for it and above that.
+        least_share: those stay that cover so much of the photo.
+        passing: given both, whether a piece has to pass `all`, or `any` of them.
+        others: what the pixels of the other pieces become.
     """
 
     threshold: Fraction | None = None

@@ -18,9 +18,15 @@ from weakseg.refine.settings import CRFSettings
 class Crf(Section):
     """The dense CRF, and the unary it starts from.
 
-    `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores over
-    `temperature`; beyond its limits that is the hard labels, or the same for all. It works at
-    `scale` times the photo's size, where the kernels are as much narrower.
+    Attributes:
+        unary: `labels`: the hard labels, with `confidence`. `scores`: the softmax of the scores
+            over `temperature`.
+        confidence: the probability of a pixel's label at the start, with `labels`.
+        temperature: the higher, the less the scores are believed; beyond its limits they are the
+            hard labels, or the same for all.
+        kernels: which pixels speak with each other, and how much.
+        scale: the size that is worked at, as a share of the photo's; the kernels are as much
+            narrower.
     """
 
     unary: Literal["labels", "scores"]

@@ -42,16 +42,25 @@ KERNELS = CRFSettings(
 
 
 class Sec(Section):
-    """Seed, expand and constrain (Kolesnikov and Lampert 2016), `kernels` in pixels of the crop."""
+    """Seed, expand and constrain (Kolesnikov and Lampert 2016).
+
+    Attributes:
+        name: which loss.
+        kernels: of the CRF that constrains, in pixels of the crop.
+    """
 
     name: Literal["sec"]
     kernels: CRFSettings = KERNELS
 
 
 class Dsrg(Section):
-    """Deep seeded region growing (Huang et al. 2018), `kernels` in pixels of the crop.
+    """Deep seeded region growing (Huang et al. 2018).
 
-    Seeds grow where the network is surer than `foreground` and, of the background, `background`.
+    Attributes:
+        name: which loss.
+        foreground: how sure of a class the network has to be for its seeds to grow there.
+        background: the same for the background.
+        kernels: of the CRF, in pixels of the crop.
     """
 
     name: Literal["dsrg"]
@@ -63,12 +72,14 @@ class Dsrg(Section):
 class Deeplab(PhotoTraining):
     """Training of the segmentation network.
 
-    The `loss` is the cross-entropy, or one that learns from seeds and the photos' tags
-    (`weakseg.training.seed_losses`), whose masks are mostly 255.
-
-    The epoch that is kept is the best by masks held out, of the same step; or by the same photos'
-    real masks, in the folder `validation_masks`: the one use of real masks before evaluation, and
-    only where a recipe names them.
+    Attributes:
+        batch_size: photos a step.
+        validation_fraction: the share of the photos that it is judged by: the epoch that is kept is
+            the best by their masks, of the same step.
+        validation_masks: a folder of the same photos' real masks, to judge by instead: the one use
+            of real masks before evaluation, and only where a recipe names them.
+        loss: by default the cross-entropy; or one that learns from seeds and the photos' tags
+            (`weakseg.training.seed_losses`), whose masks are mostly 255.
     """
 
     batch_size: Annotated[int, Field(ge=2, le=MOST_EXAMPLES)]

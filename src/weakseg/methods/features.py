@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 class Features(Section):
     """Pooled features, and the maps that are kept beside them.
 
-    `scales` are those of the final map, factors on the photo's size; `stages` the indices of the
-    backbone's stages, from 0, at the photo's own size. Without them a photo takes a few kilobytes;
-    with four scales and the stages of EfficientNet-Lite1 some 2 MB. `precision` is what the
-    backbone computes in.
+    Without maps a photo takes a few kilobytes; with four scales and the stages of
+    EfficientNet-Lite1 some 2 MB.
+
+    Attributes:
+        backbone: a frozen one: `frozen_stages: -1`.
+        scales: those of the final map, factors on the photo's size.
+        stages: indices of the backbone's stages, fine to coarse, from 0, at the photo's own size.
+        precision: what the backbone computes in.
     """
 
     backbone: BackboneSection

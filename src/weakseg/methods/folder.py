@@ -39,7 +39,7 @@ from weakseg.methods.settings import FilePath, Section
 
 
 class Folder(Section):
-    """What the folder `path` holds of every photo.
+    """What a folder holds of every photo.
 
     `masks`: `ID.png`, 0 the background, 255 unknown (of a scribble most is), the ids of the data
     set's classes. Or what a tool gave back in which masks were drawn or mended: a JSON file of
@@ -52,6 +52,10 @@ class Folder(Section):
 
     In place of the id a file may have the photo's place (`weakseg.data.places`). Where a
     `classes.txt` lies in the folder it has to name the data set's classes.
+
+    Attributes:
+        path: the folder, or a tool's file.
+        holds: what is in it.
     """
 
     path: FilePath

@@ -13,10 +13,14 @@ from weakseg.methods.settings import Scales, Section
 
 
 class GradCam(Section):
-    """CAMs by gradients over several scales; `method` is one of `weakseg.localize.gradcam`.
+    """CAMs by gradients over several scales.
 
-    `layer` is the index of one of the backbone's stages, fine to coarse, from 0, or the `final`
-    map, which is pooled. `merging` is how the maps of the scales become one.
+    Attributes:
+        method: how gradients weigh activations; see `weakseg.localize.gradcam`.
+        layer: the index of one of the backbone's stages, fine to coarse, from 0, or the `final`
+            map, which is pooled.
+        scales: factors on the photo's size, at which the classifier looks at it.
+        merging: how the maps of the scales become one.
     """
 
     method: Method = "grad-cam"

@@ -15,7 +15,11 @@ MATCHES = "matches.json"
 
 
 class ImageNet(Section):
-    """A backbone whose package carries the classifier that it was trained with."""
+    """A backbone whose package carries the classifier that it was trained with.
+
+    Attributes:
+        backbone: one of `efficientnet_lite0/1/2`, as it is.
+    """
 
     backbone: BackboneSection
 

@@ -8,7 +8,11 @@ from weakseg.methods.settings import Precision, Section
 
 
 class Instances(Section):
-    """`precision` is what IRNet computes in."""
+    """The numbers are IRNet's.
+
+    Attributes:
+        precision: what IRNet computes in.
+    """
 
     precision: Precision = "32-true"
 

@@ -14,9 +14,12 @@ from weakseg.methods.settings import Fraction
 
 
 class IrnLabels(Seed, Crf):
-    """Two constant backgrounds, of `foreground_threshold` and of `background_threshold`.
+    """Two constant backgrounds, each of whose masks goes through the CRF.
 
-    Each mask goes through the CRF; what the first calls background and the second doesn't is 255.
+    Attributes:
+        foreground_threshold: the background of the first mask, which says what is a class.
+        background_threshold: that of the second; what the first calls background and the second
+            doesn't is 255.
     """
 
     foreground_threshold: Fraction = 0.3

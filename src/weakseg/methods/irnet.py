@@ -25,8 +25,9 @@ _MEAN_OF = 100  # photos: their mean displacement is steady long before
 class Irnet(PhotoTraining):
     """Training of IRNet: `lr` is the boundary branch's rate, `head_lr` the displacement branch's.
 
-    Photos of which a tag has a confidence of `min_confidence` or less, by the maps that `of` names
-    second, are not learned from.
+    Attributes:
+        min_confidence: photos of which a tag has this confidence or less, by the maps that `of`
+            names second, are not learned from.
     """
 
     min_confidence: Fraction = 0

@@ -10,7 +10,12 @@ from weakseg.methods.sipe import SIPE
 
 
 class IsCam(Section):
-    """IS-CAMs, summed over several scales."""
+    """IS-CAMs, summed over several scales.
+
+    Attributes:
+        scales: factors on the photo's size, at which the network looks at it.
+        precision: what the network computes in.
+    """
 
     scales: Scales
     precision: Precision = "32-true"

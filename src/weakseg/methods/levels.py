@@ -23,9 +23,13 @@ _MOST_VALUES = 1000
 
 
 class LevelsSettings(Section):
-    """The rule, and how many photos a class needs for levels of its own, not those of all.
+    """How the levels of a class are found.
 
-    The rule `masks` goes by the masks of a second step that `of` names, for instance an SVM's.
+    Attributes:
+        rule: `otsu` cuts a class's values into three (Otsu 1979), `mixture` fits three Gaussians
+            (Yang et al. 2024), `masks` goes by the masks of a second step that `of` names, for
+            instance an SVM's.
+        least_photos: how many photos a class needs for levels of its own, not those of all classes.
     """
 
     rule: Rule = "otsu"

@@ -26,10 +26,13 @@ MISSING_TAGS = "missing_tags.csv"
 class MissingTags(Section):
     """What becomes of tags that nobody gave and a classifier is sure of.
 
-    A tag is found where its confidence is over `confidence`, by the network of one of `folds`
-    folds, trained as the classifier is that `of` names. `list` only lists what is found, `add` has
-    the steps that read it see it as given, and with `mask` it counts neither as there nor as absent
-    when a classifier is trained and judged: another than that of `of`, which comes before.
+    Attributes:
+        action: `list` only lists what is found; `add` has the steps that read it see it as given;
+            with `mask` it counts neither as there nor as absent when a classifier is trained and
+            judged: another than that of `of`, which comes before.
+        confidence: a tag is found where a network is surer than this that it is there.
+        folds: as many networks are trained as the classifier that `of` names is, each without the
+            photos that it then looks at.
     """
 
     action: Literal["list", "add", "mask"] = "list"

@@ -32,9 +32,15 @@ ATTENTION = "accumulated/attention.safetensors"
 class Oaa(Training):
     """Training of a classifier whose attention on the tags is accumulated (Jiang et al. 2019).
 
-    It learns from whole photos with a longer side of `long_side`, one at a time: `batch_size` is
-    how many photos' gradients make a step. All photos are learned from, however `data.balance` is
-    set, for each is to be visited in each epoch. `head` is as of kind `classifier`.
+    It learns from whole photos, one at a time. All photos are learned from, however `data.balance`
+    is set, for each is to be visited in each epoch.
+
+    Attributes:
+        batch_size: how many photos' gradients make a step.
+        backbone: what it starts from.
+        head: as of kind `classifier`.
+        long_side: of each photo, in pixels.
+        precision: what the network computes in.
     """
 
     backbone: BackboneSection

@@ -37,14 +37,22 @@ _MOST_CELLS = 2**21
 class PixelHeadSettings(Training):
     """Training of a pixel head (`weakseg.training.pixel_head`) on the features of a step.
 
-    A cell has 16 by 16 pixels; `batch_size` counts cells, and a batch is of whole photos. Its
-    features are those of the step's stages, and of the final map at `scale`. `width` is that of the
-    hidden layer. A class weighs as its number of cells to the power of -`balance`. `q`, `smoothing`
-    and `dropped` are the loss's; the first `warmup` of the steps have the cross-entropy, without
-    which a class can be lost.
+    A cell has 16 by 16 pixels. Its features are those of the step's stages, and of the final map.
 
-    With `folds` over 1 there are as many heads besides, each taught without the photos of one fold,
-    which it labels in a step of kind relabel.
+    Attributes:
+        batch_size: cells a step, of whole photos.
+        scale: of the final map, a factor on the photo's size.
+        width: of the hidden layer.
+        dropout: the share of the hidden layer that is left out at random in training.
+        balance: a class weighs as its number of cells to the power of -`balance`.
+        q: of the loss: 0 is the cross-entropy, 1 the mean absolute error, which forgives wrong
+            labels.
+        warmup: the share of the steps, the first ones, that have the cross-entropy, without which a
+            class can be lost.
+        smoothing: the share of a target that all classes have alike.
+        dropped: the share of a batch's cells, those of the highest loss, that is not learned.
+        folds: over 1, there are as many heads besides, each taught without the photos of one fold,
+            which it labels in a step of kind relabel.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] = 3072

@@ -12,7 +12,14 @@ from weakseg.methods.settings import Section
 
 
 class Seed(Section):
-    """T_fg and T_bg of eq. 3; an SVM has its own, of which this shows what it starts from."""
+    """Thresholds of eq. 3; an SVM has its own, of which this shows what it starts from.
+
+    Attributes:
+        foreground_threshold: T_fg: above it a pixel is its highest class; in [background_threshold,
+            1].
+        background_threshold: T_bg: where all classes are below it, a pixel is background; in [0,
+            foreground_threshold].
+    """
 
     foreground_threshold: float
     background_threshold: float

@@ -46,8 +46,11 @@ _GPU_LOGITS = 2**27  # of one pass, 512 MiB as float32; two passes may be under 
 class Views(Section):
     """What of a photo a network sees, its probabilities averaged (`weakseg.segment.tta`).
 
-    `scales` are factors on its size; with `flip` each has its mirror image. More than the photo as
-    it is are test-time augmentation (Dobko et al. 2020, section 3.4).
+    More than the photo as it is are test-time augmentation (Dobko et al. 2020, section 3.4).
+
+    Attributes:
+        scales: factors on its size.
+        flip: whether each has its mirror image.
     """
 
     scales: Scales = (1.0,)

@@ -45,7 +45,18 @@ class Section(BaseModel):
 
 
 class BackboneSection(Section):
-    """See `weakseg.networks.backbones.Backbone`."""
+    """A network that was trained on ImageNet, without its head; see `weakseg.networks.backbones`.
+
+    Attributes:
+        name: a timm name, or one of `efficientnet_lite0/1/2`; see `weakseg list backbones --all`.
+        weights: `imagenet`, `none` (random ones), or a `.safetensors` or `.pth` file.
+        output_stride: pixels of a photo a cell of the final map; 32 takes a network as it is.
+        dilated: whether a stride that is taken out is made up for by dilation.
+        head_convolution: whether the final map is that of the convolution which EfficientNet and
+            its kin have behind their last stage (of ViT and Swin: of the last norm), or the last
+            stage.
+        frozen_stages: how many stages, from the finest, are not trained; -1: none is.
+    """
 
     name: str
     weights: Annotated[str, AfterValidator(_absolute_weights)] = "imagenet"
@@ -58,9 +69,12 @@ class BackboneSection(Section):
 class Training(Section):
     """How a network is trained.
 
-    `batch_size` is that of a step, whatever the number of devices: these part it among them, and
-    the rates stay as they are. The learning rate decays as `(1 - step / steps) ** decay_power`: 0
-    keeps it as it is.
+    Attributes:
+        epochs: how often each photo is seen.
+        batch_size: photos a step, whatever the number of devices: these part it among them, and
+            learning rates stay as they are.
+        optimizer: which, and its learning rates.
+        decay_power: the learning rate falls as `(1 - step / steps) ** decay_power`; 0 keeps it.
     """
 
     epochs: Annotated[int, Field(ge=1, le=10_000)]
@@ -72,8 +86,13 @@ class Training(Section):
 class PhotoTraining(Training):
     """How a network is trained on photos.
 
-    `long_side` is the range from which a photo's longer side is drawn; `crop` the side of the
-    square that is cut from it; `augmentation` one of `weakseg.training.augment`.
+    Attributes:
+        backbone: what it starts from.
+        long_side: the range from which a photo's longer side is drawn, in pixels.
+        crop: the side of the square that is cut from it.
+        augmentation: `flip` mirrors half of the photos, `strong` is that of Dobko et al. (2020,
+            section 3.1).
+        precision: what the network computes in.
     """
 
     backbone: BackboneSection

@@ -13,12 +13,15 @@ SIPE = "sipe.safetensors"
 
 
 class Sipe(PhotoTraining):
-    """Training of a classifier and of side convolutions on its backbone.
+    """Training of a classifier and of side convolutions on its backbone; both have `head_lr`.
 
-    The loss is that of the tags plus `consistency` times that of the CAMs; the gradient's norm is
-    cut to `gradient_norm`. `background_factor` is what the background counts where seeds are told,
-    in the training and in the IS-CAMs that it is for. Head and side convolutions have `head_lr`.
-    The best epoch by F1 on `validation_fraction` of the photos is kept.
+    Attributes:
+        validation_fraction: the share of the photos that it is judged by: the best epoch by F1 is
+            kept.
+        consistency: the weight of the loss of the CAMs beside that of the tags.
+        gradient_norm: what the gradient's norm is cut to.
+        background_factor: what the background counts where seeds are told, in the training and in
+            the IS-CAMs that it is for.
     """
 
     validation_fraction: Share = 0.1

@@ -19,7 +19,11 @@ COUNTS = "counts.json"
 
 
 class Tags(Section):
-    """`only` names the classes that stay, and that a classifier of these tags learns."""
+    """Some of the classes.
+
+    Attributes:
+        only: the classes that stay, and that a classifier of these tags learns.
+    """
 
     only: Annotated[tuple[str, ...], Field(min_length=1)]
 

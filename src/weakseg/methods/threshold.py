@@ -9,7 +9,11 @@ from weakseg.methods.settings import Fraction, Section
 
 
 class Threshold(Section):
-    """`background` is the score of the background, chosen without ground truth."""
+    """A background that is the same everywhere.
+
+    Attributes:
+        background: its score, chosen without ground truth; maps are in [0, 1].
+    """
 
     background: Fraction
 

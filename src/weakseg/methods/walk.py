@@ -15,7 +15,13 @@ from weakseg.refine.settings import RandomWalkSettings
 
 
 class Walk(Section):
-    """`threshold` is the constant background of the walked maps, `precision` IRNet's."""
+    """The walk, and the mask that is made of it.
+
+    Attributes:
+        threshold: the constant background of the walked maps.
+        walk: how far it goes.
+        precision: what IRNet computes in.
+    """
 
     threshold: Fraction
     walk: RandomWalkSettings = Field(default_factory=RandomWalkSettings)

@@ -146,7 +146,7 @@ def dense_crf(
         ValueError: An argument has the wrong shape, dtype or range, or a standard deviation is so
             small that the lattice of this image can't be indexed.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> photo = np.zeros((6, 8, 3), np.uint8)
         >>> photo[:, 4:] = 200

@@ -50,7 +50,7 @@ def refine_with_par(
     Raises:
         ValueError: an argument is not as said.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> photo = np.full((1, 6, 3), 10, np.uint8)
         >>> photo[:, 3:] = 200

@@ -61,7 +61,7 @@ def random_walk(
     Raises:
         ValueError: an array is not as said, or there is not enough memory.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> cam = np.zeros((1, 5, 9), np.float32)
         >>> cam[0, 2, 1] = 1

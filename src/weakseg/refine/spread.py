@@ -43,7 +43,7 @@ def spread(
     Raises:
         ValueError: shapes that don't fit, or a value that is not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> features = np.array([[[0, 0, 0, 5, 5, 5]], [[7, 7, 7, 1, 1, 1]]])  # two things
         >>> cam = np.array([[[0.9, 0.1, 0, 0, 0, 0]]], np.float32)

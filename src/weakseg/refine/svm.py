@@ -114,7 +114,7 @@ def refine_with_svm(
     Raises:
         ValueError: shapes disagree, or values are not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakseg
         >>> left = np.zeros((8, 8), np.float32)
         >>> left[:, :4] = 1  # the object looks like nothing else; its CAM knows a part of it

@@ -19,6 +19,15 @@ Decay = Annotated[float, Field(ge=0, le=10)]
 
 
 class _Buildable:
+    """What every optimizer has.
+
+    Attributes:
+        name: which it is.
+        lr: learning rate of the pretrained part, over 0 and at most 1000.
+        head_lr: learning rate of the new part, likewise.
+        weight_decay: L2 factor, in [0, 10].
+    """
+
     def build(
         self, pretrained: "Iterable[Parameter]", new: "Iterable[Parameter]"
     ) -> "TorchOptimizer":
@@ -44,11 +53,8 @@ class SGD(_Buildable):
     """Stochastic gradient descent.
 
     Attributes:
-        lr: learning rate of the pretrained part, over 0 and at most 1000.
-        head_lr: learning rate of the new part, likewise.
         momentum: in [0, 1). Published results of the IRN, SEAM and SIPE family were trained with
             momentum near 0, since their code hands the weight decay to it.
-        weight_decay: L2 factor, in [0, 10].
     """
 
     name: Literal["sgd"]
@@ -60,7 +66,7 @@ class SGD(_Buildable):
 
 @checked
 class Adam(_Buildable):
-    """Adam, with the weight decay added to the gradient (L2); attributes as for `SGD`."""
+    """Adam, with the weight decay added to the gradient (L2)."""
 
     name: Literal["adam"]
     lr: Rate
@@ -70,7 +76,7 @@ class Adam(_Buildable):
 
 @checked
 class AdamW(_Buildable):
-    """Adam with decoupled weight decay; attributes as for `SGD`."""
+    """Adam with decoupled weight decay."""
 
     name: Literal["adamw"]
     lr: Rate
