@@ -16,6 +16,7 @@ from weakseg.errors import WeaksegError, missing_part, unknown_name
 from weakseg.files import absolute, write_json
 from weakseg.memory import use_huge_pages
 from weakseg.names import ALIASES, LOCAL, installed_backbones, shipped_recipes
+from weakseg.stores import named
 from weakseg.version import VERSION
 
 if TYPE_CHECKING:
@@ -485,7 +486,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    print(named(" ".join(message.split())), file=sys.stderr, flush=True)
     sys.exit(code)
 
 

@@ -27,6 +27,7 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime"), "onnx"),
     "pyarrow": "huggingface",
     "ray": "ray",
+    "obstore": "s3",
 }
 """Packages that not every installation has -> the extra of `pyproject.toml` that brings them."""
 

@@ -7,24 +7,33 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from weakseg import stores
 from weakseg.errors import WeaksegError, shortened
+from weakseg.shards import content, member_of
 
-_TEMPORARY_PREFIX = ".partial-"
+_AT_A_TIME = 1000
 _SYNCING = 8  # at a time: a file system writes its journal once for all that wait for it
 
 
 def absolute(path: str | Path) -> Path:
     """A path as a shell would read it, `~` expanded, that no later change of folder moves.
 
+    The address of a folder in a store gives its place here, with its files laid out as they are
+    there now (`weakseg.stores`).
+
     Raises:
-        WeaksegError: `~name` of nobody.
+        WeaksegError: `~name` of nobody, or a store that can't be listed.
     """
+    if place := stores.place_of(str(path)):
+        stores.lay_out(place)
+        return place
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
@@ -45,12 +54,13 @@ def write_atomically(path: Path, durable: bool = False) -> Iterator[Path]:
     Raises:
         WeaksegError: if the folder can't be written or the disk is full.
     """
-    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f"{stores.PARTIAL}{uuid.uuid4().hex}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
             _sync(temporary)
+        stores.put(temporary, path)
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -68,10 +78,12 @@ def write_folder(path: Path) -> Iterator[Path]:
     Raises:
         WeaksegError: if it can't be written or the disk is full.
     """
-    temporary, before = (path.with_name(f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}") for _ in range(2))
+    temporary, before = (path.with_name(f"{stores.PARTIAL}{uuid.uuid4().hex}") for _ in range(2))
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        stores.remove(path)
+        stores.put(temporary, path)
         if path.exists():
             path.rename(before)
         temporary.rename(path)
@@ -83,7 +95,7 @@ def write_folder(path: Path) -> Iterator[Path]:
                 before.rename(path)
         for leftover in (temporary, before):
             with suppress(OSError):
-                remove(leftover)
+                _remove_here(leftover)
 
 
 def sync_files(paths: Iterable[Path]) -> None:
@@ -92,11 +104,12 @@ def sync_files(paths: Iterable[Path]) -> None:
     Raises:
         WeaksegError: if the disk can't hold them.
     """
-    files = list(paths)
-    folders = {path.parent for path in files}
+    remaining, folders = iter(paths), set[Path]()
     with ThreadPoolExecutor(_SYNCING) as pool:
-        for _ in pool.map(_sync, files):
-            pass
+        while files := list(islice(remaining, _AT_A_TIME)):
+            folders.update(path.parent for path in files)
+            for _ in pool.map(_sync, files):
+                pass
     for folder in {*folders, *(folder.parent for folder in folders)}:
         _sync(folder)
 
@@ -116,12 +129,17 @@ def _sync(path: Path) -> None:
 
 def remove_partial_files(folder: Path) -> None:
     """Remove what a killed writer left in `folder`."""
-    for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+    for leftover in folder.glob(f"{stores.PARTIAL}*"):
         leftover.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it, if there is one."""
+    _remove_here(path)
+    stores.remove(path)
+
+
+def _remove_here(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -144,8 +162,43 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file that may lie in a store or in a tar file."""
+    if member := member_of(path):
+        return content(member)
+    stores.bring(path)
+    return path.read_bytes()
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_entries(
+    path: Path,
+    entries: Iterable[tuple[str, Any]],
+    under: str = "",
+    beside: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a JSON object an entry a line, as they come: of a million photos, say.
+
+    Args:
+        under: its name in another object, if it is in one.
+        beside: what else that has.
+    """
+    outer = {**(beside or {}), under: {}} if under else {}
+    ends = "}}" if under else "}"
+    head = json.dumps(outer, ensure_ascii=False).removesuffix(ends)
+    with (
+        write_atomically(path, durable=True) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write(head)
+        for number, (name, value) in enumerate(entries):
+            between = ",\n" if number else "\n"
+            entry = json.dumps(value, ensure_ascii=False)
+            file.write(f"{between}{json.dumps(name, ensure_ascii=False)}: {entry}")
+        file.write(f"\n{ends}\n")
 
 
 def read_json(path: Path) -> Any:
@@ -154,6 +207,7 @@ def read_json(path: Path) -> Any:
     Raises:
         WeaksegError: if it is missing or no JSON.
     """
+    stores.bring(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -169,6 +223,7 @@ def usable(path: Path, remedy: str) -> Iterator[None]:
     Raises:
         WeaksegError: for any exception in the block.
     """
+    stores.bring(path)
     try:
         yield
     except WeaksegError:
@@ -210,11 +265,12 @@ def stamp(path: Path) -> list[int]:
     Raises:
         WeaksegError: if there is no such file.
     """
+    member = member_of(path)
     try:
-        status = path.stat()
+        status = (member.tar if member else path).stat()
     except OSError as error:
         raise WeaksegError(f"{path} can't be read: {error.strerror}.") from error
-    return [status.st_size, status.st_mtime_ns]
+    return [member.size if member else status.st_size, status.st_mtime_ns]
 
 
 def stamps(path: Path) -> dict[str, list[int]]:

@@ -1,5 +1,7 @@
 """A small generator of data folders."""
 
+import shutil
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -51,7 +53,10 @@ def voc_folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def any_folder(tmp_path: Path) -> Folder:
-    """Writes photos of 3 x 4 pixels, named by path and no two alike, and text files."""
+    """Writes photos of 3 x 4 pixels, named by path and no two alike, and text files.
+
+    What is in a folder NAME.tar is in a file of that name.
+    """
 
     def write(photos: Sequence[str], texts: Mapping[str, str] | None = None) -> Path:
         root = tmp_path / "set"
@@ -61,6 +66,11 @@ def any_folder(tmp_path: Path) -> Folder:
             Image.new("RGB", (4, 3), (0, 30 * number, 0)).save(root / name)
         for path, text in (texts or {}).items():
             _write(root / path, text)
+        for folder in root.glob("*.tar"):
+            unpacked = folder.rename(folder.with_suffix(".folder"))
+            with tarfile.open(folder, "w") as tar:
+                tar.add(unpacked, ".")
+            shutil.rmtree(unpacked)
         return root
 
     return write

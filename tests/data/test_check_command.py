@@ -38,6 +38,13 @@ FOLDERS = {
         ["own/1.jpg", "images/2.jpg"],
         {"annotations/instances_own.json": json.dumps(COCO)},
     ),
+    "webdataset": (
+        ["some-000000.tar/1.jpg", "some-000001.tar/2.jpg"],
+        {
+            "some-000000.tar/1.json": json.dumps({"tags": ["cat"]}),
+            "some-000001.tar/2.json": json.dumps({"tags": []}),
+        },
+    ),
     "tagged-folder": (["images/1.jpg", "images/2.jpg"], {"tags.csv": "image,tags\n1,cat\n2,\n"}),
     "folder-per-class": (["cat/1.jpg", "background/2.jpg"], {}),
 }

@@ -163,7 +163,7 @@ def check_dataset(root: Path, format: str = "auto", track: Track | None = None) 
     listed = frozenset(contents.classes if contents.declared else ())
     several = {image: rows for image, rows in contents.rows.items() if len(rows) > 1}
     contradicting = [
-        image for image, rows in several.items() if len({frozenset(r.tags) for r in rows}) > 1
+        image for image, rows in several.items() if len({frozenset(tags) for tags in rows}) > 1
     ]
     return CheckReport(
         root=root,

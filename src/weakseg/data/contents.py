@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Contents:
         format: how the folder is laid out.
         photos: all photos of the folder, in the split or not.
         ids: the split's ids in its order, or every id that a photo or a tag row has, sorted.
-        rows: id -> what the tags say, for the ids that have any row.
+        rows: id -> the tags of each of its rows, for the ids that have any.
         classes: class names without background.
         declared: whether the folder lists its classes, rather than its tags being them.
         masks: id -> mask.
@@ -38,7 +38,7 @@ class Contents:
     format: Format
     photos: Photos
     ids: tuple[str, ...]
-    rows: Mapping[str, Sequence[TagRow]]
+    rows: Mapping[str, Sequence[tuple[str, ...]]]
     classes: tuple[str, ...]
     declared: bool
     masks: Mapping[str, TrueMask]
@@ -54,7 +54,10 @@ class Contents:
         """
         if image not in self.rows:
             return None
-        return tuple(dict.fromkeys(tag for row in self.rows[image] for tag in row.tags))
+        first, *others = self.rows[image]
+        if not others and len({*first}) == len(first):
+            return first
+        return tuple(dict.fromkeys(tag for tags in self.rows[image] for tag in tags))
 
     def untrainable(self) -> str | None:
         """Why nothing can be learned from the tags of the split's photos; None if something can."""
@@ -96,18 +99,25 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
     named = match_names((row.image for row in table.rows), photos.paths)
     declared = layout.classes(root) or ()
     spellings, folded = fold(Counter(t for row in table.rows for t in row.tags), declared)
-    rows: dict[str, list[TagRow]] = {}
-    for row in table.rows:
-        tags = tuple(spellings[tag] for tag in row.tags)
-        rows.setdefault(named.ids[row.image], []).append(replace(row, tags=tags))
-
-    masks = layout.masks(root, photos)
+    rows = _by_image(table.rows, named.ids, spellings)
     classes = declared or tuple(sorted(set(spellings.values())))
-    doubts = (
+    unknown = tuple(_unknown_tags(table.rows, spellings, classes))
+    doubts = tuple(
         fault
         for words, fault in table.doubts.items()
         if not {spellings[word] for word in words} <= {*declared}
     )
+    faults = (
+        *photos.faults,
+        *lists.faults,
+        *table.faults,
+        *doubts,
+        *class_faults(classes),
+        *unknown,
+    )
+    notes = (*photos.notes, *lists.notes, *table.notes, *named.notes, *folded)
+    del table, named  # of a million rows a third of a gigabyte
+    masks = layout.masks(root, photos)
     return Contents(
         format=layout,
         photos=photos,
@@ -117,16 +127,30 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
         declared=bool(declared),
         masks=masks.of,
         objects=layout.objects(root, photos),
-        faults=(
-            *photos.faults,
-            *lists.faults,
-            *table.faults,
-            *doubts,
-            *class_faults(classes),
-            *_unknown_tags([row for of_image in rows.values() for row in of_image], classes),
-        ),
-        notes=(*photos.notes, *lists.notes, *table.notes, *named.notes, *folded, *masks.notes),
+        faults=faults,
+        notes=(*notes, *masks.notes),
     )
+
+
+def _by_image(
+    rows: Iterable[TagRow], ids: Mapping[str, str], spellings: Mapping[str, str]
+) -> Mapping[str, Sequence[tuple[str, ...]]]:
+    """Id -> the tags of each row; of a million rows few differ, and are there once."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    alone: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    several = set()
+    for row in rows:
+        if row.tags not in alone:
+            alone[row.tags] = [tuple(spellings[tag] for tag in row.tags)]
+        one, image = alone[row.tags], ids[row.image]
+        if image not in found:
+            found[image] = one
+        elif image in several:
+            found[image] += one
+        else:
+            found[image] = [*found[image], *one]
+            several.add(image)
+    return found
 
 
 def read_split(layout: Format, path: Path, photos: Photos) -> Split:
@@ -174,7 +198,9 @@ def class_faults(classes: Sequence[str]) -> Iterable[str]:
         )
 
 
-def _unknown_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> Iterable[str]:
+def _unknown_tags(
+    rows: Iterable[TagRow], spellings: Mapping[str, str], classes: Sequence[str]
+) -> Iterable[str]:
     """One fault for each tag outside the classes, with the first row that has it."""
     if len(classes) > MAX_CLASSES:
         return  # that is a fault already, and the nearest of any number takes any time
@@ -182,7 +208,7 @@ def _unknown_tags(rows: Sequence[TagRow], classes: Sequence[str]) -> Iterable[st
     first: dict[str, TagRow] = {}
     more: Counter[str] = Counter()
     for row in rows:
-        for tag in row.tags:
+        for tag in map(spellings.__getitem__, row.tags):
             if tag not in known and first.setdefault(tag, row) is not row:
                 more[tag] += 1
     for tag, row in islice(first.items(), _UNKNOWN_TAGS):

@@ -1,11 +1,13 @@
 """A data set: photos with their tags, and masks where there are some."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from weakseg.data.contents import ALL, read_contents
+from weakseg.data.formats.base import Files
 from weakseg.data.masks import TrueMask
 from weakseg.errors import WeaksegError
 
@@ -17,7 +19,7 @@ class Sample:
     Attributes:
         id: the photo's file name without suffix, with its folder's before it where the format
             says so; no two photos of a data set have the same.
-        image: the photo.
+        place: the photo's file, as text: of a million photos paths take half a gigabyte.
         tags: the classes in it, in the order of `Dataset.classes`; none if it has none of them.
         mask: the true mask, for evaluation only.
         doubtful: classes that nobody can be sure of: neither among the tags nor denied.
@@ -26,12 +28,20 @@ class Sample:
     """
 
     id: str
-    image: Path
+    place: str | Path
     tags: tuple[str, ...]
     mask: TrueMask | None
     doubtful: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     objects: TrueMask | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", os.fspath(self.place))
+
+    @property
+    def image(self) -> Path:
+        """The photo."""
+        return Path(self.place)
 
 
 @dataclass(frozen=True)
@@ -84,17 +94,21 @@ def load_dataset(
         raise WeaksegError(f"{root} has nothing to learn from in split {split!r}: {reason}")
     position = {name: index for index, name in enumerate(contents.classes)}
     samples, left_out, missing = [], [], []
+    paths = contents.photos.paths
+    places: Mapping[str, str | Path] = paths.places if isinstance(paths, Files) else paths
+    in_order: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a million photos few have others
     for image in contents.ids:
         tags = contents.tags(image)
-        if image not in contents.photos.paths:
+        if image not in places:
             missing.append(image)
         elif tags is None and not untagged:
             left_out.append(image)
         else:
-            tags = tuple(sorted(tags or (), key=position.__getitem__))
-            path = contents.photos.paths[image]
+            tags = tags or ()
+            if tags not in in_order:
+                in_order[tags] = tuple(sorted(tags, key=position.__getitem__))
             mask, objects = contents.masks.get(image), contents.objects.get(image)
-            samples.append(Sample(image, path, tags, mask, objects=objects))
+            samples.append(Sample(image, places[image], in_order[tags], mask, objects=objects))
     if not samples or not contents.classes:
         raise WeaksegError(
             f"{root} has {len(samples)} photos in split {split!r} and {len(contents.classes)}"

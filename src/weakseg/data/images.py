@@ -11,6 +11,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from weakseg.errors import WeaksegError
+from weakseg.files import stamp
+from weakseg.shards import source
 
 PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 2**28 // 3  # 256 MiB as RGB; Pillow warns from the same size on
@@ -149,7 +151,7 @@ def open_image(
         WeaksegError: of type `failure`, for whatever fails in opening the file and in the block.
     """
     try:
-        with Image.open(path, formats=formats) as image:
+        with Image.open(source(path), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -162,7 +164,7 @@ def _reason(path: Path, formats: tuple[str, ...], error: Exception) -> str:
     match error:
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return f"it has more than {MAX_PIXELS:,} pixels"
-        case UnidentifiedImageError() if path.stat().st_size == 0:
+        case UnidentifiedImageError() if stamp(path)[0] == 0:
             return "it is empty"
         case UnidentifiedImageError():
             return f"it is no image of the kinds {', '.join(formats)}"

@@ -1,5 +1,6 @@
 """Masks: one class id per pixel, as PNG files in VOC's colours or as a data set has them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +42,23 @@ class TrueMask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """A mask in a file of its own; see `read_mask`."""
+    """A mask in a file of its own; see `read_mask`.
 
-    path: Path
+    Attributes:
+        place: the file, as text, for there may be a million.
+    """
+
+    place: str | Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", os.fspath(self.place))
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.place)
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
     def read(self) -> npt.NDArray[np.uint8]:
         return read_mask(self.path)

@@ -81,6 +81,8 @@ def _tails(name: str) -> list[str]:
 
 
 def _parts(name: str) -> list[str]:
+    if "/" not in name and "\\" not in name:
+        return [name]
     if _ADDRESS.match(name):
         name = unquote(re.split("[?#]", name)[0])
     return re.split(r"[/\\]", name)

@@ -1,13 +1,11 @@
 """Which files of a folder that another tool wrote belong to which photo."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 from weakseg.data.dataset import Sample
-
-Found = TypeVar("Found", bound=Hashable)
 
 
 def stems(sample: Sample) -> Iterator[str]:
@@ -27,12 +25,13 @@ def mask_files(folder: Path, sample: Sample) -> tuple[Path, ...]:
     return next(((path,) for path in paths if path.exists()), ())
 
 
-def find_all(
-    samples: Iterable[Sample], find: Callable[[Sample], Sequence[Found]]
-) -> dict[str, Sequence[Found]]:
-    """Id -> the files that `find` gives of a photo, if any; one of several photos is none's."""
-    found = {sample.id: files for sample in samples if (files := find(sample))}
-    claims = Counter(path for files in found.values() for path in files)
-    return {
-        image: files for image, files in found.items() if all(claims[path] == 1 for path in files)
-    }
+def with_files(
+    samples: Iterable[Sample], find: Callable[[Sample], Sequence[object]]
+) -> frozenset[str]:
+    """Ids of the photos that `find` gives files of; one of several photos is none's."""
+    # Hashes stand for files, a million of which would be half a gigabyte.
+    found = {sample.id: tuple(map(hash, files)) for sample in samples if (files := find(sample))}
+    claims = Counter(chain.from_iterable(found.values()))
+    return frozenset(
+        image for image, files in found.items() if all(claims[file] == 1 for file in files)
+    )

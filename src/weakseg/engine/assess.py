@@ -64,7 +64,7 @@ def run(context: Context) -> None:
     make = Each(_compare, tuple(step and step.folder for step in compared))
     found: dict[int, list[_Found]] = {}
     with context.progress.track(NAME, len(photos.samples)) as advance:
-        for of_photo in context.cpu.map(make, [photos.task(s) for s in photos.samples]):
+        for of_photo in context.cpu.map(make, map(photos.task, photos.samples)):
             for one in of_photo:
                 found.setdefault(one.class_id, []).append(one)
             advance(1)

@@ -1,6 +1,6 @@
 """How sure each of a run's last masks is, without ground truth: `confidence.json`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from weakseg.data.masks import read_mask
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
-from weakseg.files import read_json, write_json
-from weakseg.methods.base import Artefact, PhotoTask, Step
+from weakseg.files import read_json, write_entries
+from weakseg.methods.base import Artefact, Photos, PhotoTask, Step
 from weakseg.methods.maps import MASK, open_scores
 
 NAME = "confidence"
@@ -45,22 +45,27 @@ def run(context: Context) -> None:
     nothing tells (masks alone, and no others of the same photos), there is no photo in it.
     """
     judged = _judged(context)
-    found: dict[str, dict[str, Any]] = {}
+    found: Iterable[tuple[str, Any]] = ()
     if judged.others or judged.scores:
         photos = context.photos(judged.masks)
-        tasks = [photos.task(sample) for sample in photos.samples]
-        work = _Work(judged, _margin(context, judged.scores, tasks) if judged.scores else 0.0)
-        names = context.dataset.classes
-        with context.progress.track(NAME, len(tasks)) as advance:
-            for task, values in zip(tasks, context.cpu.map(work, tasks), strict=True):
-                pairs = zip(task.class_ids, values, strict=True)
-                classes = {names[class_id - 1]: round(value, 4) for class_id, value in pairs}
-                found[task.id] = {
-                    "confidence": min(classes.values(), default=1.0),
-                    "classes": classes,
-                }
-                advance(1)
-    write_json(context.folder / CONFIDENCE, {"step": judged.masks.name, "photos": found})
+        work = _Work(judged, _margin(context, judged.scores, photos) if judged.scores else 0.0)
+        found = _judge(context, photos, work)
+    beside = {"step": judged.masks.name}
+    write_entries(context.folder / CONFIDENCE, found, under="photos", beside=beside)
+
+
+def _judge(context: Context, photos: Photos, work: "_Work") -> Iterator[tuple[str, Any]]:
+    names, samples = context.dataset.classes, photos.samples
+    judged = context.cpu.map(work, map(photos.task, samples))
+    with context.progress.track(NAME, len(samples)) as advance:
+        for sample, values in zip(samples, judged, strict=True):
+            pairs = zip(photos.task(sample).class_ids, values, strict=True)
+            classes = {names[class_id - 1]: round(value, 4) for class_id, value in pairs}
+            yield (
+                sample.id,
+                {"confidence": min(classes.values(), default=1.0), "classes": classes},
+            )
+            advance(1)
 
 
 def outputs(context: Context) -> list[Output]:
@@ -106,10 +111,10 @@ def _behind(step: Step) -> Iterator[Step]:
         waiting += [given for _, given in one.inputs]
 
 
-def _margin(context: Context, scores: Step, tasks: list[PhotoTask]) -> float:
-    tagged = [task for task in tasks if task.class_ids]
+def _margin(context: Context, scores: Step, photos: Photos) -> float:
+    tagged = [sample for sample in photos.samples if sample.tags]
     chosen = tagged[:: max(1, len(tagged) // _LOOKED_AT)]
-    margins = list(context.cpu.map(Each(_margin_of, (scores,)), chosen))
+    margins = list(context.cpu.map(Each(_margin_of, (scores,)), map(photos.task, chosen)))
     return float(np.mean(margins)) if margins else 0.0
 
 

@@ -15,7 +15,7 @@ from weakseg.data.dataset import Dataset, Sample
 from weakseg.data.formats.base import check_classes
 from weakseg.data.images import UnreadablePhoto, photo_size
 from weakseg.data.masks import CLASSES, IGNORE, MAX_OBJECTS, OneClass, read_mask, read_prediction
-from weakseg.data.places import find_all, mask_files
+from weakseg.data.places import mask_files, with_files
 from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
@@ -73,10 +73,10 @@ def _rows(context: Context, told: "_Reliability") -> list[dict[str, Any]]:
         tasks, left_out = found[held_out]
         if not tasks:
             continue
-        pairs = [(task, step.folder / f"{task.id}{MASK}") for task in tasks]
+        place = partial(_mask_of, step)
         label = f"evaluate {step.name}"
         also = told.add if step.name == told.step else None
-        matrix = _confusion(pairs, classes, context.cpu, context.progress, label, also)
+        matrix = _confusion(tasks, place, classes, context.cpu, context.progress, label, also)
         its_split = (context.recipe.data.held_out or split) if held_out else split
         if fault := _nothing_to_measure(matrix, its_split):
             faults[fault] = None
@@ -144,7 +144,7 @@ def evaluate_folder(
     if not with_truth:
         raise WeaksegError(f"Split {split!r} has no masks to evaluate against.")
     samples = [task.sample for task in with_truth]
-    found = find_all(samples, partial(mask_files, predictions))
+    found = with_files(samples, partial(mask_files, predictions))
     missing = [task.id for task in with_truth if task.id not in found]
     if missing and not (skip_missing and found):
         raise WeaksegError(
@@ -152,8 +152,12 @@ def evaluate_folder(
             f"{split!r} (the first: {missing[0]}.png). Predict them, name another split, or leave "
             "them out with --missing skip."
         )
-    pairs = [(task, found[task.id][0]) for task in with_truth if task.id in found]
-    matrix = _confusion(pairs, classes, executor, progress, NAME)
+    compared = [task for task in with_truth if task.id in found]
+
+    def predicted(task: PhotoTask) -> Path:
+        return mask_files(predictions, task.sample)[0]
+
+    matrix = _confusion(compared, predicted, classes, executor, progress, NAME)
     if fault := _nothing_to_measure(matrix, split):
         raise WeaksegError(fault)
     protocol: dict[str, Any] = {"crf": None}
@@ -217,8 +221,13 @@ _Pair = tuple[PhotoTask, Path]
 """A photo, and the mask that was predicted for it."""
 
 
+def _mask_of(step: Step, task: PhotoTask) -> Path:
+    return step.folder / f"{task.id}{MASK}"
+
+
 def _confusion(
-    pairs: Sequence[_Pair],
+    tasks: Sequence[PhotoTask],
+    predicted: Callable[[PhotoTask], Path],
     classes: Sequence[str],
     executor: Executor,
     progress: Progress,
@@ -226,9 +235,10 @@ def _confusion(
     also: Callable[[PhotoTask, NDArray[np.int64]], None] | None = None,
 ) -> ConfusionMatrix:
     total = ConfusionMatrix(classes)
+    pairs = ((task, predicted(task)) for task in tasks)
     found = executor.map(Each(_compare, (tuple(classes),)), pairs)
-    with progress.track(label, len(pairs)) as advance:
-        for (task, _), counts in zip(pairs, found, strict=True):
+    with progress.track(label, len(tasks)) as advance:
+        for task, counts in zip(tasks, found, strict=True):
             total.counts += counts
             total.images += 1
             if also:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from weakseg.data.dataset import Sample
 from weakseg.files import stamp, stamps
 from weakseg.methods.base import Photos, Step
 from weakseg.recipe import dump_settings
+
+_AT_A_TIME = 1000
 
 
 def fingerprint_of(step: Step, inputs: Sequence[str], seen: str) -> str:
@@ -83,9 +86,24 @@ class Digests:
         for known, found in self._known[what]:
             if known == samples:
                 return found
-        self._known[what].append((samples, digest_of([value(sample) for sample in samples])))
+        self._known[what].append((samples, _digest_of_all(map(value, samples))))
         return self._known[what][-1][1]
 
 
 def digest_of(*values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(_as_text(values)).hexdigest()[:16]
+
+
+def _digest_of_all(values: Iterable[Any]) -> str:
+    """`digest_of` of a list of values, of which some are in memory at a time."""
+    found, between = hashlib.sha256(b"[["), b""
+    remaining = iter(values)
+    while some := list(islice(remaining, _AT_A_TIME)):
+        found.update(between + _as_text(some)[1:-1])
+        between = b", "
+    found.update(b"]]")
+    return found.hexdigest()[:16]
+
+
+def _as_text(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True).encode()

@@ -10,7 +10,7 @@ from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
 from weakseg.errors import WeaksegError, quoted
-from weakseg.files import read_json, write_json
+from weakseg.files import read_json, write_entries, write_json
 
 NAME = PLACE = "inspect"
 _UNREADABLE = "unreadable.json"
@@ -19,7 +19,8 @@ _SIZES = "sizes.json"
 _SMALL = 64
 """Pixels: the final map of a network of stride 16 has four cells along such a side."""
 
-_Seen = tuple[int, int] | str
+_Size = tuple[int, int]
+_Seen = _Size | str
 """A photo's height and width, or why it can't be read."""
 
 
@@ -38,12 +39,13 @@ def run(context: Context) -> None:
     """
     samples = _samples(context)
     sizes, unreadable = {}, {}
+    same: dict[_Size, _Size] = {}  # of a million photos few differ
     with context.progress.track(NAME, len(samples)) as advance:
         for sample, seen in _look_at_all(samples, context):
             if isinstance(seen, str):
                 unreadable[sample.id] = seen
             else:
-                sizes[sample.id] = seen
+                sizes[sample.id] = same.setdefault(seen, seen)
             advance(1)
     _write(context, sizes, unreadable)
 
@@ -65,7 +67,12 @@ def readable(context: Context) -> Context:
     """
     folder = context.folder / NAME
     known = read_json(folder / _UNREADABLE)
-    sizes = {name: (height, width) for name, (height, width) in read_json(folder / _SIZES).items()}
+    same: dict[_Size, _Size] = {}
+    sizes = {
+        name: same.setdefault(size, size)
+        for name, (height, width) in read_json(folder / _SIZES).items()
+        for size in [(height, width)]
+    }
     again = [sample for sample in _samples(context) if sample.id in known]
     unreadable = {}
     for sample, seen in _look_at_all(again, context):
@@ -100,13 +107,16 @@ def readable(context: Context) -> Context:
 
 
 def _write(context: Context, sizes: dict[str, tuple[int, int]], unreadable: dict[str, str]) -> None:
-    write_json(context.folder / NAME / _SIZES, sizes)
+    write_entries(context.folder / NAME / _SIZES, sizes.items())
     write_json(context.folder / NAME / _UNREADABLE, unreadable)
 
 
-def _samples(context: Context) -> list[Sample]:
-    both = (*context.dataset.samples, *context.held_out.samples)
-    return list({sample.id: sample for sample in both}.values())
+def _samples(context: Context) -> Sequence[Sample]:
+    own, its = context.dataset.samples, context.held_out.samples
+    if own is its:
+        return own
+    known = {sample.id for sample in own}
+    return (*own, *(sample for sample in its if sample.id not in known))
 
 
 def _look_at_all(samples: Sequence[Sample], context: Context) -> Iterator[tuple[Sample, _Seen]]:

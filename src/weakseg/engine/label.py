@@ -14,7 +14,7 @@ from weakseg.engine import runner
 from weakseg.engine.opened import FILES, Run, open_run
 from weakseg.engine.predict import check_targets, name_photos
 from weakseg.errors import WeaksegError, listed, quoted
-from weakseg.files import write_bytes, write_json
+from weakseg.files import read_bytes, write_bytes, write_json
 from weakseg.methods.base import Executor
 from weakseg.methods.maps import MASK
 from weakseg.progress import Progress
@@ -53,7 +53,7 @@ def run(
     write_json(folder / RUN / FILES, {sample.id: str(sample.image) for sample in dataset.samples})
     done = open_run(folder / RUN)
     for name in done.photos(done.masks):
-        write_bytes(folder / f"{name}{MASK}", done.mask_file(name).read_bytes())
+        write_bytes(folder / f"{name}{MASK}", read_bytes(done.mask_file(name)))
     write_classes(folder, dataset.classes)
     return done
 

@@ -1,5 +1,6 @@
 """A run's folder, read: its classes, steps, figures, masks and maps."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,11 +94,14 @@ class Run:
     def photos(self, step: str) -> list[str]:
         """Ids of the photos that a step has made masks or maps of, so far."""
         folder = self._step(step).folder
-        found = {
-            path.relative_to(folder).with_suffix("").as_posix()
-            for suffix in (MASK, MAPS)
-            for path in folder.rglob(f"[!.]*{suffix}")  # not what is just being written
-        }
+        found = set()
+        for place, _, names in os.walk(folder):
+            within = Path(place).relative_to(folder).as_posix()
+            before = "" if within == "." else f"{within}/"
+            for name in names:
+                photo, suffix = os.path.splitext(name)  # noqa: PTH122
+                if suffix in (MASK, MAPS) and name[0] != ".":  # not what is just being written
+                    found.add(f"{before}{photo}")
         return sorted(found)
 
     @cached_property
@@ -109,7 +113,7 @@ class Run:
         """
         if (known := self.folder / FILES).is_file():
             return {name: Path(place) for name, place in read_json(known).items()}
-        root = Path(self.record.data["folder"])
+        root = absolute(self.record.data["folder"])
         return find_format(root, self.record.data["format"]).photos(root).paths
 
     def dataset(self, split: str | None = None, untagged: bool = False) -> Dataset:
@@ -123,7 +127,7 @@ class Run:
             WeaksegError: as `load_dataset`.
         """
         data = self.record.data
-        root = Path(data["folder"])
+        root = absolute(data["folder"])
         if (self.folder / FILES).is_file():
             samples = (Sample(name, path, self.classes, None) for name, path in self.files.items())
             there = tuple(sample for sample in samples if sample.image.is_file())

@@ -13,6 +13,7 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
+from weakseg import stores
 from weakseg.data.images import shrunk_size
 from weakseg.grid import GRID_STRIDE, grid_size
 from weakseg.methods.base import PICTURE, Photos, Shape, Step
@@ -107,6 +108,8 @@ def digest(path: Path) -> str:
 
 def _find_fault(output: Output, digests: Mapping[Path, str]) -> Fault | None:
     path, expected = output
+    if stores.is_stand_in(path):  # an object is whole by how it was put
+        return None
     name = os.fspath(path)  # of millions of files a Path's own methods take most of the time
     suffix = name[name.rindex(".") :]
     try:

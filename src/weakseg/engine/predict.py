@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from weakseg import stores
 from weakseg.data.formats.base import read_classes
 from weakseg.data.images import PHOTO_SUFFIXES
 from weakseg.data.masks import CLASSES, write_classes
@@ -107,6 +108,7 @@ def find_network(model: Path, step: str | None = None) -> Path:
             "folder of a finished run whose recipe has a step of kind deeplab, or its "
             f"{SEGMENTER}."
         )
+    stores.bring(network)
     return network
 
 

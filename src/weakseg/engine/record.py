@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
+from weakseg import stores
 from weakseg.errors import WeaksegError, mismatch
 from weakseg.files import cannot_write, read_json, remove_partial_files, write_json
 from weakseg.progress import Progress
@@ -63,7 +64,8 @@ class Record(BaseModel):
 def owned(folder: Path, progress: Progress) -> Iterator[Record]:
     """Be the one run that writes into a folder, which is made if it is not there; give its record.
 
-    The system's lock on `run.lock` ends with this process, however that ends.
+    The system's lock on `run.lock` ends with this process, however that ends. A folder of a store
+    is locked there as well (`weakseg.stores.owned`).
 
     Raises:
         WeaksegError: another process has it, the folder is no run's, or it can't be written.
@@ -80,11 +82,12 @@ def owned(folder: Path, progress: Progress) -> Iterator[Record]:
             raise cannot_write(folder, error) from error
         progress.say(f"{folder} can't be locked: let no other run write into it meanwhile")
     try:
-        record = read_record(folder)
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        record.owner = Owner(pid=os.getpid(), host=socket.gethostname(), since=since)
-        remove_partial_files(folder)
-        yield record
+        with stores.owned(folder):
+            record = read_record(folder)
+            since = datetime.now().astimezone().isoformat(timespec="seconds")
+            record.owner = Owner(pid=os.getpid(), host=socket.gethostname(), since=since)
+            remove_partial_files(folder)
+            yield record
     finally:
         lock.release()
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 
+from weakseg import stores
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import write_classes
 from weakseg.data.tag_faults import few_lines, find_tag_faults
@@ -127,7 +128,7 @@ def run_on(
                 progress.say(f"photos: {line}")
         record.version, record.seed, record.device = VERSION, recipe.seed, _describe(device)
         record.data = {
-            "folder": str(dataset.root),
+            "folder": stores.address_of(dataset.root) or str(dataset.root),
             "format": dataset.format,
             "split": recipe.data.split,
             "photos": len(dataset.samples),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from weakseg.data.images import encode_image, plain_format, read_photo
+from weakseg.files import read_bytes
 
 _QUALITY = 95
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
@@ -33,7 +34,7 @@ def picture_of(photo: Path, jpeg: bool = False) -> Picture:
     """
     plain = plain_format(photo)
     if plain and (plain == "JPEG" or not jpeg):
-        return Picture(_SUFFIXES[plain], photo.read_bytes())
+        return Picture(_SUFFIXES[plain], read_bytes(photo))
     image = Image.fromarray(read_photo(photo))
     if jpeg or photo.suffix.lower() in _JPEG_SUFFIXES:
         return Picture(".jpg", encode_image(image, "JPEG", quality=_QUALITY, subsampling=0))

@@ -111,7 +111,7 @@ class PhotoMask(NamedTuple):
     said: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PhotoTask:
     """One photo's share of a step: small, and picklable.
 
@@ -429,13 +429,13 @@ def map_photos(
             are compiled for each size on a CPU.
     """
     samples = tools.photos.samples
-    tasks = [tools.photos.task(sample) for sample in samples if not is_done(sample)]
-    with tools.progress.track(name, len(samples), len(samples) - len(tasks)) as advance:
-        ordered: Iterable[PhotoTask] = tasks
+    left = [sample for sample in samples if not is_done(sample)]
+    with tools.progress.track(name, len(samples), len(samples) - len(left)) as advance:
+        ordered: Iterable[Sample] = left
         if by_size:
-            groups = same_size(tasks, lambda task: task.sample.image)
-            ordered = (task for _, same in groups for task in same)
-        for said in executor.map(make, ordered):
+            groups = same_size(left, lambda sample: sample.image)
+            ordered = (sample for _, same in groups for sample in same)
+        for said in executor.map(make, map(tools.photos.task, ordered)):
             if said:
                 tools.progress.say(said)
             advance(1)

@@ -14,7 +14,7 @@ from weakseg.data.dataset import Sample
 from weakseg.data.images import photo_size
 from weakseg.data.masks import MaskFile
 from weakseg.errors import WeaksegError
-from weakseg.files import write_json
+from weakseg.files import remove, write_json
 from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
 from weakseg.methods.settings import MOST_EXAMPLES, FilePath, PhotoTraining, Section, Share
 from weakseg.names import FIGURES
@@ -148,7 +148,7 @@ def run(step: Step, tools: Tools) -> None:
         raise
     write_json(folder / FIGURES, {"miou_against": judged_by, "epochs": epochs})
     write_segmenter(folder / SEGMENTER, network.state_dict(), card)
-    best_so_far.unlink(missing_ok=True)
+    remove(best_so_far)
     loop.forget()
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
-from weakseg.files import write_atomically, written_by_run
+from weakseg.files import remove, write_atomically, written_by_run
 from weakseg.memory import cores_here, give_back_freed_memory, keep_freed_memory
 from weakseg.methods.base import Executor, Step, Tools
 from weakseg.methods.maps import MASK
@@ -212,7 +212,7 @@ class Loop:
     def forget(self) -> None:
         """Remove the checkpoints of a training that has ended."""
         for path in self._checkpoints():
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _count_devices(self) -> int:
         """As many as there are, and no more than there are examples for, in any batch."""
@@ -276,7 +276,7 @@ class Loop:
         except WeaksegError:
             self.progress.say(f"{self.name}: starts anew, for want of whole checkpoints")
             for path in checkpoints:
-                path.unlink(missing_ok=True)
+                remove(path)
 
 
 def fill_of(network: Any) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from weakseg.data.images import UnreadablePhoto, open_image, photo_size, read_ph
 from weakseg.data.masks import CLASSES, MaskFile, UnreadableMask
 from weakseg.data.mended import TOOLS, find_tool
 from weakseg.data.mended.base import Find
-from weakseg.data.places import find_all, mask_files, stems
+from weakseg.data.places import mask_files, stems, with_files
 from weakseg.errors import WeaksegError, listed, quoted
 from weakseg.files import usable
 from weakseg.localize.seeds import as_cam
@@ -205,7 +205,7 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
         find: Callable[[Sample], Sequence[object]] = _masks_in(folder, photos.classes)
     else:
         find = partial(_map_files, folder)
-    found = find_all(needed, find)
+    found = with_files(needed, find)
     missing = [sample for sample in needed if sample.id not in found]
     # What can't be read is left out later; no more is decoded than tells that one can.
     if asked := list(dropwhile(_is_unreadable, missing)):

@@ -13,6 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from weakseg import stores
 from weakseg.errors import WeaksegError, mismatch
 from weakseg.files import describe, write_bytes
 from weakseg.memory import memory_here
@@ -276,6 +277,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 @contextmanager
 def _whole(path: Path, what: str) -> Iterator[None]:
     try:
+        stores.bring(path)
         yield
     except WeaksegError as error:
         raise WeaksegError(f"{path} is no {what} that can be used: {error}") from error

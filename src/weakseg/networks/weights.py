@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from weakseg import stores
 from weakseg.errors import WeaksegError, listed, shortened
 from weakseg.names import ALIASES, PACKAGED
 
@@ -101,6 +102,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"There is no weights file {path}. Expected 'imagenet', 'none', or the path of a "
             ".safetensors or .pth file."
         )
+    stores.bring(path)
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)

@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from weakseg import stores
 from weakseg.data.masks import BACKGROUND, hex_colour
 from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
@@ -106,6 +107,7 @@ def page_of(run: Run) -> Path | None:
     page = run.folder / PAGE
     if not page.is_file():
         return None
+    stores.bring(page)
     with page.open(encoding="utf-8") as file:
         found = _MADE_OF.search(file.read(_HEAD))
     return page if found and found[1] == _made_of(run) else None

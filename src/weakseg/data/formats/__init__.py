@@ -10,12 +10,14 @@ from weakseg.data.formats.ilsvrc import Ilsvrc
 from weakseg.data.formats.tagged_folder import TaggedFolder
 from weakseg.data.formats.tags_csv import no_tags_csv
 from weakseg.data.formats.voc import Voc
+from weakseg.data.formats.webdataset import WebDataset
 from weakseg.errors import WeaksegError, unknown_name
 
 FORMATS: dict[str, Format] = {
     "voc": Voc(),
     "ilsvrc": Ilsvrc(),
     "coco": Coco(),
+    "webdataset": WebDataset(),
     "tagged-folder": TaggedFolder(),
     "folder-per-class": FolderPerClass(),
 }

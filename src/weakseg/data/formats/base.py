@@ -23,6 +23,30 @@ _MASK_SUFFIXES = (".png", ".tif", ".tiff")  # the first goes before the others
 _NAMED_MASK = re.compile("(.+)[_-](?:mask|masks|label|labels|seg|gt)", re.IGNORECASE)
 
 
+class Files(Mapping[str, Path]):
+    """Files by id, kept as text: a million paths would take half a gigabyte."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self.places = places
+
+    def __getitem__(self, image: str) -> Path:
+        return Path(self.places[image])
+
+    def __contains__(self, image: object) -> bool:
+        return image in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self) == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True)
 class Photos:
     """The photos of a folder.
@@ -166,6 +190,8 @@ def normal(text: str) -> str:
 
 def is_printable(text: str) -> bool:
     """Whether `text` is free of control characters and of bytes that are no UTF-8."""
+    if text.isascii():
+        return text.isprintable()
     return all(unicodedata.category(character) not in {"Cc", "Cs"} for character in text)
 
 
@@ -226,8 +252,13 @@ def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
     passed_over: list[Path] = []
     photos = _photos(root, _files(root, ANY_DEPTH, passed_over, without), joined=True)
     notes = []
-    if deeper := [path for path in photos.paths.values() if path.parent != root]:
-        inner = quoted(str(deeper[0].parent.relative_to(root)))
+    here = os.fspath(root)
+    if deeper := [
+        image
+        for image, path in photos.paths.items()
+        if os.path.dirname(path) != here  # noqa: PTH120
+    ]:
+        inner = quoted(str(photos.paths[deeper[0]].parent.relative_to(root)))
         notes.append(f"photos in folders below {root.name}/: {len(deeper)}, such as in {inner}")
     if joined := [i for i, path in photos.paths.items() if i != normal(path.stem)]:
         notes.append(
@@ -240,8 +271,14 @@ def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
     return Photos(photos.paths, photos.ignored, photos.faults, tuple(notes))
 
 
+def photos_of(root: Path, files: Iterable[Path]) -> Photos:
+    """The photos among files that are anywhere below a folder."""
+    return _photos(root, files, joined=False)
+
+
 def _photos(root: Path, files: Iterable[Path], joined: bool) -> Photos:
-    usable: list[Path] = []
+    usable: list[str] = []
+    stems: list[str] = []
     ignored: Counter[str] = Counter()
     faults = []
     for path in files:
@@ -250,26 +287,31 @@ def _photos(root: Path, files: Iterable[Path], joined: bool) -> Photos:
         elif fault := name_fault(path.name):
             faults.append(f"A file in {quoted(path.parent.name)} {fault}.")
         else:
-            usable.append(path)
+            usable.append(os.fspath(path))
+            stems.append(normal(path.stem))
     folders = defaultdict(set)
-    for path in usable:
-        folders[normal(path.stem)].add(path.parent)
-    paths: dict[str, Path] = {}
-    for path in usable:
-        image = normal(path.stem)
-        if joined and len(folders[image]) > 1:
-            image = normal("_".join((*path.parent.relative_to(root).parts, path.stem)))
+    if joined:
+        several = {stem for stem, count in Counter(stems).items() if count > 1}
+        for stem, place in zip(stems, usable, strict=True):
+            if stem in several:
+                folders[stem].add(os.path.dirname(place))  # noqa: PTH120
+    paths: dict[str, str] = {}
+    for image, place in zip(stems, usable, strict=True):
+        if len(folders.get(image, ())) > 1:
+            within = Path(place).relative_to(root)
+            image = normal("_".join((*within.parent.parts, within.stem)))
         if fault := name_fault(image):
             faults.append(f"A folder in {root.name}/ {fault}.")
             continue
-        other = paths.setdefault(image, path)
-        if other != path:
-            both = (str(p.relative_to(root)) for p in (other, path))
+        other = paths.setdefault(image, place)
+        if other != place:
+            both = (str(Path(p).relative_to(root)) for p in (other, place))
             faults.append(
                 f"{root.name}/ holds both {' and '.join(map(repr, both))}, where an id belongs"
                 " to one photo; rename or remove one of them."
             )
-    return Photos(dict(sorted(paths.items())), dict(sorted(ignored.items())), tuple(faults))
+    ordered = {image: paths[image] for image in sorted(paths)}
+    return Photos(Files(ordered), dict(sorted(ignored.items())), tuple(faults))
 
 
 def list_by_stem(folder: Path, suffix: str, depth: int = 0) -> dict[str, Path]:
@@ -287,7 +329,7 @@ def list_masks(folder: Path, photos: Photos) -> Masks:
     """
     if not folder.is_dir():
         return Masks({})
-    ranked: dict[str, tuple[tuple[bool, int], Path]] = {}
+    ranked: dict[str, tuple[bool, int, str]] = {}
     passed_over: Counter[str] = Counter()
     strays = []
     for path in _files(folder, 0):
@@ -300,8 +342,8 @@ def list_masks(folder: Path, photos: Photos) -> Masks:
         elif image not in photos.paths:
             strays.append(path.name)
         else:
-            rank = (image != stem, _MASK_SUFFIXES.index(suffix))
-            ranked[image] = min(ranked.get(image, (rank, path)), (rank, path))
+            rank = (image != stem, _MASK_SUFFIXES.index(suffix), os.fspath(path))
+            ranked[image] = min(ranked.get(image, rank), rank)
     notes = [
         f"{folder.name}/ has {count} files {suffix} that are not read: masks are PNG or TIFF, as"
         " JPEG changes ids."
@@ -310,7 +352,7 @@ def list_masks(folder: Path, photos: Photos) -> Masks:
     ]
     if strays:
         notes.append(f"{folder.name}/ has {len(strays)} masks of no photo, such as {strays[0]!r}.")
-    return Masks({image: MaskFile(path) for image, (_, path) in ranked.items()}, tuple(notes))
+    return Masks({image: MaskFile(place) for image, (*_, place) in ranked.items()}, tuple(notes))
 
 
 def is_photo(path: Path) -> bool:
@@ -418,4 +460,6 @@ def _files(
 
 
 def _suffix(name: str) -> str:
-    return Path(name).suffix.lower()
+    """As `Path.suffix`, in lower case."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""

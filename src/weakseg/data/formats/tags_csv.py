@@ -49,6 +49,8 @@ class _Record:
     @property
     def filled(self) -> int:
         """How many cells there are without the empty ones at the end."""
+        if self.cells and self.cells[-1]:
+            return len(self.cells)
         return next((n for n in range(len(self.cells), 0, -1) if self.cells[n - 1]), 0)
 
 
@@ -138,7 +140,12 @@ def read_tags_csv(path: Path, ids: Collection[str] = ()) -> TagTable:
 
 def _read_lists(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
     one_tag = len(columns) > 1 or _word(sheet.header[columns[0]]) in _ONE_TAG
-    texts = [[normal(record.cells[i]) for i in columns] for record in sheet.records]
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a million rows few differ
+    texts = [
+        known.setdefault(of_row, of_row)
+        for record in sheet.records
+        for of_row in [tuple(normal(record.cells[i]) for i in columns)]
+    ]
     counts = Counter(chain.from_iterable(texts))
     first: dict[str, str] = {}
     for record, of_row in zip(sheet.records, texts, strict=True):
@@ -146,14 +153,15 @@ def _read_lists(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
             if text not in first:
                 first[text] = sheet.where(record)
     read = read_cells([Cell(text, first[text], n) for text, n in counts.items()], one_tag)
-    rows = (
-        TagRow(
-            normal(record.cells[sheet.image]),
-            tuple(tag for text in of_row for tag in read.tags[text]),
-            sheet.where(record),
-        )
-        for record, of_row in zip(sheet.records, texts, strict=True)
+    tags = {
+        of_row: tuple(tag for text in of_row for tag in read.tags[text])
+        for of_row in known
         if all(text in read.tags for text in of_row)
+    }
+    rows = (
+        TagRow(normal(record.cells[sheet.image]), tags[of_row], sheet.where(record))
+        for record, of_row in zip(sheet.records, texts, strict=True)
+        if of_row in tags
     )
     understood = []
     if [sheet.header[i].casefold() for i in columns] != ["tags"]:
@@ -335,7 +343,7 @@ def _records(path: Path, text: str, delimiter: str) -> Iterator[_Record]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
-            record = _Record(reader.line_num, [cell.strip() for cell in row])
+            record = _Record(reader.line_num, tuple(map(str.strip, row)))
             if record.filled:
                 yield record
     except csv.Error as error:

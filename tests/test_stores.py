@@ -1,0 +1,390 @@
+"""Data and runs in object storage, on a real server of this machine."""
+
+import http.client
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+import weakseg
+from tiny import Lines, masks
+from weakseg import stores
+from weakseg.data.check import check_dataset
+from weakseg.data.dataset import load_dataset
+from weakseg.engine import executor
+from weakseg.engine.fingerprints import Digests
+from weakseg.errors import WeaksegError
+from weakseg.files import absolute, read_json, remove, write_bytes, write_text
+
+obstore = pytest.importorskip("obstore")
+moto = pytest.importorskip("moto.server")
+
+STEPS: dict[str, Any] = {
+    "given": {"kind": "folder", "holds": "masks"},
+    "large": {"kind": "components", "of": "given", "least_share": 0.02},
+    "few": {"kind": "tags", "only": []},
+}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+class Machine(NamedTuple):
+    """A machine that has a cache of its own, and a bucket."""
+
+    use: Callable[[str], None]
+    bucket: str
+
+
+@pytest.fixture
+def machine(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Machine]:
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = "bucket-" + request.node.name.replace("_", "-")[:50].strip("-").lower()
+    connection = http.client.HTTPConnection(server.removeprefix("http://"))
+    connection.request("PUT", f"/{bucket}")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+    def use(name: str) -> None:
+        monkeypatch.setenv(stores.CACHE, str(tmp_path / name))
+        stores._open.cache_clear()
+
+    use("here")
+    yield Machine(use, bucket)
+    stores._open.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "FEW", 100)
+
+
+@pytest.fixture
+def recipe(photos: Path, tmp_path: Path) -> Path:
+    classes = [name for name in load_dataset(photos).classes]
+    steps = {**STEPS, "few": {**STEPS["few"], "only": classes[:1]}}
+    steps["given"] = {**STEPS["given"], "path": str(photos / "SegmentationClass")}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        yaml.safe_dump({"data": {"split": "all"}, "report": {"panels": 2}, "steps": steps})
+    )
+    return path
+
+
+def start(recipe: Path, data: Path | str, out: Path | str) -> tuple[weakseg.Run, list[str]]:
+    lines = Lines()
+    return weakseg.run(recipe, data, out, workers=1, device="cpu", progress=lines), lines.said
+
+
+def objects(bucket: str, folder: str) -> dict[str, bytes]:
+    store = stores._open(f"s3://{bucket}", os.getpid())
+    found = (meta["path"] for page in store.list(folder) for meta in page)
+    return {key.removeprefix(f"{folder}/"): bytes(store.get(key).bytes()) for key in found}
+
+
+def upload(folder: Path, bucket: str, name: str) -> None:
+    store = stores._open(f"s3://{bucket}", os.getpid())
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.put(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+def pictures(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name.endswith(".png")}
+
+
+def test_a_run_in_a_store_has_the_masks_of_a_local_one_and_resumes_on_another_machine(
+    machine: Machine, recipe: Path, photos: Path, tmp_path: Path
+) -> None:
+    start(recipe, photos, tmp_path / "local")
+    upload(photos, machine.bucket, "data")
+    data, out = f"s3://{machine.bucket}/data", f"s3://{machine.bucket}/runs/one"
+
+    done, _ = start(recipe, data, out)
+    kept = objects(machine.bucket, "runs/one")
+    assert pictures(kept) == masks(tmp_path / "local")
+    assert {"run.json", "recipe.yaml", "metrics.json", "report/index.html"} <= kept.keys()
+    assert stores.OWNER not in kept
+    assert json.loads(kept["run.json"])["data"]["folder"] == data
+    assert done.figures == read_json(tmp_path / "local" / "metrics.json")["stages"]
+
+    machine.use("elsewhere")
+    again, said = start(recipe, data, out)
+    assert all(f"{name}: up to date" in said for name in ("inspect", "given", "large", "evaluate"))
+    assert not list((again.folder / "given").glob("*.jpg"))
+    photo = again.photos("large")[0]
+    assert not stores.is_here(again.folder / "large" / f"{photo}.png")
+    opened = weakseg.open_run(out)
+    local = weakseg.open_run(tmp_path / "local")
+    assert (opened.mask(photo) == local.mask(photo)).all()
+    assert stores.is_here(opened.mask_file(photo))
+
+
+def test_what_a_store_lost_is_made_again_alone(
+    machine: Machine, recipe: Path, photos: Path
+) -> None:
+    out = f"s3://{machine.bucket}/run"
+    done, _ = start(recipe, photos, out)
+    before = objects(machine.bucket, "run")
+    lost = f"large/{done.photos('large')[1]}.png"
+    stores._open(f"s3://{machine.bucket}", os.getpid()).delete(f"run/{lost}")
+
+    machine.use("elsewhere")
+    again, said = start(recipe, photos, out)
+    assert any(line.startswith("large: 1 files are not as they were written") for line in said)
+    assert pictures(objects(machine.bucket, "run")) == pictures(before)
+    assert stores.is_here(again.folder / lost)
+
+
+def test_a_run_that_was_killed_goes_on(
+    machine: Machine, recipe: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(recipe, photos, tmp_path / "local")
+    out, put, count = f"s3://{machine.bucket}/run", stores.put, iter(range(1000))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(file: Path, path: Path) -> None:
+        if path.suffix == ".png" and next(count) == 13:
+            raise Killed
+        put(file, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "put", kill)
+        patch.setattr(stores._Owner, "leave", lambda self: self._ended.set())
+        patch.setattr("os.getpid", lambda: 2**22 + 1)  # of a process that has ended
+        with pytest.raises(Killed):
+            start(recipe, photos, out)
+    assert stores.OWNER in objects(machine.bucket, "run")
+    assert len(pictures(objects(machine.bucket, "run"))) == 13
+
+    _, said = start(recipe, photos, out)
+    assert any("large: 3 of 10 done before" in line for line in said)
+    assert pictures(objects(machine.bucket, "run")) == masks(tmp_path / "local")
+
+
+def test_one_run_at_a_time_writes_into_a_folder(machine: Machine) -> None:
+    address = f"s3://{machine.bucket}/run"
+    folder = absolute(address)
+    with stores.owned(folder):
+        said = rf"{address} is in use .*process {os.getpid()} on "
+        with pytest.raises(WeaksegError, match=said), stores.owned(folder):
+            pass
+        assert stores.OWNER in objects(machine.bucket, "run")
+    with stores.owned(folder):
+        pass
+    assert objects(machine.bucket, "run") == {}
+
+
+def test_the_owner_on_another_machine_counts_until_its_lease_ends(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = absolute(f"s3://{machine.bucket}/run")
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "elsewhere")
+        patch.setattr(stores._Owner, "leave", lambda self: self._ended.set())
+        with stores.owned(folder):
+            pass
+    with pytest.raises(WeaksegError, match="on elsewhere, since"), stores.owned(folder):
+        pass
+    monkeypatch.setattr(stores, "_age", lambda meta: stores._LEASE)
+    with stores.owned(folder):
+        pass
+
+
+def test_a_server_that_fails_one_request_in_ten_changes_nothing(
+    server: str,
+    machine: Machine,
+    recipe: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start(recipe, photos, tmp_path / "local")
+    upload(photos, machine.bucket, "data")
+    with Failing(server, every=10) as (address, failed):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machine.use("here")
+        start(recipe, f"s3://{machine.bucket}/data", f"s3://{machine.bucket}/run")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    machine.use("here")
+    assert len(failed) > 10
+    assert pictures(objects(machine.bucket, "run")) == masks(tmp_path / "local")
+
+
+def test_data_in_a_store_are_listed_in_pages_and_read_when_they_are_asked_for(
+    machine: Machine, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "_PAGE", 3)
+    upload(photos, machine.bucket, "data")
+    root = absolute(f"s3://{machine.bucket}/data")
+    local, listed = load_dataset(photos), load_dataset(root)
+    assert [(s.id, s.tags) for s in listed.samples] == [(s.id, s.tags) for s in local.samples]
+    assert not any(stores.is_here(sample.image) for sample in listed.samples)
+    before = Digests().files(listed.samples)
+    assert [line for line in check_dataset(root).lines()][1:] == [
+        line for line in check_dataset(photos).lines()
+    ][1:]
+    assert all(stores.is_here(sample.image) for sample in listed.samples)
+
+    absolute(f"s3://{machine.bucket}/data")
+    assert all(stores.is_here(sample.image) for sample in listed.samples)
+    machine.use("elsewhere")
+    assert Digests().files(load_dataset(root).samples) == before
+
+
+def test_photos_that_find_no_room_are_read_into_memory(
+    machine: Machine, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(photos, machine.bucket, "data")
+    root = absolute(f"s3://{machine.bucket}/data")
+    monkeypatch.setattr(stores, "_ROOM", 2**62)
+    assert check_dataset(root).usable
+    assert not any(stores.is_here(sample.image) for sample in load_dataset(root).samples)
+
+
+def test_a_worker_elsewhere_reads_and_writes_by_the_path_alone(machine: Machine) -> None:
+    write_text(absolute(f"s3://{machine.bucket}/some") / "x.json", '{"a": 1}')
+    machine.use("elsewhere")
+    place = stores.place_of(f"s3://{machine.bucket}/some")
+    assert place is not None and not place.exists()
+    assert read_json(place / "x.json") == {"a": 1}
+    write_text(place / "y.json", "{}")
+    assert objects(machine.bucket, "some") == {"x.json": b'{"a": 1}', "y.json": b"{}"}
+    with pytest.raises(WeaksegError, match="There is no file"):
+        read_json(place / "z.json")
+
+
+def test_writing_and_removing_reach_the_store(machine: Machine) -> None:
+    folder = absolute(f"s3://{machine.bucket}/some")
+    write_text(folder / "a/x.txt", "x")
+    write_bytes(folder / "a/y.bin", b"y" * (6 * 2**20))
+    write_text(folder / "a/x.txt", "other")
+    kept = objects(machine.bucket, "some")
+    assert kept == {"a/x.txt": b"other", "a/y.bin": b"y" * (6 * 2**20)}
+    remove(folder / "a")
+    assert objects(machine.bucket, "some") == {}
+    assert not (folder / "a").exists()
+
+
+def test_files_that_are_just_being_written_stay(machine: Machine) -> None:
+    address = f"s3://{machine.bucket}/some"
+    write_text(absolute(address) / "x.txt", "x")
+    partial = absolute(address) / f"{stores.PARTIAL}y"
+    partial.write_text("half")
+    assert sorted(file.name for file in absolute(address).iterdir()) == [partial.name, "x.txt"]
+
+
+def test_keys_that_lead_out_of_the_folder_are_refused(machine: Machine, tmp_path: Path) -> None:
+    connection = http.client.HTTPConnection(os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"))
+    connection.request("PUT", f"/{machine.bucket}/some/%2E%2E/%2E%2E/escaped.txt", body=b"x")
+    assert connection.getresponse().status == 200
+    connection.close()
+    with pytest.raises(WeaksegError, match=r"some/\.\./\.\./escaped.txt"):
+        absolute(f"s3://{machine.bucket}/some")
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("gs://bucket/a", "is of gs:, where"),
+        ("s3://bucket", "names no folder"),
+        ("s3://bucket/", "names no folder"),
+        ("s3://bucket/a/../../b", "names no folder"),
+        ("s3://../a", "names no folder"),
+    ],
+)
+def test_addresses_of_other_kinds_are_refused(address: str, said: str) -> None:
+    with pytest.raises(WeaksegError, match=said):
+        absolute(address)
+
+
+def test_a_bucket_that_is_not_there_is_said_in_one_line(machine: Machine) -> None:
+    with pytest.raises(WeaksegError, match="s3://no-such-bucket/a can't be used") as error:
+        absolute("s3://no-such-bucket/a")
+    assert "\n" not in str(error.value)
+
+
+def test_places_are_named_by_their_addresses(machine: Machine) -> None:
+    place = stores.place_of("s3://bucket/a b/c")
+    assert place is not None
+    assert stores.address_of(place) == "s3://bucket/a b/c"
+    assert stores.named(f"There is no {place}.") == "There is no s3://bucket/a b/c."
+    assert stores.address_of(place.parents[3] / "other") is None
+
+
+class Failing:
+    """A proxy of a server that answers every so many requests with 503."""
+
+    def __init__(self, server: str, every: int) -> None:
+        host = server.removeprefix("http://")
+        failed: list[str] = []
+        count = iter(range(10**9))
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                with lock:
+                    number = next(count)
+                if number % every == every - 1:
+                    failed.append(self.path)
+                    status, headers, content = 503, [], b""
+                else:
+                    connection = http.client.HTTPConnection(host)
+                    connection.request(self.command, self.path, body, dict(self.headers))
+                    answer = connection.getresponse()
+                    status, headers = answer.status, answer.getheaders()
+                    content = answer.read()
+                    connection.close()
+                self.send_response(status)
+                for name, value in headers:
+                    if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                        self.send_header(name, value)
+                sized = dict(headers).get("Content-Length") if self.command == "HEAD" else None
+                self.send_header("Content-Length", sized or str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._given = f"http://127.0.0.1:{self._server.server_port}", failed
+
+    def __enter__(self) -> tuple[str, list[str]]:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self._given
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
