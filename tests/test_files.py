@@ -13,6 +13,7 @@ from weakseg.files import (
     write_atomically,
     write_bytes,
     write_json,
+    written_by_run,
 )
 
 
@@ -128,3 +129,34 @@ def test_json(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(WeaksegError, match="There is no file"):
         read_json(tmp_path / "b.json")
+
+
+def test_a_folder_that_a_killed_export_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".partial-1").mkdir()
+    (tmp_path / ".partial-1" / "a.png").touch()
+    remove_partial_files(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.json"
+    os.mkfifo(pipe)
+    with pytest.raises(WeaksegError, match=r"a\.json is no regular file\. Replace"):
+        read_json(pipe)
+    with pytest.raises(WeaksegError, match="no regular file"), written_by_run(pipe):
+        raise AssertionError("it was opened")
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.png"
+    write_bytes(path, b"before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WeaksegError, match=r"Can't write .*a\.png: File too large\."):
+            write_bytes(path, bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]

@@ -80,3 +80,18 @@ def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     with silence.track("svm", total=2) as advance:
         advance(2)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("búho ☂ \u200d a/b.png: 3 of 4", "búho ☂ \u200d a/b.png: 3 of 4"),
+        ("a\x1b[2J\x07b", "a\\x1b[2J\\x07b"),
+        ("a\u202egnp.b", "a\\u202egnp.b"),
+        ("a\u2028b\rc", "a\\u2028b\\rc"),
+    ],
+)
+def test_what_would_command_a_terminal_is_escaped(text: str, shown: str) -> None:
+    stream = io.StringIO()
+    LineProgress(stream).say(text)
+    assert stream.getvalue() == f"{shown}\n"

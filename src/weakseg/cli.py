@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weakseg.errors import WeaksegError, missing_part, unknown_name
+from weakseg.errors import WeaksegError, missing_part, printable, unknown_name
 from weakseg.files import absolute, write_json
 from weakseg.memory import use_huge_pages
 from weakseg.names import ALIASES, LOCAL, installed_backbones, shipped_recipes
@@ -382,7 +382,7 @@ def check(
     if as_json:
         _print_json({"usable": report.usable, "report": list(report.lines())})
     else:
-        print(*report.lines(), sep="\n")
+        print(*map(printable, report.lines()), sep="\n")
     if not report.usable:
         raise typer.Exit(1)
 
@@ -486,7 +486,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(named(" ".join(message.split())), file=sys.stderr, flush=True)
+    print(printable(named(" ".join(message.split()))), file=sys.stderr, flush=True)
     sys.exit(code)
 
 

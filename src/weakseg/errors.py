@@ -1,6 +1,7 @@
 """Errors that a user can cause, and how they read."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LONGEST_NAME = 100
+
+_CONTROLS = frozenset({"Cc", "Zl", "Zp"})
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 _EXTRAS = {
     **dict.fromkeys(
@@ -44,6 +48,22 @@ def shortened(text: str, most: int = 60) -> str:
     """A text on one line, cut to `most` characters: what was given may be a whole file."""
     line = " ".join(text[: 2 * most].split())
     return line if len(text) <= most else f"{line[:most]}..."
+
+
+def printable(text: str) -> str:
+    """A text whose characters all stand for themselves on a terminal: the others are escaped.
+
+    Names of files may have what moves the cursor, or has a line read from right to left.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if (unicodedata.category(character) in _CONTROLS and character != "\n")
+        or unicodedata.bidirectional(character) in _DIRECTIONS
+        else character
+        for character in text
+    )
 
 
 def quoted(text: str, most: int = 80) -> str:

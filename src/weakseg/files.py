@@ -12,13 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weakseg import stores
-from weakseg.errors import WeaksegError, shortened
+from weakseg.errors import WeaksegError, mismatch, shortened
 from weakseg.shards import content, member_of
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 _AT_A_TIME = 1000
+_MADE_ANEW = "The same `weakseg run` again makes anew what is missing or damaged in its folder."
 _SYNCING = 8  # at a time: a file system writes its journal once for all that wait for it
 
 
@@ -130,7 +134,7 @@ def _sync(path: Path) -> None:
 def remove_partial_files(folder: Path) -> None:
     """Remove what a killed writer left in `folder`."""
     for leftover in folder.glob(f"{stores.PARTIAL}*"):
-        leftover.unlink(missing_ok=True)
+        remove(leftover)  # of an export it is a folder
 
 
 def remove(path: Path) -> None:
@@ -208,6 +212,7 @@ def read_json(path: Path) -> Any:
         WeaksegError: if it is missing or no JSON.
     """
     stores.bring(path)
+    _check_endless(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -216,14 +221,43 @@ def read_json(path: Path) -> Any:
         raise WeaksegError(f"{path} can't be read as JSON: {error}.") from error
 
 
+def read_written(path: Path, kind: "type[BaseModel]") -> Any:
+    """What a run has written as JSON, once it is known to have what a model says.
+
+    Raises:
+        WeaksegError: if it is missing, or is not such.
+    """
+    from pydantic import ValidationError
+
+    content = read_json(path)
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        raise WeaksegError(
+            f"{path} is not as a run writes it ({mismatch(error)}). {_MADE_ANEW}"
+        ) from error
+    return content
+
+
+def _check_endless(path: Path) -> None:
+    if is_endless(path):
+        raise WeaksegError(f"{path} is no regular file. Replace it or remove it.")
+
+
+def is_endless(path: Path) -> bool:
+    """Whether a path is a pipe or a device: whoever opens or reads one may wait for ever."""
+    return not path.is_file() and path.exists() and not path.is_dir()
+
+
 @contextmanager
 def usable(path: Path, remedy: str) -> Iterator[None]:
     """Have what fails in reading a file name the file, the cause and the remedy.
 
     Raises:
-        WeaksegError: for any exception in the block.
+        WeaksegError: for any exception in the block, and before it for a pipe or a device.
     """
     stores.bring(path)
+    _check_endless(path)
     try:
         yield
     except WeaksegError:
@@ -234,9 +268,7 @@ def usable(path: Path, remedy: str) -> Iterator[None]:
 
 def written_by_run(path: Path) -> AbstractContextManager[None]:
     """`usable` for a file that a run has written."""
-    return usable(
-        path, "The same `weakseg run` again makes anew what is missing or damaged in its folder."
-    )
+    return usable(path, _MADE_ANEW)
 
 
 def describe(error: Exception) -> str:

@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from weakseg.errors import printable
+
 Advance = Callable[[int], None]
 """Told how many more items are done."""
 
@@ -91,7 +93,7 @@ class TerminalProgress:
         return progress_for, ()
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(printable(text), highlight=False, markup=False)
 
     @contextmanager
     def track(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -127,7 +129,7 @@ class LineProgress:
         return progress_for, ()
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     @contextmanager
     def track(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:

@@ -245,6 +245,8 @@ def test_classes_may_be_numbered_as_beside_masks(tagged_folder: Folder) -> None:
         '<?xml version="1.0" encoding="nonsense"?><annotation/>',
         "<annotation><object><name> </name></object></annotation>",
         "<annotation><object/></annotation>" * 2,
+        # What it takes to look at all of each one's inner elements grows with the square.
+        f"<annotation>{'<object><name>a</name>' * 100_000}{'</object>' * 100_000}</annotation>",
     ],
 )
 def test_annotations_that_cannot_be_used(voc_folder: Folder, xml: str) -> None:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,3 +188,10 @@ def test_what_ids_mean_is_written_so_that_no_class_can_be_taken_for_it(tmp_path:
     assert numbered_classes([]) is None
     with pytest.raises(ValueError, match="not 1, 2, 3"):
         numbered_classes(["1\tcat", "3\tdog"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_no_mask(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(UnreadableMask, match="it is no regular file"):
+        read_mask(tmp_path / "1.png")

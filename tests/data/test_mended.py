@@ -72,7 +72,7 @@ def cvat(folder: Path, name: str = "dog", colours: str = "0,128,0") -> Path:
 
 
 def task(*regions: tuple[str, np.ndarray], **changes: Any) -> dict[str, Any]:
-    result = [
+    drawn = [
         {
             "type": "brushlabels",
             "original_height": 3,
@@ -82,6 +82,7 @@ def task(*regions: tuple[str, np.ndarray], **changes: Any) -> dict[str, Any]:
         }
         for name, region in regions
     ]
+    result = [{key: value for key, value in one.items() if value is not ...} for one in drawn]
     address = "/data/local-files/?d=some/where/a%20b.png"
     return {"id": 7, "data": {"about": "it", "image": address}, "annotations": [{"result": result}]}
 
@@ -101,6 +102,16 @@ def yolo(folder: Path, name: str = "dog", line: str = "") -> Path:
     ]
     (folder / "labels" / "part" / "a b.txt").write_text("\n".join([*pieces, line]))
     return folder
+
+
+def panoptic(folder: Path, segments: Any) -> Path:
+    (folder / "panoptic").mkdir()
+    Image.fromarray(np.dstack([MASK, 0 * MASK, 0 * MASK])).save(folder / "panoptic" / "a b.png")
+    annotation = {"file_name": "a b.png", "segments_info": segments}
+    content = {"categories": [{"id": 1, "name": "cat"}], "annotations": [annotation]}
+    path = folder / "panoptic.json"
+    path.write_text(json.dumps(content))
+    return path
 
 
 @pytest.mark.parametrize("write", [coco, cvat, studio, yolo])
@@ -166,6 +177,17 @@ SQUARE = {"original_height": 4}
             "line 3 can't be used: expected a class",
         ),
         (lambda folder: yolo(folder, line="7 0 0 1 0 1 1"), "line 3 can't be used"),
+        (lambda folder: yolo(folder, line="-1 0 0 1 0 1 1"), "line 3 can't be used: -1 is not in"),
+        (
+            lambda folder: studio(folder, task(("dog", MASK == 1), original_height=...)),
+            "a b.png.* can't be used: it has no 'original_height'",
+        ),
+        (
+            lambda folder: studio(folder, task(("dog", MASK == 1), value={"brushlabels": ["dog"]})),
+            "can't be used: it has no 'rle'",
+        ),
+        (lambda folder: panoptic(folder, [{"id": 1}]), "can't be used: it has no 'category_id'"),
+        (lambda folder: panoptic(folder, 3), "can't be used: 'int' object is not iterable"),
     ],
 )
 def test_what_can_not_be_used(
@@ -179,3 +201,9 @@ def test_other_files_are_of_no_tool(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text('{"stages": []}')
     for path in (tmp_path, tmp_path / "metrics.json", tmp_path / "nowhere.json"):
         assert find_tool(path) is None
+
+
+def test_no_line_of_a_file_makes_a_message_long(tmp_path: Path, sample: Sample) -> None:
+    with pytest.raises(WeaksegError) as caught:
+        read(yolo(tmp_path, line="0" + " x" * 50_000), sample)
+    assert len(str(caught.value)) < 1000

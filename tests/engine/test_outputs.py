@@ -267,3 +267,18 @@ def test_a_record_without_digests_is_believed(
         del step["digests"]
     (out / "run.json").write_text(json.dumps(record))
     assert "evaluate: up to date" in start(photos, out).said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+@pytest.mark.parametrize("name", ["a.png", "a.json", "a.safetensors"])
+def test_a_pipe_is_damaged_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    digests = {tmp_path / name: "0"}
+    assert find_faults([Output(tmp_path / name)], digests) == [(tmp_path / name, Fault.DAMAGED)]
+
+
+def test_a_header_that_is_nested_without_end_is_damaged(tmp_path: Path) -> None:
+    header = b"[" * 100_000
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert find_faults([Output(path)], {}) == [(path, Fault.DAMAGED)]

@@ -17,6 +17,7 @@ from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.masks import read_mask, write_classes, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json, stamps
+from weakseg.methods import folder as folder_kind
 from weakseg.recipe import Data, Recipe, check_recipe
 
 Save = Callable[[Path, Sample, np.ndarray], None]
@@ -361,3 +362,12 @@ def test_stamps_are_of_all_files_however_deep(tmp_path: Path) -> None:
     assert stamps(folder) == {**before, "cat/deep/b.png": [3, 1]}
     assert stamps(folder / "a.png") == {"a.png": before["a.png"]}
     assert stamps(tmp_path / "nowhere") == {}
+
+
+def test_an_archive_that_would_inflate_to_any_size(
+    data: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_kind, "_MOST_BYTES", 1000)
+    folder = write_maps(tmp_path / "given", load_dataset(data), of_tags)
+    np.savez_compressed(folder / "a.npz", np.zeros((2, 60, 80)))
+    refused(data, start, tmp_path, folder, "a.npz", "its array has 76,928 bytes, over 1,000")

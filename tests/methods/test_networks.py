@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, tiny_recipe
@@ -9,8 +11,14 @@ from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.methods import networks
 from weakseg.methods.base import Photos
-from weakseg.methods.networks import build_classifier, check_memory
-from weakseg.methods.settings import PhotoTraining
+from weakseg.methods.networks import (
+    build_classifier,
+    build_irnet,
+    check_memory,
+    read_irnet,
+    write_irnet,
+)
+from weakseg.methods.settings import BackboneSection, PhotoTraining
 from weakseg.networks.footprint import training_bytes
 
 CPU = torch.device("cpu")
@@ -44,3 +52,16 @@ def test_16_bits_take_half(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "memory_here", lambda: wanted // 2 - 1)
     with pytest.raises(WeaksegError, match="classify: a step with 64 crops of 512 pixels"):
         check_memory("classify", network, training, 64, CPU)
+
+
+def test_a_file_of_a_few_kilobytes_names_no_network_of_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    section = BackboneSection(name="test_efficientnet", weights="none")
+    write_irnet(path, build_irnet(section), section)
+    with safetensors.safe_open(path, "pt") as file:
+        made_of = json.loads(file.metadata()["made_of"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    made_of["backbone"]["name"] = "vit_giant_patch14_dinov2"
+    safetensors.torch.save_file(tensors, path, {"made_of": json.dumps(made_of)})
+    with pytest.raises(WeaksegError, match=r"dinov2' has 1,13\d,\d+,\d+ weights, and the file"):
+        read_irnet(path, CPU)

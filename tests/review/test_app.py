@@ -238,3 +238,12 @@ def test_a_stroke_needs_no_torch(out: Path) -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script, str(out)], check=True)
+
+
+def test_tags_that_are_no_classes_are_said_before_a_page_is_served(out: Path) -> None:
+    run = open_run(out)
+    name = run.photos("svm+crf")[0]
+    (out / "review").mkdir(exist_ok=True)
+    (out / "review" / "tags.json").write_text(json.dumps({name: ["unicorn"]}))
+    with pytest.raises(WeaksegError, match=r"tags.json gives .* the tag 'unicorn', which is no"):
+        Review.of(run)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from weakseg.errors import WeaksegError
-from weakseg.files import stamp
+from weakseg.errors import WeaksegError, shortened
+from weakseg.files import is_endless, stamp
 from weakseg.shards import source
 
 PHOTO_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -151,6 +151,8 @@ def open_image(
         WeaksegError: of type `failure`, for whatever fails in opening the file and in the block.
     """
     try:
+        if is_endless(path):
+            raise ValueError("it is no regular file")
         with Image.open(source(path), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -171,7 +173,7 @@ def _reason(path: Path, formats: tuple[str, ...], error: Exception) -> str:
         case OSError(strerror=str(reason)):
             return reason.lower()
         case _:
-            return " ".join(str(error).split()) or type(error).__name__
+            return shortened(str(error), 200) or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,7 +1,8 @@
 """Masks: one class id per pixel, as PNG files in VOC's colours or as a data set has them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +13,7 @@ from PIL import Image
 
 from weakseg.data.images import open_image
 from weakseg.errors import WeaksegError
-from weakseg.files import stamp, write_atomically, write_text
+from weakseg.files import describe, stamp, write_atomically, write_text
 
 BACKGROUND = "background"
 """The name of id 0."""
@@ -38,6 +39,21 @@ class TrueMask(Protocol):
 
     def stamp(self) -> list[int]:
         """Tells of a change without reading the mask; see `weakseg.files.stamp`."""
+
+
+@contextmanager
+def usable_mask(mask: TrueMask) -> Iterator[None]:
+    """Have what fails in making a mask of what a tool wrote name the mask and the cause.
+
+    Raises:
+        UnreadableMask: for any exception in the block.
+    """
+    try:
+        yield
+    except UnreadableMask:
+        raise
+    except Exception as error:  # whatever JSON may hold in the place of what is expected
+        raise UnreadableMask(f"{mask} can't be used: {describe(error)}.") from error
 
 
 @dataclass(frozen=True, slots=True)

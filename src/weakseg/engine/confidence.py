@@ -6,21 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from weakseg.confidence import mask_confidence, mean_margin, probabilities
 from weakseg.data.masks import read_mask
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
-from weakseg.files import read_json, write_entries
+from weakseg.files import read_written, write_entries
 from weakseg.methods.base import Artefact, Photos, PhotoTask, Step
 from weakseg.methods.maps import MASK, open_scores
+from weakseg.methods.settings import Fraction
 
 NAME = "confidence"
 PLACE = CONFIDENCE = "confidence.json"
 
 _LOOKED_AT = 200
 """Photos by which the scale of scores is told."""
+
+
+class _Photo(BaseModel):
+    confidence: Fraction
+    classes: dict[str, Fraction] = {}
+
+
+class _Content(BaseModel):
+    step: str | None
+    photos: dict[str, _Photo]
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,15 @@ def reads(context: Context) -> list[Step]:
 
 
 def read_confidence(folder: Path) -> Mapping[str, Any]:
-    """What `confidence.json` in a run's folder holds; no photos before the run has come so far."""
+    """What `confidence.json` in a run's folder holds; no photos before the run has come so far.
+
+    Raises:
+        WeaksegError: it is damaged.
+    """
     path = folder / CONFIDENCE
-    found: Mapping[str, Any] = read_json(path) if path.exists() else {"step": None, "photos": {}}
+    if not path.exists():
+        return {"step": None, "photos": {}}
+    found: Mapping[str, Any] = read_written(path, _Content)
     return found
 
 

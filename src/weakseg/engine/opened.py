@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, RootModel, ValidationError
 
 from weakseg.data.dataset import Dataset, Sample, load_dataset
 from weakseg.data.formats import find_format
@@ -19,14 +20,86 @@ from weakseg.engine.context import mask_steps
 from weakseg.engine.evaluate import METRICS
 from weakseg.engine.record import RECORD, Record, read_record
 from weakseg.engine.reviewed import Reviewed
-from weakseg.errors import WeaksegError, unknown_name
-from weakseg.files import absolute, read_json
+from weakseg.errors import WeaksegError, mismatch, unknown_name
+from weakseg.files import absolute, read_written
 from weakseg.methods.base import PhotoMaps, Step
-from weakseg.methods.maps import MAPS, MASK, read_maps
+from weakseg.methods.maps import MAPS, MASK, read_maps, suffixes
 from weakseg.recipe import RECIPE, Recipe, load_recipe
 
 FILES = "photos.json"
 """Id -> file of the photos of a run that has no data set's folder."""
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _Data(_Read):
+    """What a run's record has to say of its data; what is in its other files follows."""
+
+    folder: str
+    format: str
+    split: str
+    photos: NonNegativeInt
+    classes: tuple[str, ...]
+
+
+class _Protocol(_Read):
+    of: list[str] = []
+    dropped: list[str] = []
+
+
+class _Row(_Read):
+    name: str
+    split: str
+    images: NonNegativeInt
+    miou: float | None
+    mean_accuracy: float | None
+    pixel_accuracy: float | None
+    per_class: dict[str, float | None]
+    protocol: _Protocol
+    abo: float | None = None
+
+
+class _Surer(_Read):
+    left_out: float
+    images: NonNegativeInt
+    miou: float | None
+
+
+class _Reliability(_Read):
+    step: str
+    pairs: NonNegativeInt
+    spearman: float | None
+    spearman_within_class: float | None
+    surer: Annotated[list[_Surer], Field(min_length=1)]
+
+
+class _Metrics(_Read):
+    stages: list[_Row]
+    confidence: _Reliability | None = None
+
+
+class _Class(_Read):
+    name: str
+    photos: NonNegativeInt
+    masks: NonNegativeInt
+    average_precision: float | None
+    base_rate: float | None
+    coverage: float | None
+    nearly_empty: NonNegativeInt
+    nearly_full: NonNegativeInt
+    without_seeds: NonNegativeInt | None
+    cam_agreement: float | None
+    remarks: list[str]
+
+
+class _Assessment(_Read):
+    classes: list[_Class]
+
+
+class _Files(RootModel[dict[str, str]]):
+    pass
 
 
 @dataclass(frozen=True)
@@ -67,20 +140,18 @@ class Run:
     @property
     def figures(self) -> list[dict[str, Any]]:
         """The rows of `metrics.json`; none before the run has come so far."""
-        path = self.folder / METRICS
-        return list(read_json(path)["stages"]) if path.exists() else []
+        return list(self._metrics.get("stages", []))
 
     @property
     def reliability(self) -> dict[str, Any]:
         """How well `confidence` tells the true IoU, where there are true masks; else nothing."""
-        path = self.folder / METRICS
-        return dict(read_json(path).get("confidence", {})) if path.exists() else {}
+        return dict(self._metrics.get("confidence") or {})
 
     @property
     def assessment(self) -> list[dict[str, Any]]:
         """What is said of each class without ground truth; nothing before the run is so far."""
         path = self.folder / ASSESSMENT
-        return list(read_json(path)["classes"]) if path.exists() else []
+        return list(read_written(path, _Assessment)["classes"]) if path.exists() else []
 
     @cached_property
     def confidence(self) -> dict[str, float]:
@@ -93,14 +164,14 @@ class Run:
 
     def photos(self, step: str) -> list[str]:
         """Ids of the photos that a step has made masks or maps of, so far."""
-        folder = self._step(step).folder
+        made = self._step(step)
         found = set()
-        for place, _, names in os.walk(folder):
-            within = Path(place).relative_to(folder).as_posix()
+        for place, _, names in os.walk(made.folder):
+            within = Path(place).relative_to(made.folder).as_posix()
             before = "" if within == "." else f"{within}/"
             for name in names:
                 photo, suffix = os.path.splitext(name)  # noqa: PTH122
-                if suffix in (MASK, MAPS) and name[0] != ".":  # not what is just being written
+                if suffix in suffixes(made) and name[0] != ".":  # not what is just being written
                     found.add(f"{before}{photo}")
         return sorted(found)
 
@@ -112,7 +183,7 @@ class Run:
             WeaksegError: the folder is no longer there, or no longer a data set's.
         """
         if (known := self.folder / FILES).is_file():
-            return {name: Path(place) for name, place in read_json(known).items()}
+            return {name: Path(place) for name, place in read_written(known, _Files).items()}
         root = absolute(self.record.data["folder"])
         return find_format(root, self.record.data["format"]).photos(root).paths
 
@@ -176,6 +247,11 @@ class Run:
             raise WeaksegError(f"{step} has no maps of {photo!r} in {self.folder}.")
         return read_maps(source, photo, *parts)
 
+    @property
+    def _metrics(self) -> dict[str, Any]:
+        path = self.folder / METRICS
+        return dict(read_written(path, _Metrics)) if path.exists() else {}
+
     def _step(self, name: str) -> Step:
         if name not in self.steps:
             raise unknown_name("step", name, self.steps)
@@ -186,7 +262,7 @@ def open_run(folder: str | Path) -> Run:
     """Open a run's folder, whether the run has ended or not; nothing in it is changed.
 
     Raises:
-        WeaksegError: it is no run's folder.
+        WeaksegError: it is no run's folder, or what it says of itself is damaged.
 
     Examples:
         >>> import weakseg
@@ -202,4 +278,12 @@ def open_run(folder: str | Path) -> Run:
     place = absolute(folder)
     if not (place / RECORD).is_file() or not (place / RECIPE).is_file():
         raise WeaksegError(f"{place} is no run's folder (it has no {RECORD} and {RECIPE}).")
-    return Run(place, load_recipe(str(place / RECIPE)))
+    run = Run(place, load_recipe(str(place / RECIPE)))
+    try:
+        _Data.model_validate(run.record.data)
+    except ValidationError as error:
+        raise WeaksegError(
+            f"{place / RECORD} says too little of its data ({mismatch(error)}). The same `weakseg "
+            "run` again writes it anew."
+        ) from error
+    return run

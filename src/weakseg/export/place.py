@@ -46,7 +46,8 @@ def check_replaceable(out: Path) -> None:
     written = mark.stat().st_mtime_ns
     others = [path for path in out.rglob("*") if path.is_file() and path != mark]
     newer = [path for path in others if path.stat().st_mtime_ns > written]
-    if newer or len(others) != read_json(mark).get("files"):
+    about = read_json(mark)
+    if newer or not isinstance(about, dict) or len(others) != about.get("files"):
         changed = f"such as {newer[0].relative_to(out)}" if newer else "or has more or fewer files"
         raise WeaksegError(
             f"{out} is an export that was changed since, {changed}. Choose another folder, or move "

@@ -30,6 +30,7 @@ from weakseg.methods.maps import MASK
 from weakseg.methods.networks import usable_precision
 from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
+from weakseg.networks.weights import check_inflated_size
 from weakseg.progress import Progress
 from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
 
@@ -45,6 +46,12 @@ _LOOK_EVERY = 16
 """Steps between two looks at the loss: a GPU would wait for each."""
 
 _BEST, _LAST = "best", "last"
+
+_STATE = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step"}
+"""What a checkpoint of Lightning has at least."""
+
+_HANDED_OVER = ".temp.ckpt"
+"""Lightning's name for the weights alone, as one of several processes gives them back."""
 
 _OF_PROCESS = re.compile(r"\n(weakseg\.[\w.]+|FloatingPointError): (.+)\s*$")
 """How the text ends that an error of another process comes as, its traceback included."""
@@ -589,7 +596,12 @@ class _AtomicCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
         with write_atomically(Path(path), durable=True) as temporary, temporary.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # what torch makes of a full disk
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
         if self._on_best and Path(path).stem == _BEST:
             self._on_best(checkpoint["state_dict"])
 
@@ -616,5 +628,9 @@ def _quiet() -> Iterator[None]:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     with written_by_run(path):
+        check_inflated_size(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        needed = set() if path.name == _HANDED_OVER else _STATE
+        if not isinstance(checkpoint, dict) or not checkpoint.keys() >= needed:
+            raise ValueError("it is no checkpoint of a training")
     return checkpoint

@@ -37,6 +37,9 @@ from weakseg.methods.base import (
 from weakseg.methods.maps import SCORES
 from weakseg.methods.settings import FilePath, Section
 
+_MOST_BYTES = 2**30
+"""Of a photo's maps. An npz file of some kilobytes may inflate to any size."""
+
 
 class Folder(Section):
     """What a folder holds of every photo.
@@ -166,7 +169,11 @@ def _read_array(path: Path) -> NDArray[Any]:
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise ValueError("it is no npz file")
     with arrays:
-        return np.asarray(arrays[_name_of(arrays.files)])
+        name = _name_of(arrays.files)
+        assert arrays.zip is not None
+        if (size := arrays.zip.getinfo(f"{name}.npy").file_size) > _MOST_BYTES:
+            raise ValueError(f"its array has {size:,} bytes, over {_MOST_BYTES:,}")
+        return np.asarray(arrays[name])
 
 
 def _name_of(names: Sequence[str]) -> str:

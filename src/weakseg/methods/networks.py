@@ -14,12 +14,12 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from weakseg import stores
-from weakseg.errors import WeaksegError, mismatch
+from weakseg.errors import WeaksegError, mismatch, quoted
 from weakseg.files import describe, write_bytes
 from weakseg.memory import memory_here
 from weakseg.methods.settings import BackboneSection, PhotoTraining, Precision
 from weakseg.names import Head
-from weakseg.networks.backbones import Backbone
+from weakseg.networks.backbones import Backbone, count_weights
 from weakseg.networks.cam_classifier import CamClassifier
 from weakseg.networks.cpu import onednn
 from weakseg.networks.cpu.fused import fuse
@@ -151,7 +151,7 @@ def read_classifier(path: Path, device: torch.device) -> CamClassifier:
     """
     with _whole(path, "classifier"):
         made_of, tensors = _read(path)
-        section = _weightless(made_of["backbone"])
+        section = _weightless(made_of["backbone"], tensors)
         pooling = Pooling(**made_of["pooling"])
         network = build_classifier(section, len(made_of["classes"]), made_of["head"], pooling)
         network.classes = tuple(made_of["classes"])
@@ -190,7 +190,7 @@ def read_irnet(path: Path, device: torch.device) -> IRNet:
     """
     with _whole(path, "IRNet"):
         made_of, tensors = _read(path)
-        network = build_irnet(_weightless(made_of["backbone"]))
+        network = build_irnet(_weightless(made_of["backbone"], tensors))
         network.load_state_dict(tensors)
     return network.to(device).eval()
 
@@ -228,7 +228,7 @@ def read_segmenter(path: Path, device: torch.device) -> tuple[SegmentationNetwor
     with _whole(path, "segmentation network"):
         made_of, tensors = _read(path)
         card = TypeAdapter(SegmenterCard).validate_python(made_of)
-        section = _weightless(made_of["backbone"])
+        section = _weightless(made_of["backbone"], tensors)
         network = build_segmenter(section, len(card.classes), card.pixel_head)
         network.load_state_dict(tensors)
     return network.to(device).eval(), card
@@ -255,8 +255,19 @@ def _build_backbone(section: BackboneSection) -> Backbone:
     )
 
 
-def _weightless(backbone: dict[str, Any]) -> BackboneSection:
-    return BackboneSection.model_validate(backbone | {"weights": "none"})
+def _weightless(backbone: dict[str, Any], tensors: dict[str, Tensor]) -> BackboneSection:
+    """The backbone of a file, whose weights are in it: one that is named alone may be of any size.
+
+    Raises:
+        WeaksegError: it has more weights than the file.
+    """
+    section = BackboneSection.model_validate(backbone | {"weights": "none"})
+    wanted = count_weights(section.name, section.output_stride)
+    if wanted > (held := sum(tensor.numel() for tensor in tensors.values())):
+        raise WeaksegError(
+            f"its backbone {quoted(section.name)} has {wanted:,} weights, and the file {held:,}"
+        )
+    return section
 
 
 def _write(path: Path, tensors: dict[str, Tensor], made_of: dict[str, Any]) -> None:

@@ -87,14 +87,7 @@ class Backbone(nn.Module):
         frozen_stages: int = 0,
     ) -> None:
         super().__init__()
-        name = ALIASES.get(name, name)
-        if not timm.is_model(name):
-            hint = nearest(name, [*ALIASES, *timm.list_models()])
-            raise WeaksegError(
-                f"Unknown backbone {quoted(name)}."
-                + (f" Did you mean {hint!r}?" if hint else "")
-                + f" Known: {', '.join(sorted(ALIASES))}, and timm's models (resnet50, ...)."
-            )
+        name = _known(name)
         self.model: Any = _create(name, output_stride)  # timm's interface is untyped
         if not dilated:
             _remove_dilation(self.model)
@@ -214,6 +207,39 @@ def _cut(features: Tensor, height: int, width: int, stride: int) -> Tensor:
 
 def _in_short(error: Exception) -> str:
     return f"{type(error).__name__}: {shortened(str(error), 150)}".rstrip(": .")
+
+
+def count_weights(name: str, output_stride: int = 32) -> int:
+    """How many numbers a backbone has to learn, told without making room for them.
+
+    0 for the few models that can't be made so.
+
+    Raises:
+        WeaksegError: timm has no such model.
+    """
+    name = _known(name)
+    try:
+        with torch.device("meta"):
+            return sum(weight.numel() for weight in _create(name, output_stride).parameters())
+    except WeaksegError:
+        return 0
+
+
+def _known(name: str) -> str:
+    """A model's name in timm.
+
+    Raises:
+        WeaksegError: it has none of that name.
+    """
+    name = ALIASES.get(name, name)
+    if not timm.is_model(name):
+        hint = nearest(name, [*ALIASES, *timm.list_models()])
+        raise WeaksegError(
+            f"Unknown backbone {quoted(name)}."
+            + (f" Did you mean {hint!r}?" if hint else "")
+            + f" Known: {', '.join(sorted(ALIASES))}, and timm's models (resnet50, ...)."
+        )
+    return name
 
 
 def _create(name: str, output_stride: int) -> Any:

@@ -111,7 +111,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise WeaksegError(
                 f"{path} can't be read as weights ({reason}). Expected a whole .safetensors file."
             ) from error
-    _check_inflated_size(path)
+    check_inflated_size(path)
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's own message would advise to let code run
@@ -138,8 +138,12 @@ def check_finite(tensors: dict[str, Tensor], origin: str) -> None:
             )
 
 
-def _check_inflated_size(path: Path) -> None:
-    """Refuse a compressed file, which may be a bomb, before it is read: PyTorch compresses none."""
+def check_inflated_size(path: Path) -> None:
+    """Refuse a compressed file, which may be a bomb, before it is read: PyTorch compresses none.
+
+    Raises:
+        WeaksegError: it is one.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

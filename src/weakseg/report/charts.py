@@ -64,6 +64,8 @@ def curves_of(step: str, content: Any) -> Iterator[Curve]:
         if key != "epochs" or not isinstance(value, list):
             yield from curves_of(f"{step} {key}" if key not in step.split() else step, value)
             continue
+        if not all(isinstance(epoch, dict) for epoch in value):
+            continue
         for figure in dict.fromkeys(name for epoch in value for name in epoch if name != "epoch"):
             values = [epoch.get(figure) for epoch in value]
             numbers = [float(v) for v in values if isinstance(v, int | float)]

@@ -71,6 +71,7 @@ class Review:
                 f"that make some: {', '.join(made) or 'none'}."
             )
         reviewed = Reviewed.of(run.folder)
+        reviewed.retagged(dataset)  # what a run refuses, a page can't show
         return cls(run, reviewed, run.steps[chosen], dataset)
 
     @cached_property

@@ -11,6 +11,7 @@ from weakseg.data.formats.tags_csv import TAGS_CSV, find_tags_csv, read_tags_csv
 from weakseg.errors import WeaksegError
 
 _ROOTS = frozenset({"annotation", "annotations"})
+_DEEPEST = 100  # objects are looked at with all that is in them
 _ENCODING = re.compile(rb"""<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)["']""")
 _CHINESE = frozenset({b"gb2312", b"gbk", b"gb18030"})  # the last of them holds the others
 
@@ -73,8 +74,20 @@ def _parse(path: Path) -> Element:
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
+    open_tags: list[str] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        open_tags.append(tag)
+        if len(open_tags) > _DEEPEST:
+            raise ValueError(f"its elements are nested over {_DEEPEST} deep")
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        open_tags.pop()
+        builder.end(tag)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = _refuse_entity
     parser.SkippedEntityHandler = _refuse_entity

@@ -15,11 +15,11 @@ from weakseg.data.dataset import Sample
 from weakseg.data.formats.base import is_photo, normal
 from weakseg.data.formats.coco_file import Scanner, photo_name
 from weakseg.data.images import photo_size
-from weakseg.data.masks import UnreadableMask
+from weakseg.data.masks import UnreadableMask, usable_mask
 from weakseg.data.mended.base import Find, Tool, class_ids
 from weakseg.data.places import stems
 from weakseg.errors import WeaksegError, quoted
-from weakseg.files import describe, stamp, usable
+from weakseg.files import stamp, usable
 
 _BRUSH = "brushlabels"
 _OTHER_REGIONS = frozenset({"polygonlabels", "rectanglelabels", "ellipselabels"})
@@ -55,18 +55,20 @@ class BrushMask:
     def read(self) -> NDArray[np.uint8]:
         mask = np.zeros(photo_size(self.image), np.uint8)
         ids = dict(self.ids)
+        with usable_mask(self):
+            for name, region in _brushed(self._task()):
+                size = region["original_height"], region["original_width"]
+                if size != mask.shape:
+                    raise UnreadableMask(
+                        f"{self} has height and width {size}, its photo {mask.shape}."
+                    )
+                mask[decode_brush(region["value"]["rle"], *mask.shape)] = ids[name]
+        return mask
+
+    def _task(self) -> Any:
         with self.file.open("rb") as file:
             file.seek(self.place[0])
-            task = json.loads(file.read(self.place[1] - self.place[0]))
-        for name, region in _brushed(task):
-            size = region["original_height"], region["original_width"]
-            if size != mask.shape:
-                raise UnreadableMask(f"{self} has height and width {size}, its photo {mask.shape}.")
-            try:
-                mask[decode_brush(region["value"]["rle"], *mask.shape)] = ids[name]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UnreadableMask(f"{self} can't be used: {describe(error)}.") from None
-        return mask
+            return json.loads(file.read(self.place[1] - self.place[0]))
 
 
 def matches(path: Path) -> bool:

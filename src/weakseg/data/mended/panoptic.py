@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from weakseg.data.formats.base import normal
 from weakseg.data.formats.coco_file import Scanner
 from weakseg.data.images import open_image
-from weakseg.data.masks import IGNORE, UnreadableMask
+from weakseg.data.masks import IGNORE, UnreadableMask, usable_mask
 from weakseg.data.mended.base import Find, Tool, by_stem, class_ids
 from weakseg.files import stamp, usable
 
@@ -45,13 +45,13 @@ class SegmentedMask:
         with open_image(self.path, ("PNG",), UnreadableMask) as image:
             colours = np.array(image.convert("RGB"), np.int64)
         numbers = colours @ (1, 2**8, 2**16)
-        with self.file.open("rb") as file:
-            file.seek(self.place[0])
-            entry = json.loads(file.read(self.place[1] - self.place[0]))
         mask = np.full(numbers.shape, IGNORE, np.uint8)
         ids = dict(self.ids)
-        for segment in entry["segments_info"]:
-            mask[numbers == segment["id"]] = ids.get(segment["category_id"], IGNORE)
+        with usable_mask(self), self.file.open("rb") as file:
+            file.seek(self.place[0])
+            entry = json.loads(file.read(self.place[1] - self.place[0]))
+            for segment in entry["segments_info"]:
+                mask[numbers == segment["id"]] = ids.get(segment["category_id"], IGNORE)
         return mask
 
 

@@ -15,7 +15,7 @@ from weakseg.data.masks import UnreadableMask
 from weakseg.data.mended.base import Find, Tool, class_ids
 from weakseg.data.outlines import paint, pixels, region
 from weakseg.data.places import stems
-from weakseg.files import stamp, usable
+from weakseg.files import describe, stamp, usable
 from weakseg.safe_yaml import parse
 
 _NAMES, _LABELS = "data.yaml", "labels"
@@ -51,9 +51,11 @@ class PolygonMask:
                     raise ValueError("expected a class and three points or more")
                 points = np.array(shares, float).reshape(-1, 2) * (width, height)
                 parts = region([points.ravel().tolist()], height, width)
-                regions.append((self.ids[int(first)], parts))
+                regions.append((self.ids[range(len(self.ids)).index(int(first))], parts))
             except (ValueError, IndexError) as error:
-                raise UnreadableMask(f"{self} line {number} can't be used: {error}.") from None
+                raise UnreadableMask(
+                    f"{self} line {number} can't be used: {describe(error)}."
+                ) from None
         regions.sort(key=lambda one: -pixels(one[1]))
         return paint(regions, height, width)
 
