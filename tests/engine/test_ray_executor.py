@@ -16,7 +16,6 @@ import torch
 import yaml
 
 from tiny import Lines, masks, tiny_recipe, tiny_values
-from weakseg.data.synth import generate
 from weakseg.engine import runner
 from weakseg.engine.ray_executor import RayExecutor
 from weakseg.errors import WeaksegError
@@ -30,22 +29,9 @@ pytestmark = [
 COMMAND = [sys.executable, "-m", "weakseg"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ray") / "data"
-    generate(folder, images=20, seed=4)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def local(data: Path) -> Path:
-    """A run by `LocalExecutor`."""
-    (data.parent / "tiny.yaml").write_text(yaml.safe_dump(tiny_values()))
-    return _run(data, data.parent / "local")
-
-
 def _run(data: Path, out: Path, *options: str, **environment: str) -> Path:
-    recipe = data.parent / "tiny.yaml"
+    recipe = out.with_name("tiny.yaml")
+    recipe.write_text(yaml.safe_dump(tiny_values()))
     command = [*COMMAND, "run", recipe, "--data", data, "--out", out, "--workers", "2", *options]
     ran = subprocess.run(
         [str(word) for word in command],
@@ -60,14 +46,14 @@ def _run(data: Path, out: Path, *options: str, **environment: str) -> Path:
 
 
 def test_a_run_on_ray_has_the_same_bytes_and_leaves_nothing_behind(
-    data: Path, local: Path, tmp_path: Path
+    photos: Path, finished: Path, tmp_path: Path
 ) -> None:
     with TemporaryDirectory() as short:  # paths of sockets are short
         places = {"HOME": str(tmp_path), "TMPDIR": short}
-        out = _run(data, tmp_path / "out", "--executor", "ray", **places)
+        out = _run(photos, tmp_path / "out", "--executor", "ray", **places)
         assert [path.name for path in Path(short).iterdir() if "weakseg" in path.name] == []
-    assert masks(out) == masks(local)
-    assert (out / "metrics.json").read_bytes() == (local / "metrics.json").read_bytes()
+    assert masks(out) == masks(finished)
+    assert (out / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
     assert not (tmp_path / ".ray").exists()
 
 
@@ -163,17 +149,17 @@ def test_actors_keep_what_they_made_and_are_replaced(
 
 
 def test_a_node_that_is_lost_loses_no_photo(
-    data: Path, local: Path, cluster: Any, tmp_path: Path
+    photos: Path, finished: Path, cluster: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    shutil.copytree(local / "classify", out / "classify")
+    shutil.copytree(finished / "classify", out / "classify")
     for name in ("run.json", "recipe.yaml"):
-        shutil.copy(local / name, out / name)
-    with Losing(cluster, after=50) as executor:
+        shutil.copy(finished / name, out / name)
+    with Losing(cluster, after=25) as executor:
         assert executor.workers == 2
-        runner.run(tiny_recipe(), data, out, executor, Lines(), torch.device("cpu"))
+        runner.run(tiny_recipe(), photos, out, executor, Lines(), torch.device("cpu"))
         assert executor.left < 0
-    assert masks(out) == masks(local)
+    assert masks(out) == masks(finished)
 
 
 def test_a_wrong_address_is_one_line() -> None:
