@@ -110,7 +110,7 @@ def open_in_chromium(page: Path, chromium: str) -> dict[str, float]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab: Any = browser.new_page(viewport={"width": 1360, "height": 860})
+        tab: Any = browser.new_page(bypass_csp=True, viewport={"width": 1360, "height": 860})
         tab.set_default_timeout(300_000)
         start = time.monotonic()
         tab.goto(page.as_uri(), wait_until="commit")
