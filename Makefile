@@ -59,10 +59,10 @@ fuzz: $(VENV)/installed
 kills: $(VENV)/installed
 	PYTHONPATH=tests $(BIN)/python fuzz/kills.py --kills $(KILLS) --seed $(SEED)
 
-# The registry is whatever pip's and uv's own settings say; what is pinned stays but for UPGRADE=--upgrade.
+# What is pinned stays but for UPGRADE=--upgrade.
 lock: $(TOOLS)/installed
 	$(TOOLS)/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
-		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) -o requirements.lock
+		--no-annotate --no-header --quiet $(UPGRADE) -o requirements.lock
 	@sed -i.before '1i # What `make demo` and `make test` install, by name, version and SHA-256: written by `make lock`.' \
 		requirements.lock && rm requirements.lock.before
 
