@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weakseg.errors import WeaksegError, missing_part, printable, unknown_name
+from weakseg.errors import WeaksegError, missing_part, printable, quoted, unknown_name
 from weakseg.files import absolute, write_json
 from weakseg.memory import use_huge_pages
 from weakseg.names import ALIASES, LOCAL, installed_backbones, shipped_recipes
@@ -253,6 +253,12 @@ def label(
         _print_json(_outcome(done))
         return
     print(f"{len(done.photos(done.masks))} masks in {out}")
+    for tag in done.assessment:
+        if tag["unseen"]:
+            print(
+                f"The network sees no {quoted(tag['name'])} on {tag['unseen']} of {tag['masks']} "
+                "photos: masks of it there are guesses, to be looked at first."
+            )
     print(f"Pictures to look at: {done.folder / NAME}")
 
 

@@ -113,20 +113,12 @@ def scores_behind(masks: Step) -> Step | None:
     """The nearest step behind some masks that keeps maps with a background, of the same tags."""
     kept = (
         step
-        for step in _behind(masks)
+        for step in masks.behind()
         if {Artefact.MAPS, Artefact.MASKS} <= step.gives
         and step.source.kept
         and step.tags is masks.tags
     )
     return next(kept, None)
-
-
-def _behind(step: Step) -> Iterator[Step]:
-    """A step and all that it is made of, the nearest first."""
-    waiting = [step]
-    while waiting:
-        yield (one := waiting.pop(0))
-        waiting += [given for _, given in one.inputs]
 
 
 def _margin(context: Context, scores: Step, photos: Photos) -> float:

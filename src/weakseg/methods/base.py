@@ -148,6 +148,11 @@ def _no(step: "Step") -> bool:
     return False
 
 
+def with_confidence(step: "Step") -> bool:
+    """That maps come with a classifier's confidence."""
+    return True
+
+
 def _no_background(step: "Step") -> float | None:
     return None
 
@@ -229,7 +234,7 @@ class Kind:
     learns_masks: bool = False
     untrained: bool = False
     features: Callable[["Step"], bool] = _no
-    confidence: bool = False
+    confidence: Callable[["Step"], bool] = _no
     background: Callable[["Step"], float | None] = _no_background
     reuses_maps: bool = False
     cell_bytes: Callable[["Step"], float] | None = None
@@ -288,6 +293,13 @@ class Step:
         """The step that makes its maps."""
         return self.inputs[0][1].source if self.kind.reuses_maps else self
 
+    def behind(self) -> Iterator["Step"]:
+        """The step and all that it is made of, the nearest first."""
+        waiting = [self]
+        while waiting:
+            yield (one := waiting.pop(0))
+            waiting += [given for _, given in one.inputs]
+
     @property
     def tags(self) -> "Step | None":
         """The step whose tags it sees: its input that gives some, or its first input's."""
@@ -311,6 +323,11 @@ class Step:
     def has_features(self) -> bool:
         """Whether its maps come with features."""
         return self.source.kind.features(self.source)
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether its maps come with a classifier's confidence."""
+        return self.source.kind.confidence(self.source)
 
     @property
     def has_background_row(self) -> bool:

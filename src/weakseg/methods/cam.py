@@ -8,7 +8,17 @@ from weakseg.data.images import photo_size, shrunk_size
 from weakseg.errors import WeaksegError
 from weakseg.grid import as_levels, grid_size
 from weakseg.localize.settings import Merging
-from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.base import (
+    Artefact,
+    Kind,
+    PhotoMaps,
+    Photos,
+    PhotoTask,
+    PhotoWork,
+    Slot,
+    Step,
+    with_confidence,
+)
 from weakseg.methods.classifier import CLASSIFIER, backbone_of, learned_from
 from weakseg.methods.features import check_scales, check_stages, open_tensors
 from weakseg.methods.settings import Precision, Scales, Section
@@ -148,7 +158,7 @@ KIND = Kind(
     work=work,
     network=True,
     features=_has_features,
-    confidence=True,
+    confidence=with_confidence,
     cell_bytes=_cell_bytes,
     check=_check,
 )

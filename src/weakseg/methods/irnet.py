@@ -111,7 +111,7 @@ def _images(step: Step, tasks: Iterable[PhotoTask]) -> Iterator["Tensor"]:
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
     maps = step.get("confidence")
-    if step.settings.min_confidence and not (maps and maps.source.kind.confidence):
+    if step.settings.min_confidence and not (maps and maps.has_confidence):
         raise WeaksegError(
             f"{step.name}.min_confidence needs a classifier's confidence: name a step of kind cam "
             "second in `of`."

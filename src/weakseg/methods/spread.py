@@ -12,29 +12,37 @@ from weakseg.refine.settings import SpreadSettings
 
 
 def work(step: Step) -> PhotoWork:
-    """Maps (K, h, w) in [0, 1] on a photo's cells; see `weakseg.refine.spread.spread`."""
+    """Maps (K, h, w) in [0, 1] on a photo's cells; see `weakseg.refine.spread.spread`.
+
+    A classifier's confidence that the maps come with is kept.
+    """
     import torch
 
     from weakseg.networks.features import resized
     from weakseg.refine.spread import spread
 
     other = step.get("features")
-    maps = open_class_maps(step["maps"], *([] if other else ["features"]))
+    parts = {"features": other is None, "confidence": step["maps"].has_confidence}
+    maps = open_class_maps(step["maps"], *(part for part, wanted in parts.items() if wanted))
     describe = open_cells(other) if other else None
 
     def compute(task: PhotoTask) -> PhotoMaps:
-        scores, own, _ = maps(task)
+        scores, own, confidence = maps(task)
         features = describe(task) if describe else on_cells([np.asarray(own)], step, task)
         height, width = features.shape[1:]
         given = resized(torch.from_numpy(scores), (height, width))
         found = spread(given.numpy(), features.numpy(), step.settings, step.device)
-        return PhotoMaps(found)
+        return PhotoMaps(found, confidence=confidence)
 
     return compute
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
     check_features(step, step.get("features") or step["maps"])
+
+
+def _has_confidence(step: Step) -> bool:
+    return step["maps"].has_confidence
 
 
 def _cell(step: Step) -> int | None:
@@ -52,7 +60,9 @@ KIND = Kind(
     ),
     role="refiner",
     work=work,
+    version=2,
     cell=_cell,
     network=True,
+    confidence=_has_confidence,
     check=_check,
 )
