@@ -431,7 +431,8 @@ def _describe(
     kind: Kind | None,
     steps: Mapping[Any, Any],
 ) -> str:
-    parts = [str(part) for part in problem["loc"] if part not in _ALTERNATIVES]
+    alternatives = _alternatives(schema)
+    parts = [str(part) for part in problem["loc"] if part not in alternatives]
     where = shortened(".".join([*([place] if place else []), *parts]))
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _keys_beside(problem["loc"], schema)
@@ -464,15 +465,24 @@ def _where_else(key: str, steps: Mapping[Any, Any]) -> str:
     return f" (did you mean {' or '.join(places[:3])}?)" if places else ""
 
 
-_ALTERNATIVES = ("sgd", "adam", "adamw", "sec", "dsrg")
-"""Parts of a problem's place that tell which of several kinds a section was taken for."""
+def _alternatives(schema: Any) -> frozenset[str]:
+    """Parts of a problem's place that tell which of several kinds a section was taken for."""
+    if isinstance(schema, list):
+        return frozenset().union(*map(_alternatives, schema))
+    if not isinstance(schema, dict):
+        return frozenset()
+    own = schema.get("discriminator", {}).get("mapping", ())
+    return frozenset(own).union(*map(_alternatives, schema.values()))
 
 
 def _keys_beside(place: Sequence[str | int], schema: dict[str, Any]) -> list[str]:
     """The keys of the section that a key, known or not, stands in."""
-    sections = [schema]
+    sections, alternatives = [schema], _alternatives(schema)
     for part in place[:-1]:
-        sections = [inner for section in sections for inner in _inside(section, part, schema)]
+        if part in alternatives:
+            sections = [s for s in sections if s["properties"]["name"]["const"] == part]
+        else:
+            sections = [inner for section in sections for inner in _inside(section, part, schema)]
     return list(dict.fromkeys(key for section in sections for key in section["properties"]))
 
 
@@ -480,8 +490,6 @@ def _inside(
     section: dict[str, Any], part: str | int, schema: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """What `part` of a section may be, of a JSON schema; only what has keys."""
-    if part in _ALTERNATIVES:
-        return [section] if section["properties"]["name"]["const"] == part else []
     found, places = [], [section["properties"][part]]
     for place in places:
         places += [*place.get("anyOf", ()), *place.get("oneOf", ())]
