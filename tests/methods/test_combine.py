@@ -117,7 +117,7 @@ def _masks(count: int) -> list[NDArray[np.uint8]]:
     return [rng.choice(np.array([*IDS, IGNORE], np.uint8), (20, 30)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("how", ["agreement", "fill"])
+@pytest.mark.parametrize("how", ["agreement", "fill", "first"])
 def test_masks_are_joined_pixel_by_pixel(tmp_path: Path, how: str) -> None:
     names = ("seed", "cam+crf", "svm+crf")
     masks = _masks(3)
@@ -127,6 +127,8 @@ def test_masks_are_joined_pixel_by_pixel(tmp_path: Path, how: str) -> None:
         first, *others = (int(mask[y, x]) for mask in masks)
         if how == "agreement":
             expected = first if set(others) == {first} else IGNORE
+        elif how == "first":
+            expected = next((one for one in (first, *others) if one != IGNORE), IGNORE)
         else:
             sure = [one for one in others if one not in (0, IGNORE)]
             expected = first or (sure[0] if sure else 0)

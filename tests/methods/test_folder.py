@@ -226,6 +226,32 @@ def test_missing_files_are_counted_before_the_run(data: Path, start: Start, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_photos_without_a_mask_may_be_unknown(data: Path, start: Start, tmp_path: Path) -> None:
+    dataset = load_dataset(data)
+    a, b, c = dataset.samples
+    folder = write_masks(tmp_path / "masks", dataset)
+    (folder / "b.png").unlink()
+    masks = {"kind": "folder", "holds": "masks"}
+    steps: dict[str, Any] = {
+        "given": {**masks, "path": str(folder), "missing": "unknown"},
+        "made": {**masks, "path": str(write_masks(tmp_path / "made", dataset))},
+        "best": {"kind": "combine", "of": ["given", "made"], "how": "first"},
+    }
+    values = {"data": {"split": "all"}, "report": {"panels": 1}, "steps": steps}
+    start(data, tmp_path / "out", check_recipe(values, "partly"))
+    assert (read_mask(tmp_path / "out" / "given" / "b.png") == 255).all()
+    for sample in (a, c):
+        found = read_mask(tmp_path / "out" / "given" / f"{sample.id}.png")
+        np.testing.assert_array_equal(found, truth(sample))
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "best" / "b.png"), truth(b))
+    for file in folder.glob("*.png"):
+        file.unlink()
+    with pytest.raises(WeaksegError, match="no masks of 3 of 3 photos"):
+        start(data, tmp_path / "out", check_recipe(values, "partly"))
+    with pytest.raises(WeaksegError, match=r"given: missing: unknown is for masks"):
+        check_recipe({"steps": {"given": {**steps["given"], "holds": "maps"}}}, "maps")
+
+
 @pytest.mark.parametrize("holds", ["masks", "maps"])
 def test_other_classes_are_refused(data: Path, start: Start, tmp_path: Path, holds: str) -> None:
     folder = write_maps(tmp_path / "given", load_dataset(data), of_classes)

@@ -33,18 +33,17 @@ class Combine(Section):
         how: `mean` and `maximum`: of maps as they are, on the first one's grid; with masks among
             them all have a background, and a mask's scores are 1 and 0. `agreement`: masks, 255
             where they differ. `fill`: the first's masks, their background filled by the others, one
-            after the other.
+            after the other; `first`: the same of what they leave unknown (255).
     """
 
-    how: Literal["mean", "maximum", "agreement", "fill"]
+    how: Literal["mean", "maximum", "agreement", "fill", "first"]
 
 
 def work(step: Step) -> PhotoWork:
     """Maps, or masks, as `Combine` says."""
     inputs = [given for _, given in step.inputs]
-    if step.settings.how in ("agreement", "fill"):
+    if join := _OF_MASKS.get(step.settings.how):
         masks = [open_masks(given) for given in inputs]
-        join = _agreement if step.settings.how == "agreement" else _filled
         return lambda task: PhotoMask(join([read(task) for read in masks]))
     if Artefact.MASKS in step.gives:
         scores = [open_scores(given) for given in inputs]
@@ -86,9 +85,20 @@ def _filled(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return first
 
 
+def _first_known(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    first, *others = masks
+    for other in others:
+        unknown = first == IGNORE
+        first[unknown] = other[unknown]
+    return first
+
+
+_OF_MASKS = {"agreement": _agreement, "fill": _filled, "first": _first_known}
+
+
 def _gives(step: Step) -> Gives:
     given = [one.gives for _, one in step.inputs]
-    if step.settings.how in ("agreement", "fill"):
+    if step.settings.how in _OF_MASKS:
         return frozenset({Artefact.MASKS})
     if any(Artefact.MASKS in one for one in given):
         return frozenset({Artefact.MAPS, Artefact.MASKS})
@@ -96,9 +106,9 @@ def _gives(step: Step) -> Gives:
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
-    if step.settings.how in ("mean", "maximum"):
+    if step.settings.how not in _OF_MASKS:
         step.check_rows("inputs")
-    needs_masks = step.settings.how in ("agreement", "fill") or Artefact.MASKS in step.gives
+    needs_masks = step.settings.how in _OF_MASKS or Artefact.MASKS in step.gives
     bare = [one.name for _, one in step.inputs if Artefact.MASKS not in one.gives]
     if needs_masks and bare:
         raise WeaksegError(
@@ -113,7 +123,7 @@ def _protocol(step: Step) -> Mapping[str, Any]:
 
 KIND = Kind(
     name="combine",
-    summary="several maps or masks as one: mean, maximum, agreement, or background filled",
+    summary="several maps or masks as one: mean, maximum, agreement, or what one lacks filled",
     settings=Combine,
     gives=_gives,
     takes=(Slot("inputs", frozenset({Artefact.MAPS, Artefact.MASKS}), several=True),),

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import safetensors
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from weakseg.data.check import read_usable
 from weakseg.data.dataset import Sample
 from weakseg.data.formats.base import check_classes
 from weakseg.data.images import UnreadablePhoto, open_image, photo_size, read_photo
-from weakseg.data.masks import CLASSES, MaskFile, UnreadableMask
+from weakseg.data.masks import CLASSES, IGNORE, MaskFile, UnreadableMask
 from weakseg.data.mended import TOOLS, find_tool
 from weakseg.data.mended.base import Find
 from weakseg.data.places import mask_files, stems, with_files
@@ -59,10 +60,19 @@ class Folder(Section):
     Attributes:
         path: the folder, or a tool's file.
         holds: what is in it.
+        missing: what becomes of photos that it holds no mask of: they are refused before the run,
+            or their masks are `unknown`, 255 everywhere.
     """
 
     path: FilePath
     holds: Literal["masks", "maps"]
+    missing: Literal["refuse", "unknown"] = "refuse"
+
+    @model_validator(mode="after")
+    def _masks_alone(self) -> "Folder":
+        if self.missing == "unknown" and self.holds == "maps":
+            raise ValueError("missing: unknown is for masks; maps have no value for it")
+        return self
 
 
 def work(step: Step) -> PhotoWork:
@@ -77,10 +87,12 @@ def work(step: Step) -> PhotoWork:
     def read_mask(task: PhotoTask) -> PhotoMask:
         nonlocal find
         find = find or _masks_in(folder, task.names)
+        size = photo_size(task.sample.image)
         if not (found := find(task.sample)):
+            if step.settings.missing == "unknown":
+                return PhotoMask(np.full(size, IGNORE, np.uint8))
             raise _missing(step, [task.sample], 1)
         try:
-            size = photo_size(task.sample.image)
             return PhotoMask(read_usable(found[0], size, task.classes))
         except UnreadableMask as error:
             raise WeaksegError(
@@ -214,6 +226,8 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
         find = partial(_map_files, folder)
     found = with_files(needed, find)
     missing = [sample for sample in needed if sample.id not in found]
+    if step.settings.missing == "unknown" and found:
+        missing = list(filter(find, missing))  # one file of several photos
     # What can't be read is left out later; no more is decoded than tells that one can.
     if asked := list(dropwhile(_is_unreadable, missing)):
         raise _missing(step, asked, len(needed))
@@ -233,10 +247,11 @@ def _missing(step: Step, missing: Sequence[Sample], needed: int) -> WeaksegError
     if holds == "masks":
         given = find_tool(Path(step.settings.path))
         names = "ID.png" if given is None else "each photo by its name"
+    unknown = ", or set missing: unknown" if holds == "masks" and len(missing) < needed else ""
     return WeaksegError(
         f"{step.name}: {step.settings.path} has no {holds} of {len(missing)} of {needed} photos, "
         f"the first with the ID {quoted(missing[0].id)}; expected {names}, each of one photo. Make "
-        "them, or leave these photos out of the split."
+        f"them, or leave these photos out of the split{unknown}."
     )
 
 
