@@ -17,11 +17,13 @@ import yaml
 from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, masks, tiny_recipe, tiny_values
 from weakseg import names
 from weakseg.cli import main
+from weakseg.confidence import mask_confidence, mean_margin, probabilities
 from weakseg.data.formats.base import read_classes
 from weakseg.data.masks import read_mask
 from weakseg.engine.opened import open_run
 from weakseg.methods import KINDS
 from weakseg.methods.base import Artefact
+from weakseg.methods.maps import against_background
 
 COMMAND = Path(sys.executable).with_name("weakseg")
 
@@ -559,6 +561,13 @@ def test_photos_are_labelled_by_tags_alone(data: Path, tmp_path: Path) -> None:
         for tag, number in zip(("cats", "fish"), (sure < 0.73).sum(axis=0), strict=True)
         if number
     ]
+    assert unseen  # generated cats and fish are none to it
+    scores = [against_background(done.maps(p.stem, "spread").scores, 0.35) for p in photos]
+    margin = float(np.mean([mean_margin(one) for one in scores]))
+    for photo, one, seen in zip(photos, scores, sure, strict=True):
+        mask, cam = done.mask(photo.stem), done.mask(photo.stem, "cam")
+        drawn = mask_confidence(mask, (1, 2), [cam], probabilities(one, margin))
+        assert done.confidence[photo.stem] == pytest.approx(min(drawn * seen), abs=1e-4)
     assert "imagenet: cats: tabby, " in made.stderr
     assert read_classes(out / "classes.txt") == ("cats", "fish")
     for photo in photos:

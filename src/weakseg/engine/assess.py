@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from weakseg.data.masks import read_mask
 from weakseg.data.tag_faults import TagFaults, find_tag_faults
+from weakseg.engine.confidence import classifier_behind, sight_behind
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
 from weakseg.files import read_json, write_json
-from weakseg.methods.base import Artefact, PhotoTask, Step
+from weakseg.methods.base import PhotoTask, Step
 from weakseg.methods.maps import MASK, open_maps
 from weakseg.names import FIGURES
 
@@ -56,7 +57,7 @@ class _Judged(NamedTuple):
         masks: the step that made them.
         cam, seeds: what they are compared with.
         classifier: that of the tags, if it was trained.
-        sight: the maps that say how sure the network is of each tag, if it was not.
+        sight: see `weakseg.engine.confidence.sight_behind`.
     """
 
     masks: Step
@@ -112,16 +113,9 @@ def _judged(context: Context) -> _Judged:
         found = next((step for step in made if step.kind.compared_as == compared), None)
         return None if found is last else found
 
-    of_tags = next((step for step in last.behind() if Artefact.CLASSIFIER in step.gives), None)
-    untrained = of_tags is not None and of_tags.kind.untrained
-    confident = (step for step in last.behind() if step.source.kept and step.has_confidence)
-    return _Judged(
-        last,
-        first("cam"),
-        first("seeds"),
-        classifier=None if untrained else of_tags,
-        sight=next(confident, None) if untrained else None,
-    )
+    classifier = classifier_behind(last)
+    trained = None if classifier and classifier.kind.untrained else classifier
+    return _Judged(last, first("cam"), first("seeds"), trained, sight_behind(last))
 
 
 def _compare(judged: _Judged, task: PhotoTask) -> list[_Found]:
@@ -130,7 +124,7 @@ def _compare(judged: _Judged, task: PhotoTask) -> list[_Found]:
         for step in (judged.masks, judged.cam, judged.seeds)
     )
     assert mask is not None
-    sight = judged.sight and open_maps(judged.sight, "confidence")(task).confidence
+    sight = open_maps(judged.sight, "confidence")(task).confidence if judged.sight else None
     return [
         _Found(
             class_id,

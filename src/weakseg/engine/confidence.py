@@ -15,7 +15,7 @@ from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
 from weakseg.files import read_written, write_entries
 from weakseg.methods.base import Artefact, Photos, PhotoTask, Step
-from weakseg.methods.maps import MASK, open_scores
+from weakseg.methods.maps import MASK, open_maps, open_scores
 from weakseg.methods.settings import Fraction
 
 NAME = "confidence"
@@ -43,17 +43,21 @@ class _Judged:
         masks: the step that made them.
         others: the other steps that made masks of these photos.
         scores: the nearest step behind it that keeps maps with a background, if there is one.
+        sight: see `sight_behind`.
     """
 
     masks: Step
     others: tuple[Step, ...]
     scores: Step | None
+    sight: Step | None
 
 
 def run(context: Context) -> None:
     """Write `confidence.json`: of the recipe's last masks, how sure each photo and each class is.
 
-    A photo is as sure as the least sure of its classes; one without a tag can't be wrong. Where
+    A photo is as sure as the least sure of its classes; one without a tag can't be wrong. What
+    `weakseg.confidence` says of a mask counts as much as a network that was not trained with the
+    tags is sure that its class is there. Where
     nothing tells (masks alone, and no others of the same photos), there is no photo in it.
     """
     judged = _judged(context)
@@ -87,7 +91,9 @@ def outputs(context: Context) -> list[Output]:
 def reads(context: Context) -> list[Step]:
     """The steps whose files are read."""
     judged = _judged(context)
-    return [judged.masks, *judged.others, *([judged.scores.source] if judged.scores else [])]
+    maps = [judged.scores.source] if judged.scores else []
+    sight = [judged.sight] if judged.sight and judged.sight not in maps else []
+    return [judged.masks, *judged.others, *maps, *sight]
 
 
 def read_confidence(folder: Path) -> Mapping[str, Any]:
@@ -106,7 +112,7 @@ def read_confidence(folder: Path) -> Mapping[str, Any]:
 def _judged(context: Context) -> _Judged:
     *others, masks = context.mask_steps(held_out=False)
     alike = tuple(step for step in others if step.tags is masks.tags)
-    return _Judged(masks, alike, scores_behind(masks))
+    return _Judged(masks, alike, scores_behind(masks), sight_behind(masks))
 
 
 def scores_behind(masks: Step) -> Step | None:
@@ -119,6 +125,22 @@ def scores_behind(masks: Step) -> Step | None:
         and step.tags is masks.tags
     )
     return next(kept, None)
+
+
+def sight_behind(masks: Step) -> Step | None:
+    """The nearest step behind some masks whose maps say how sure the network is of each tag.
+
+    None where it was trained with the photos' own tags, of which it is sure in any case.
+    """
+    classifier = classifier_behind(masks)
+    if classifier is None or not classifier.kind.untrained:
+        return None
+    return next((s.source for s in masks.behind() if s.source.kept and s.has_confidence), None)
+
+
+def classifier_behind(masks: Step) -> Step | None:
+    """The nearest classifier of tags that some masks go back to, if to any."""
+    return next((step for step in masks.behind() if Artefact.CLASSIFIER in step.gives), None)
 
 
 def _margin(context: Context, scores: Step, photos: Photos) -> float:
@@ -140,6 +162,7 @@ class _Work:
     def __call__(self) -> Callable[[PhotoTask], list[float]]:
         judged = self.judged
         scores = open_scores(judged.scores) if judged.scores else None
+        sight = open_maps(judged.sight, "confidence") if judged.sight else None
 
         def work(task: PhotoTask) -> list[float]:
             if not task.class_ids:
@@ -149,6 +172,11 @@ class _Work:
                 for step in (judged.masks, *judged.others)
             )
             probability = probabilities(scores(task), self.margin) if scores else None
-            return mask_confidence(mask, task.class_ids, others, probability)
+            found = mask_confidence(mask, task.class_ids, others, probability)
+            if sight is None:
+                return found
+            seen = sight(task).confidence
+            assert seen is not None
+            return [float(one * sure) for one, sure in zip(found, seen, strict=True)]
 
         return work
