@@ -56,9 +56,9 @@ def run(context: Context) -> None:
     """Write `confidence.json`: of the recipe's last masks, how sure each photo and each class is.
 
     A photo is as sure as the least sure of its classes; one without a tag can't be wrong. What
-    `weakseg.confidence` says of a mask counts as much as a network that was not trained with the
-    tags is sure that its class is there. Where
-    nothing tells (masks alone, and no others of the same photos), there is no photo in it.
+    `weakseg.confidence` says of a class's mask is multiplied with how sure a network that was not
+    trained with the tags is of the class. Where nothing tells (masks alone, and no others of the
+    same photos), there is no photo in it.
     """
     judged = _judged(context)
     found: Iterable[tuple[str, Any]] = ()
@@ -135,7 +135,12 @@ def sight_behind(masks: Step) -> Step | None:
     classifier = classifier_behind(masks)
     if classifier is None or not classifier.kind.untrained:
         return None
-    return next((s.source for s in masks.behind() if s.source.kept and s.has_confidence), None)
+    kept = (
+        step.source
+        for step in masks.behind()
+        if step.has_confidence and step.source.kept and step.tags is masks.tags
+    )
+    return next(kept, None)
 
 
 def classifier_behind(masks: Step) -> Step | None:

@@ -295,10 +295,13 @@ class Step:
 
     def behind(self) -> Iterator["Step"]:
         """The step and all that it is made of, the nearest first."""
+        found = {self.name: self}
         waiting = [self]
         while waiting:
             yield (one := waiting.pop(0))
-            waiting += [given for _, given in one.inputs]
+            new = {given.name: given for _, given in one.inputs if given.name not in found}
+            found |= new
+            waiting += new.values()
 
     @property
     def tags(self) -> "Step | None":
