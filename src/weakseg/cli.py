@@ -253,10 +253,10 @@ def label(
         _print_json(_outcome(done))
         return
     print(f"{len(done.photos(done.masks))} masks in {out}")
-    for tag in done.assessment:
-        if tag["unseen"]:
+    for found in done.assessment:
+        if unseen := found["unseen"]:
             print(
-                f"The network sees no {quoted(tag['name'])} on {tag['unseen']} of {tag['masks']} "
+                f"The network sees no {quoted(found['name'])} on {unseen} of {found['masks']} "
                 "photos: masks of it there are guesses, to be looked at first."
             )
     print(f"Pictures to look at: {done.folder / NAME}")
