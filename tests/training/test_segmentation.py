@@ -1,24 +1,16 @@
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from weakseg.data.masks import write_mask
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.segmenter import Segmenter
 from weakseg.training.optimizers import SGD
-from weakseg.training.segmentation import (
-    MaskedPhotos,
-    SegmentationTraining,
-    TwoTaskTraining,
-    pixel_loss,
-    tag_loss,
-)
+from weakseg.training.segmentation import MaskedPhotos, SegmentationTraining, pixel_loss
 
 
 @pytest.fixture
@@ -82,37 +74,6 @@ def test_the_loss_is_the_mean_over_labelled_pixels() -> None:
         if masks[n, y, x] != 255
     ]
     torch.testing.assert_close(pixel_loss(logits, masks), torch.stack(terms).mean())
-
-
-def test_the_loss_of_tags_is_that_of_the_classes_that_masks_have() -> None:
-    torch.manual_seed(0)
-    logits, masks = torch.randn(2, 3), torch.zeros(2, 20, 20).long()
-    masks[0, :10] = 2
-    masks[0, 10:] = 255
-    masks[1, 0, :2] = 1  # of 400 pixels half a percent: not known
-    masks[1, 1, :3] = 3
-    terms = {
-        (n, c): -F.logsigmoid(logits[n, c - 1] * (1 if (masks[n] == c).any() else -1))
-        for n in range(2)
-        for c in (1, 2, 3)
-    }
-    del terms[1, 1]
-    torch.testing.assert_close(tag_loss(logits, masks), torch.stack([*terms.values()]).sum() / 6)
-
-
-def test_a_second_task_teaches_the_backbone_as_well() -> None:
-    network = Segmenter(Backbone("test_efficientnet", "none", output_stride=16), classes=2)
-    sgd = SGD("sgd", 0.1, 0.1, 0.0, 0.0)
-    training = TwoTaskTraining(network, sgd, 0.0, weight=2.0)
-    training.log_dict = MagicMock()
-    unknown = torch.full((2, 32, 32), 255)
-    training.training_step((torch.rand(2, 3, 32, 32), unknown), 0).backward()  # no pixel teaches
-    assert any(p.grad is not None and p.grad.any() for p in network.backbone.parameters())
-    assert all(p.grad is None or not p.grad.any() for p in network.new_parameters())
-    (terms,), _ = training.log_dict.call_args
-    torch.testing.assert_close(terms["loss"], 2 * terms["tags"])
-    own = {id(p) for p in training.new_parameters()} - {id(p) for p in network.new_parameters()}
-    assert len(own) == 2
 
 
 def test_a_batch_without_a_label_teaches_nothing() -> None:

@@ -69,20 +69,6 @@ class Dsrg(Section):
     kernels: CRFSettings = KERNELS
 
 
-class TwoTask(Section):
-    """Cross-entropy, and that of the classes that a crop shows: a second task for the backbone.
-
-    A class that a crop's mask lacks counts as absent: not for masks that are mostly 255.
-
-    Attributes:
-        name: which loss.
-        weight: of the second, where the first has 1.
-    """
-
-    name: Literal["two_task"]
-    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
-
-
 class Deeplab(PhotoTraining):
     """Training of the segmentation network.
 
@@ -92,15 +78,14 @@ class Deeplab(PhotoTraining):
             the best by their masks, of the same step.
         validation_masks: a folder of the same photos' real masks, to judge by instead: the one use
             of real masks before evaluation, and only where a recipe names them.
-        loss: by default the cross-entropy; `two_task` adds that of the classes that a crop's mask
-            has; `sec` and `dsrg` learn from seeds, masks that are mostly 255, and the photos' tags
-            (`weakseg.training.seed_losses`).
+        loss: by default the cross-entropy; or one that learns from seeds and the photos' tags
+            (`weakseg.training.seed_losses`), whose masks are mostly 255.
     """
 
     batch_size: Annotated[int, Field(ge=2, le=MOST_EXAMPLES)]
     validation_fraction: Share = 0.1
     validation_masks: FilePath | None = None
-    loss: Annotated[Sec | Dsrg | TwoTask, Field(discriminator="name")] | None = None
+    loss: Annotated[Sec | Dsrg, Field(discriminator="name")] | None = None
 
     @model_validator(mode="after")
     def _whole_photos(self) -> "Deeplab":
@@ -148,7 +133,7 @@ def run(step: Step, tools: Tools) -> None:
     assert isinstance(network, Segmenter)
     pairs = mask_pairs(kept, step["masks"].folder, photos.reviewed)
     examples = MaskedExamples(pairs, judges, settings, step.seed, fill_of(network))
-    if isinstance(settings.loss, Sec | Dsrg):
+    if settings.loss:
         examples = SeededExamples(**vars(examples), samples=kept, classes=photos.classes)
     keeper = _BestKeeper(best_so_far, card)
     loop = Loop.of(step, tools, examples, monitor="miou", on_best=keeper)
@@ -169,13 +154,11 @@ def run(step: Step, tools: Tools) -> None:
 
 def _training(network: "Segmenter", settings: Deeplab) -> "SegmentationTraining":
     from weakseg.training.seed_losses import SeedTraining, dsrg_losses, sec_losses
-    from weakseg.training.segmentation import SegmentationTraining, TwoTaskTraining
+    from weakseg.training.segmentation import SegmentationTraining
 
     common, loss = (network, settings.optimizer, settings.decay_power), settings.loss
     if loss is None:
         return SegmentationTraining(*common)
-    if isinstance(loss, TwoTask):
-        return TwoTaskTraining(*common, weight=loss.weight)
     if isinstance(loss, Sec):
         return SeedTraining(*common, sec_losses, loss.kernels)
     growing = partial(dsrg_losses, foreground=loss.foreground, background=loss.background)

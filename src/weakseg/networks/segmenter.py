@@ -61,10 +61,6 @@ class Segmenter(nn.Module):
 
         Any size: sides that are no multiple of the output stride are filled up with the mean.
         """
-        return self.with_final(images)[0]
-
-    def with_final(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward`'s logits, and the backbone's final map, which also has what was filled up."""
         height, width = images.shape[2:]
         stride = self.backbone.final.stride
         padded = fill_up(images, stride, self.backbone.mean)
@@ -73,7 +69,7 @@ class Segmenter(nn.Module):
         logits = F.interpolate(
             self.head(decoded), size=padded.shape[2:], mode="bilinear", align_corners=False
         )
-        return logits[..., :height, :width], final
+        return logits[..., :height, :width]
 
     def new_parameters(self) -> Iterator[Parameter]:
         """The parameters that are not the backbone's."""

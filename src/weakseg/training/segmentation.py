@@ -1,6 +1,6 @@
 """Training of the segmentation network on masks, whoever made them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import Parameter
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset as TorchDataset
 
@@ -18,17 +17,11 @@ from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import IGNORE, read_mask, resized_mask
 from weakseg.metrics import ConfusionMatrix
 from weakseg.names import AugmentationName
-from weakseg.networks.pooling import Pooling, pool_maps
 from weakseg.networks.segmenter import Segmenter
 from weakseg.training.augment import AUGMENTATIONS
-from weakseg.training.devices import share_of, share_of_photos
+from weakseg.training.devices import share_of
 from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 from weakseg.training.photos import place, target
-
-_BEST, _DROPPED = Pooling("best", 0.3), 0.2
-
-_THERE = 0.005
-"""The share of a crop that a class has at least, for the crop to be one of it."""
 
 MaskedExample = tuple[Tensor, Tensor]
 """A photo, float32 (3, S, S) in [0, 1], and its mask, int64 (S, S), 255 ignored."""
@@ -166,47 +159,11 @@ class SegmentationTraining(L.LightningModule):
         self.log("miou", self._matrix.summary()["miou"] or 0.0)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer.build(self.network.backbone.parameters(), self.new_parameters())
+        network = self.network
+        optimizer = self._optimizer.build(network.backbone.parameters(), network.new_parameters())
         return polynomial_decay(
             optimizer, int(self.trainer.estimated_stepping_batches), self._decay_power
         )
-
-    def new_parameters(self) -> Iterable[Parameter]:
-        """The parameters that are not the backbone's."""
-        return self.network.new_parameters()
-
-
-class TwoTaskTraining(SegmentationTraining):
-    """Beside the masks the backbone learns which classes they have.
-
-    A layer of 1 by 1 on its final map, which no network keeps, makes a map of each class; the mean
-    of the best cells is a logit, whose binary cross-entropy is added. Logs `tags`, that term.
-
-    Args:
-        training: `SegmentationTraining`'s arguments.
-        weight: of the term.
-    """
-
-    def __init__(self, *training: Any, weight: float) -> None:
-        super().__init__(*training)
-        channels = self.network.backbone.final.channels
-        self._tags = nn.Sequential(
-            nn.Dropout(_DROPPED), nn.Conv2d(channels, self.network.classes, kernel_size=1)
-        )
-        self._weight = weight
-
-    def training_step(self, batch: MaskedExample, index: int) -> Tensor:
-        images, masks = batch
-        logits, final = self.network.with_final(images)
-        of_tags = tag_loss(pool_maps(self._tags(final), _BEST), masks)
-        of_pixels = pixel_loss(logits, masks)
-        terms = {"loss": of_pixels + self._weight * of_tags, "tags": of_tags}
-        self.log_dict(terms, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-        return terms["loss"]
-
-    def new_parameters(self) -> Iterable[Parameter]:
-        yield from super().new_parameters()
-        yield from self._tags.parameters()
 
 
 def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -221,23 +178,6 @@ def pixel_loss(logits: Tensor, masks: Tensor) -> Tensor:
     total = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="sum")
     known = (masks != IGNORE).sum()
     return total / known.clamp(min=1) * share_of(known)
-
-
-def tag_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy of the classes that masks have, mean over photos and classes.
-
-    A class on half a percent of the pixels or less counts neither as there nor as absent.
-
-    Args:
-        logits: float (N, C).
-        masks: int64 (N, H, W), 0 to C or 255.
-    """
-    ids = torch.arange(1, logits.shape[1] + 1, device=masks.device)
-    shares = torch.stack([(masks == i).float().mean(dim=(1, 2)) for i in ids], dim=1)
-    there = shares > _THERE
-    known = there | (shares == 0)
-    loss = F.binary_cross_entropy_with_logits(logits.float(), there.float(), weight=known.float())
-    return loss * share_of_photos(masks)
 
 
 def _ids(masks: Tensor) -> NDArray[np.uint8]:
