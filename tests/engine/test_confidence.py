@@ -7,6 +7,7 @@ import pytest
 from tiny import UNKEPT, Start, tiny_recipe
 from weakseg.confidence import mask_confidence, mean_margin, probabilities
 from weakseg.data.dataset import load_dataset
+from weakseg.engine.confidence import sight_behind, trained_behind
 from weakseg.engine.opened import open_run
 from weakseg.metrics import ConfusionMatrix
 
@@ -53,3 +54,26 @@ def test_masks_that_nothing_else_tells_of_have_none(
     start(photos, out, tiny_recipe(**UNKEPT))
     assert open_run(out).confidence == {} and open_run(out).reliability == {}
     assert json.loads((out / "confidence.json").read_text())["photos"] == {}
+
+
+@pytest.mark.parametrize(
+    ("maps", "trained", "sight"),
+    [
+        (["localize"], "classify", None),
+        (["localize-imagenet"], None, "localize-imagenet"),
+        (["localize-imagenet", "localize"], "classify", None),
+    ],
+)
+def test_a_trained_classifier_behind_masks_is_told_from_imagenets(
+    maps: list[str], trained: str | None, sight: str | None, tmp_path: Path
+) -> None:
+    both = {"kind": "combine", "of": maps, "how": "mean"} if maps[1:] else None
+    recipe = tiny_recipe(
+        imagenet={"kind": "imagenet", "backbone": {"name": "efficientnet_lite0"}},
+        **{"localize-imagenet": {"kind": "cam", "of": "imagenet", "scales": [1.0]}},
+        both=both,
+        last={"kind": "threshold", "of": "both" if both else maps[0], "background": 0.4},
+    )
+    masks = next(step for step in recipe.build(tmp_path) if step.name == "last")
+    found = [step and step.name for step in (trained_behind(masks), sight_behind(masks))]
+    assert found == [trained, sight]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from weakseg.data.masks import read_mask
 from weakseg.data.tag_faults import TagFaults, find_tag_faults
-from weakseg.engine.confidence import classifier_behind, sight_behind
+from weakseg.engine.confidence import sight_behind, trained_behind
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
@@ -113,9 +113,7 @@ def _judged(context: Context) -> _Judged:
         found = next((step for step in made if step.kind.compared_as == compared), None)
         return None if found is last else found
 
-    classifier = classifier_behind(last)
-    trained = None if classifier and classifier.kind.untrained else classifier
-    return _Judged(last, first("cam"), first("seeds"), trained, sight_behind(last))
+    return _Judged(last, first("cam"), first("seeds"), trained_behind(last), sight_behind(last))
 
 
 def _compare(judged: _Judged, task: PhotoTask) -> list[_Found]:

@@ -130,10 +130,9 @@ def scores_behind(masks: Step) -> Step | None:
 def sight_behind(masks: Step) -> Step | None:
     """The nearest step behind some masks whose maps say how sure the network is of each tag.
 
-    None where it was trained with the photos' own tags, of which it is sure in any case.
+    None where one was trained with the photos' own tags, of which it is sure in any case.
     """
-    classifier = classifier_behind(masks)
-    if classifier is None or not classifier.kind.untrained:
+    if trained_behind(masks):
         return None
     kept = (
         step.source
@@ -143,9 +142,14 @@ def sight_behind(masks: Step) -> Step | None:
     return next(kept, None)
 
 
-def classifier_behind(masks: Step) -> Step | None:
-    """The nearest classifier of tags that some masks go back to, if to any."""
-    return next((step for step in masks.behind() if Artefact.CLASSIFIER in step.gives), None)
+def trained_behind(masks: Step) -> Step | None:
+    """The nearest trained classifier of tags that some masks go back to, if to any."""
+    trained = (
+        step
+        for step in masks.behind()
+        if Artefact.CLASSIFIER in step.gives and not step.kind.untrained
+    )
+    return next(trained, None)
 
 
 def _margin(context: Context, scores: Step, photos: Photos) -> float:
