@@ -98,6 +98,8 @@ assert np.isfinite(found.scores).all() and run.mask(photo).any() is not None
 photo = np.zeros((*given.scores.shape[1:], 3), np.uint8)
 unary = weakseg.unary_from_scores(found.scores)
 weakseg.dense_crf(photo, unary, weakseg.CRFSettings(3, 3, 10, 5, 5, iterations=1))
+boundary = np.zeros(given.scores.shape[1:], np.float32)
+weakseg.random_walk(given.scores, boundary, weakseg.RandomWalkSettings(radius=3))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

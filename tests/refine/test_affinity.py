@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from weakseg.refine import affinity, torch_affinity
 from weakseg.refine.affinity import Direction, pair_directions, pair_ends, path_cells
-from weakseg.refine.torch_affinity import affinities, path_maxima
+from weakseg.refine.torch_affinity import path_maxima
 
 SIZES = [(1, 1), (1, 7), (6, 1), (3, 4), (12, 15)]
 
@@ -108,8 +110,9 @@ def test_pair_ends_are_a_direction_apart(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_affinities_are_one_minus_the_highest_boundary(size: tuple[int, int]) -> None:
     boundary = torch.rand(size, generator=torch.Generator().manual_seed(2))
-    planes = affinities(boundary, 5)
+    planes = torch_affinity.affinities(boundary, 5)
     assert planes.shape == (34, *size)
+    np.testing.assert_array_equal(affinity.affinities(boundary.numpy(), 5), planes.numpy())
     for plane, direction in zip(planes, pair_directions(5), strict=True):
         starts = pairs(direction, *size)
         expected = torch.zeros(size)

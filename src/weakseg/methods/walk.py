@@ -84,6 +84,7 @@ KIND = Kind(
     gives=frozenset({Artefact.MAPS, Artefact.MASKS}),
     takes=(IRNET_SLOT, Slot("start", frozenset({Artefact.MAPS, Artefact.MASKS}))),
     role="refiner",
+    version=2,
     work=work,
     network=True,
     background=_background,

@@ -1,13 +1,18 @@
-"""Which pairs of a grid's cells may belong together, and the paths between them (IRN).
+"""Which pairs of a grid's cells may belong together, by the paths between them (IRN).
 
-See `weakseg.refine.torch_affinity` for how much they do.
+For tensors, with gradients, see `weakseg.refine.torch_affinity`.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Array = TypeVar("_Array", NDArray[np.float32], "Tensor")
 
 
 class Direction(NamedTuple):
@@ -50,7 +55,29 @@ def path_cells(direction: Direction) -> list[tuple[int, int]]:
     ]
 
 
-def pair_ends(values: "Tensor", direction: Direction) -> "tuple[Tensor, Tensor]":
+def affinities(boundary: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
+    """Affinity of every pair: 1 minus the highest boundary on its path (Ahn et al. 2019, eq. 1).
+
+    Args:
+        boundary: (h, w), probabilities.
+        radius: see `pair_directions`.
+
+    Returns:
+        (P, h, w), a plane for each of the P directions: at a cell that of the pair which starts
+        there; 0 where the pair leaves the grid.
+    """
+    planes = np.zeros((len(pair_directions(radius)), *boundary.shape), np.float32)
+    for plane, direction in zip(planes, pair_directions(radius), strict=True):
+        starts, _ = pair_ends(plane, direction)
+        (rows, columns), left = starts.shape, max(-direction.dx, 0)
+        for y, x in path_cells(direction):
+            on_path = boundary[y : y + rows, left + x : left + x + columns]
+            np.maximum(starts, on_path, out=starts)
+        np.subtract(1, starts, out=starts)
+    return planes
+
+
+def pair_ends(values: _Array, direction: Direction) -> tuple[_Array, _Array]:
     """Views of the first and the second cell of every pair inside the grid.
 
     Args:

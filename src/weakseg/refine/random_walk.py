@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from weakseg.memory import memory_here
-from weakseg.refine.affinity import pair_directions
+from weakseg.refine.affinity import affinities, pair_directions
 from weakseg.refine.compiled import compiled
 from weakseg.refine.settings import RandomWalkSettings
 
@@ -127,14 +127,10 @@ def _walk(
     values: NDArray[np.float32], boundary: NDArray[np.float32], settings: RandomWalkSettings
 ) -> NDArray[np.float32]:
     """The walk on a grid with a margin, as wide as a step, that is all boundary."""
-    import torch
-
-    from weakseg.refine.torch_affinity import affinities
-
     directions = pair_directions(settings.radius)
     offsets = np.array([dy * boundary.shape[1] + dx for dy, dx in directions])
-    weights = affinities(torch.from_numpy(boundary), settings.radius).pow_(settings.beta)
-    planes = weights.flatten(1).numpy()
+    planes = affinities(boundary, settings.radius).reshape(len(offsets), -1)
+    planes **= np.float32(settings.beta)
     planes[planes < _WEAK] = 0
     degrees = np.ones(boundary.size, np.float32)
     for plane, offset in zip(planes, offsets, strict=True):
