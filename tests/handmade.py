@@ -1,5 +1,6 @@
 """A run's folder made by hand: photos and names of every odd kind, masks of every shape."""
 
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,15 @@ PHOTOS: dict[str, Callable[[Path, np.ndarray], None]] = {
 PLAIN = ("plain", "grey", "two words.v2 100%", "<i>ü;&#x")
 """Ids of the photos that are copied as they are."""
 
+TAGS = dict(
+    zip(
+        PHOTOS,
+        [(), CLASSES[:1], CLASSES[1:2], CLASSES[2:], CLASSES[:2], CLASSES[1:], *[CLASSES] * 3],
+        strict=False,
+    )
+)
+"""Of each photo but the last, which nobody tagged."""
+
 
 def mask_of(index: int, height: int, width: int) -> np.ndarray:
     """Of each photo another: a ring with a core, parts that touch by corners, uncertain pixels."""
@@ -103,7 +113,7 @@ class Made:
 
 
 def make_run(folder: Path) -> Made:
-    """A run in `run/` of the photos in `data/`, whose only step is called given."""
+    """A run in `run/` of the tagged photos in `data/`, whose only step is called given."""
     data, out = folder / "data", folder / "run"
     (data / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -114,6 +124,7 @@ def make_run(folder: Path) -> Made:
         size = read_photo(data / "images" / name).shape[:2]
         stem = name.rpartition(".")[0]
         write_mask(out / "given" / f"{stem}.png", mask_of(index, *size))
+    write_tags(data)
     write_record(
         out,
         Record(
@@ -131,6 +142,17 @@ def make_run(folder: Path) -> Made:
     recipe = check_recipe({"data": {"split": "train"}, "steps": steps}, "given")
     (out / "recipe.yaml").write_text(dump_recipe(recipe))
     return Made(open_run(out), [])
+
+
+def write_tags(data: Path) -> None:
+    (data / "splits").mkdir()
+    (data / "splits" / "train.txt").write_text("".join(f"{name}\n" for name in PHOTOS))
+    (data / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    with (data / "tags.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", *CLASSES])
+        for photo, tags in TAGS.items():
+            table.writerow([photo, *(int(name in tags) for name in CLASSES)])
 
 
 def saved_as(path: Path, mask: np.ndarray) -> bytes:

@@ -75,6 +75,17 @@ def test_tags_may_be_in_a_table_beside_them(shards: Path) -> None:
     assert [(s.id, s.tags) for s in dataset.samples] == [("a", ("dog",)), ("b", ())]
 
 
+def test_a_photo_that_nobody_tagged_is_left_out_and_counted(shards: Path) -> None:
+    folder = shards / "val-000001.tar"
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "x.png")
+    (folder / "x.json").write_text('{"tags": null}')
+    pack(folder)
+    dataset = load_dataset(shards)
+    assert [s.id for s in dataset.samples] == ["a", "b", "c", "d"]
+    assert dataset.untagged == ("x",)
+
+
 def test_a_photos_stamp_changes_with_its_shard(shards: Path) -> None:
     image = load_dataset(shards).samples[0].image
     member = member_of(image)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from handmade import CLASSES, PHOTOS, PLAIN, Made, saved_as
+from handmade import CLASSES, PHOTOS, PLAIN, TAGS, Made, saved_as
 from weakseg.data.balance import Balance
 from weakseg.data.dataset import load_dataset
 from weakseg.data.formats.voc import Voc
@@ -23,6 +25,7 @@ from weakseg.data.mended import find_tool
 from weakseg.data.mended.base import Find
 from weakseg.data.outlines import paint, region
 from weakseg.data.places import mask_files
+from weakseg.engine.opened import open_run
 from weakseg.methods.base import PhotoMask, Photos, task_of
 from weakseg.recipe import check_recipe
 
@@ -289,3 +292,47 @@ def test_webdataset_reads_it(made: Made, tmp_path: Path) -> None:
         photo = row.get("jpg") or row["png"]
         assert (photo.height, photo.width) == mask.shape
     assert seen == IDS
+
+
+def test_a_webdataset_is_a_data_set_of_the_same_photos_tags_and_masks(
+    made: Made, tmp_path: Path
+) -> None:
+    made.run.folder.joinpath("review").mkdir()
+    mended = CLASSES[::2]
+    (made.run.folder / "review" / "tags.json").write_text(json.dumps({"grey": mended}))
+    out = tmp_path / "out"
+    command("export", made.run.folder, "--format", "webdataset", "--out", out, "--workers", 1)
+    command("data", "check", out)
+
+    dataset = load_dataset(out, "train", untagged=True)
+    assert dataset.format == "webdataset" and dataset.classes == CLASSES
+    assert len(dataset.samples) == len(IDS)
+    tags = {name.rpartition(".")[0]: its for name, its in TAGS.items()} | {"grey": mended}
+    for photo, sample in zip(IDS, dataset.samples, strict=True):
+        assert sample.tags == tags.get(photo, ())
+        assert (sample.id in dataset.untagged) == (photo not in tags)
+        assert sample.mask is not None
+        assert np.array_equal(sample.mask.read(), made.mask(photo))
+        if photo in PLAIN:
+            own, copied = made.run.files[photo], sample.image
+            assert np.array_equal(read_photo(copied), read_photo(own))
+
+
+def test_photos_held_out_have_tags_as_well(made: Made) -> None:
+    data, folder = made.run.files["grey"].parents[1], made.run.folder
+    (data / "splits" / "train.txt").write_text("plain\n")
+    (data / "splits" / "val.txt").write_text("grey\nnothing\n")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["data"]["held_out"] = "val"
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert open_run(folder).tags() == {"plain": (), "grey": CLASSES[:1]}
+
+
+def command(*arguments: object) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "weakseg", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

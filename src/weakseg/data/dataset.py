@@ -53,7 +53,7 @@ class Dataset:
         format: name of its format.
         classes: class names without background; a class has the mask id index + 1.
         samples: in the order of the split's list, or by id for the split "all".
-        untagged: ids of the photos that were left out because nobody tagged them.
+        untagged: ids of the photos that nobody tagged, left out unless they were asked for.
         missing: ids that are tagged or listed, but have no photo.
         notes: how the folder was understood, where that is not plain, and what was passed over.
     """
@@ -93,7 +93,7 @@ def load_dataset(
     if not untagged and (reason := contents.untrainable()):
         raise WeaksegError(f"{root} has nothing to learn from in split {split!r}: {reason}")
     position = {name: index for index, name in enumerate(contents.classes)}
-    samples, left_out, missing = [], [], []
+    samples, nobodys, missing = [], [], []
     paths = contents.photos.paths
     places: Mapping[str, str | Path] = paths.places if isinstance(paths, Files) else paths
     in_order: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a million photos few have others
@@ -101,9 +101,10 @@ def load_dataset(
         tags = contents.tags(image)
         if image not in places:
             missing.append(image)
-        elif tags is None and not untagged:
-            left_out.append(image)
-        else:
+            continue
+        if tags is None:
+            nobodys.append(image)
+        if tags is not None or untagged:
             tags = tags or ()
             if tags not in in_order:
                 in_order[tags] = tuple(sorted(tags, key=position.__getitem__))
@@ -112,7 +113,7 @@ def load_dataset(
     if not samples or not contents.classes:
         raise WeaksegError(
             f"{root} has {len(samples)} photos in split {split!r} and {len(contents.classes)}"
-            f" classes: {len(left_out)} photos without tags, {len(missing)} images without a photo."
+            f" classes: {len(nobodys)} photos without tags, {len(missing)} images without a photo."
             " Add photos, or list the classes in classes.txt."
         )
     return Dataset(
@@ -120,7 +121,7 @@ def load_dataset(
         format=contents.format.name,
         classes=contents.classes,
         samples=tuple(samples),
-        untagged=tuple(left_out),
+        untagged=tuple(nobodys),
         missing=tuple(missing),
         notes=contents.notes,
     )

@@ -205,6 +205,24 @@ class Run:
             return Dataset(root, data["format"], self.classes, there, untagged=(), missing=())
         return load_dataset(root, split or data["split"], data["format"], untagged)
 
+    def tags(self) -> dict[str, tuple[str, ...]]:
+        """The tags of the run's photos, those held out as well, by id; none that nobody tagged.
+
+        They are those of the data as they are now, or what a review has made of them.
+
+        Raises:
+            WeaksegError: as `dataset`.
+        """
+        splits = (self.record.data["split"], self.recipe.data.held_out)
+        found: dict[str, tuple[str, ...]] = {}
+        for split in dict.fromkeys(split for split in splits if split):
+            dataset = Reviewed.of(self.folder).retagged(self.dataset(split, untagged=True))
+            found |= {sample.id: sample.tags for sample in dataset.samples}
+            for photo in dataset.untagged:
+                if not found[photo]:
+                    del found[photo]
+        return found
+
     def mask(self, photo: str, step: str | None = None) -> NDArray[np.uint8]:
         """A photo's mask, uint8 (H, W): 0 background, ids of `classes` from 1, 255 uncertain.
 

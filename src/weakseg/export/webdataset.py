@@ -1,14 +1,15 @@
-"""WebDataset: tar files of photos with their masks, to be read in a row."""
+"""WebDataset: tar files of photos with their tags and masks, to be read in a row."""
 
 import io
 import json
 import tarfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from weakseg.export.base import Exporter, Job, Masked
+from weakseg.export.base import Exporter, Job, Masked, Photo
 from weakseg.export.pictures import picture_of, png
 from weakseg.files import write_text
 
@@ -19,8 +20,10 @@ def write(job: Job, folder: Path) -> None:
     """`SPLIT-000000.tar`, ...: of each photo `NUMBER.jpg`, `NUMBER.mask.png` and `NUMBER.json`.
 
     A key ends at its first dot, so that it is the photo's number and no name. Masks are 8-bit grey,
-    which keeps its ids when a decoder makes it RGB. `classes.txt`: what ids 1, 2, 3, ... are.
+    which keeps its ids when a decoder makes it RGB. The JSON has the photo's `tags`, null if nobody
+    tagged it. `classes.txt`: what ids 1, 2, 3, ... are.
     """
+    tags = job.run.tags()
     shard = 0
     with ExitStack() as opened:
         tar: tarfile.TarFile | None = None
@@ -30,7 +33,8 @@ def write(job: Job, folder: Path) -> None:
                 path = folder / f"{job.split}-{shard:06}.tar"
                 tar = opened.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT))
                 shard += 1
-            for suffix, content in files.items():
+            about = json.dumps(_about(photo, tags.get(photo.id)), ensure_ascii=False).encode()
+            for suffix, content in {**files, ".json": about}.items():
                 entry = tarfile.TarInfo(f"{photo.number - 1:09}{suffix}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
@@ -38,19 +42,22 @@ def write(job: Job, folder: Path) -> None:
 
 
 def pack(masked: Masked) -> dict[str, bytes]:
-    """A photo's files by their suffix."""
-    photo = masked.photo
-    suffix, content = picture_of(photo.image)
-    about = {"id": photo.id, "confidence": photo.confidence, "accepted": photo.accepted}
+    """A photo's pictures by their suffix."""
+    suffix, content = picture_of(masked.photo.image)
+    return {suffix: content, ".mask.png": png(Image.fromarray(masked.ids))}
+
+
+def _about(photo: Photo, tags: tuple[str, ...] | None) -> dict[str, Any]:
     return {
-        suffix: content,
-        ".mask.png": png(Image.fromarray(masked.ids)),
-        ".json": json.dumps(about, ensure_ascii=False).encode(),
+        "id": photo.id,
+        "tags": tags,
+        "confidence": photo.confidence,
+        "accepted": photo.accepted,
     }
 
 
 EXPORTER = Exporter(
     name="webdataset",
-    summary="WebDataset: tar files of photo, mask (8-bit grey) and JSON",
+    summary='WebDataset: tar files of photo, mask (8-bit grey) and JSON ("tags")',
     write=write,
 )

@@ -31,9 +31,9 @@ _MOST = 2**20  # bytes that what is said of a photo may have
 class WebDataset(Format):
     """`SPLIT-000000.tar`, ...: of a photo KEY.jpg, KEY.json and, where there is one, KEY.mask.png.
 
-    The tags are the list `tags` of KEY.json, or in `tags.csv` beside the shards. A key, without the
-    folders before it, is of one photo. The content stays in the shards (`weakseg.shards`). A split
-    are the shards called after it.
+    The tags are the list `tags` of KEY.json (null: nobody tagged it), or in `tags.csv` beside the
+    shards. A key, without the folders before it, is of one photo. The content stays in the shards
+    (`weakseg.shards`). A split are the shards called after it.
     """
 
     name = "webdataset"
@@ -59,7 +59,9 @@ class WebDataset(Format):
                 continue
             where = f"{path.parents[1].name}, {path.name}"
             try:
-                rows.append(TagRow(normal(path.stem), _tags_in(path), where))
+                tags = _tags_in(path)
+                if tags is not None:
+                    rows.append(TagRow(normal(path.stem), tags, where))
             except ValueError as error:
                 faults.append(f"{where} can't be used: {error}.")
         return TagTable(tuple(rows), tuple(faults))
@@ -109,13 +111,16 @@ def _is_known(path: Path) -> bool:
     return path.suffix == ".json" or path.name.endswith(_MASK)
 
 
-def _tags_in(path: Path) -> tuple[str, ...]:
+def _tags_in(path: Path) -> tuple[str, ...] | None:
+    """The tags that a photo's JSON file has; None if it says that nobody tagged it."""
     member = member_of(path)
     assert member is not None
     if member.size > _MOST:
         raise ValueError(f"it has {member.size:,} bytes")
     found = json.loads(content(member))
-    tags = found.get("tags") if isinstance(found, dict) else None
+    tags = found.get("tags", ...) if isinstance(found, dict) else ...
+    if tags is None:
+        return None
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError('it has no list "tags" of names')
     return tuple(normal(tag.strip()) for tag in tags if tag.strip())
