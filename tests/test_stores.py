@@ -1,11 +1,17 @@
 """Data and runs in object storage, on a real server of this machine."""
 
 import http.client
+import itertools
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +20,9 @@ import pytest
 import yaml
 
 import weakseg
-from tiny import Lines, masks
+from tiny import Lines, masks, tiny_values
 from weakseg import stores
+from weakseg.cli import USER_ERROR
 from weakseg.data.check import check_dataset
 from weakseg.data.dataset import load_dataset
 from weakseg.engine import executor
@@ -25,12 +32,23 @@ from weakseg.files import absolute, read_json, remove, write_bytes, write_text
 
 obstore = pytest.importorskip("obstore")
 moto = pytest.importorskip("moto.server")
+s3_backends = pytest.importorskip("moto.s3.models").s3_backends
 
 STEPS: dict[str, Any] = {
     "given": {"kind": "folder", "holds": "masks"},
     "large": {"kind": "components", "of": "given", "least_share": 0.02},
     "few": {"kind": "tags", "only": []},
 }
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: list[tuple[str, str]]
+    content: bytes
+
+
+Forward = Callable[[], Answer]
+Hear = Callable[[str, str, Forward], Answer]
 
 
 @pytest.fixture(scope="session")
@@ -186,6 +204,177 @@ def test_a_run_that_was_killed_goes_on(
     assert pictures(objects(machine.bucket, "run")) == masks(tmp_path / "local")
 
 
+def command(recipe: Path, data: Path, out: str, before: str = "") -> subprocess.Popen[str]:
+    """`weakseg run`, in a process group of its own."""
+    script = f"from weakseg import stores\n{before}\nfrom weakseg.cli import main\nmain()"
+    arguments = ["run", recipe, "--data", data, "--out", out, "--workers", 1, "--device", "cpu"]
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def done(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """How a process has ended, and what it said."""
+    _, said = process.communicate()
+    return process.returncode, said
+
+
+class Kills:
+    """Kills a process and its workers at the `number`th PUT of an object with an ending.
+
+    Attributes:
+        process: what is killed; set before the PUT can come.
+        stored: whether the object is put before the kill.
+    """
+
+    def __init__(self, ending: str, number: int, stored: bool) -> None:
+        self._ending, self._left, self._stored = ending, number, stored
+        self._started = threading.Event()
+        self._lock = threading.Lock()
+
+    def start(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._started.set()
+
+    def hear(self, method: str, path: str, forward: Forward) -> Answer:
+        if method != "PUT" or not path.endswith(self._ending):
+            return forward()
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                answer = forward() if self._stored else Answer(503, [], b"")
+                self._started.wait()
+                os.killpg(self._process.pid, signal.SIGKILL)
+                return answer
+        return forward()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_amid_steps_comes_to_the_bytes_of_one_that_is_not(
+    server: str,
+    machine: Machine,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    without = dict.fromkeys(("seed", "svm", "svm+crf", "cam+crf"))
+    recipe.write_text(yaml.safe_dump(tiny_values(**without)))
+    status, said = done(command(recipe, photos, str(tmp_path / "local")))
+    assert status == 0, said
+    out = f"s3://{machine.bucket}/run"
+    kills = [("last.ckpt", 2, True), (".safetensors", 4, False), (".png", 5, True)]
+    for number, (ending, count, stored) in enumerate(kills):
+        machine.use(f"machine {number % 2}")
+        kill = Kills(ending, count, stored)
+        with Between(server, kill.hear) as address:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            kill.start(process := command(recipe, photos, out))
+            status, said = done(process)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+        assert status == -signal.SIGKILL, said
+        assert stores.OWNER in objects(machine.bucket, "run")
+    status, said = done(command(recipe, photos, out))
+    assert status == 0, said
+    kept = objects(machine.bucket, "run")
+    expected = masks(tmp_path / "local")
+    assert {name: content for name, content in kept.items() if name in expected} == expected
+    assert pictures(kept).keys() <= expected.keys() and stores.OWNER not in kept
+    assert kept["metrics.json"] == (tmp_path / "local" / "metrics.json").read_bytes()
+
+
+def take_over(bucket: str, key: str, minutes: int = 0) -> dict[str, Any]:
+    """Have another machine own a folder, which renewed that some minutes ago; what it says."""
+    other = {"pid": 1, "host": "elsewhere", "since": "2020-01-01", "id": "other"}
+    stores._open(f"s3://{bucket}", os.getpid()).put(key, json.dumps(other).encode())
+    (account,) = s3_backends.values()
+    (stored,) = (b.buckets[bucket] for b in account.values() if bucket in b.buckets)
+    stored.keys[key].last_modified -= timedelta(minutes=minutes)
+    return other
+
+
+@pytest.mark.slow
+def test_a_run_whose_folder_was_taken_over_ends_and_writes_nothing_more(
+    server: str, machine: Machine, recipe: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, key = f"s3://{machine.bucket}/run", f"run/{stores.OWNER}"
+    before = """
+import os
+import urllib.request
+
+stores._BEAT, lose = 0.01, stores._Owner._lose
+
+def told(self):
+    lose(self)
+    urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/lost").close()
+
+stores._Owner._lose = told
+"""
+    lost, kept = threading.Event(), dict[str, bytes]()
+    count = itertools.count(1)
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        if path == "/lost":
+            lost.set()
+            return Answer(200, [], b"")
+        answer = forward()
+        if method == "PUT" and "/large/" in path and path.endswith(".png") and next(count) == 4:
+            take_over(machine.bucket, key)
+            assert lost.wait(100)
+            kept.update(objects(machine.bucket, "run"))
+        return answer
+
+    with Between(server, hear) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        status, said = done(command(recipe, photos, out, before))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    machine.use("here")
+    *_, last = said.splitlines()
+    assert status == USER_ERROR and "Traceback" not in said
+    assert last.startswith(f"Error: {out} was taken over by another run, for ")
+    assert said.count("taken over") == 1
+    assert len([name for name in kept if name.startswith("large/")]) == 4
+    assert objects(machine.bucket, "run") == kept
+    assert json.loads(kept[stores.OWNER])["host"] == "elsewhere"
+
+
+def test_a_folder_that_was_lost_is_not_given_back_for_its_new_owner(machine: Machine) -> None:
+    folder = absolute(f"s3://{machine.bucket}/run")
+    said = "run was taken over by another run"
+    with pytest.raises(WeaksegError, match=said), stores.owned(folder):
+        other = take_over(machine.bucket, f"run/{stores.OWNER}")
+    assert json.loads(objects(machine.bucket, "run")[stores.OWNER]) == other
+    with pytest.raises(WeaksegError, match=said):
+        write_text(folder / "x.txt", "x")
+    assert not (folder / "x.txt").exists()
+    with pytest.raises(WeaksegError, match=said):
+        remove(folder / "y.txt")
+
+
+@pytest.mark.slow
+def test_a_lease_that_has_expired_is_taken_over_by_the_next_run(
+    machine: Machine, recipe: Path, photos: Path
+) -> None:
+    out, key = f"s3://{machine.bucket}/run", f"run/{stores.OWNER}"
+    take_over(machine.bucket, key, minutes=19)
+    status, said = done(command(recipe, photos, out))
+    (line,) = said.splitlines()
+    assert status == USER_ERROR
+    assert line.startswith(f"Error: {out} is in use by another run (process 1 on elsewhere, since")
+    assert objects(machine.bucket, "run").keys() == {stores.OWNER}
+
+    take_over(machine.bucket, key, minutes=21)
+    status, said = done(command(recipe, photos, out))
+    assert status == 0, said
+    kept = objects(machine.bucket, "run")
+    assert "metrics.json" in kept and stores.OWNER not in kept
+
+
 def test_one_run_at_a_time_writes_into_a_folder(machine: Machine) -> None:
     address = f"s3://{machine.bucket}/run"
     folder = absolute(address)
@@ -225,7 +414,19 @@ def test_a_server_that_fails_one_request_in_ten_changes_nothing(
 ) -> None:
     start(recipe, photos, tmp_path / "local")
     upload(photos, machine.bucket, "data")
-    with Failing(server, every=10) as (address, failed):
+    failed: list[str] = []
+    count = itertools.count(1)
+    lock = threading.Lock()
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        with lock:
+            number = next(count)
+        if number % 10:
+            return forward()
+        failed.append(path)
+        return Answer(503, [], b"")
+
+    with Between(server, hear) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         machine.use("here")
         start(recipe, f"s3://{machine.bucket}/data", f"s3://{machine.bucket}/run")
@@ -337,32 +538,27 @@ def test_places_are_named_by_their_addresses(machine: Machine) -> None:
     assert stores.address_of(place.parents[3] / "other") is None
 
 
-class Failing:
-    """A proxy of a server that answers every so many requests with 503."""
+class Between:
+    """A proxy of a server: `hear(method, path, forward)` answers each request."""
 
-    def __init__(self, server: str, every: int) -> None:
+    def __init__(self, server: str, hear: Hear) -> None:
         host = server.removeprefix("http://")
-        failed: list[str] = []
-        count = iter(range(10**9))
-        lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with lock:
-                    number = next(count)
-                if number % every == every - 1:
-                    failed.append(self.path)
-                    status, headers, content = 503, [], b""
-                else:
+
+                def forward() -> Answer:
                     connection = http.client.HTTPConnection(host)
                     connection.request(self.command, self.path, body, dict(self.headers))
                     answer = connection.getresponse()
-                    status, headers = answer.status, answer.getheaders()
-                    content = answer.read()
+                    found = Answer(answer.status, answer.getheaders(), answer.read())
                     connection.close()
+                    return found
+
+                status, headers, content = hear(self.command, self.path, forward)
                 self.send_response(status)
                 for name, value in headers:
                     if name.lower() not in ("transfer-encoding", "connection", "content-length"):
@@ -370,7 +566,8 @@ class Failing:
                 sized = dict(headers).get("Content-Length") if self.command == "HEAD" else None
                 self.send_header("Content-Length", sized or str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                with suppress(OSError):  # a process that was killed waits for no answer
+                    self.wfile.write(content)
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815
 
@@ -379,11 +576,10 @@ class Failing:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._given = f"http://127.0.0.1:{self._server.server_port}", failed
 
-    def __enter__(self) -> tuple[str, list[str]]:
+    def __enter__(self) -> str:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self._given
+        return f"http://127.0.0.1:{self._server.server_port}"
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()

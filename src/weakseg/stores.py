@@ -55,6 +55,9 @@ _SMALL = frozenset({".csv", ".json", ".tsv", ".txt", ".xml", ".yaml"})
 _ROOM = 2**31
 """Bytes of disk that stay free: what finds no room is read into memory each time."""
 
+_LOST = f"{PARTIAL}lost"
+"""In a run's folder here: the process that lost it to another machine, for its workers to see."""
+
 _BEAT = 60.0
 _LEASE = timedelta(minutes=20)
 """Longer than a clock may be wrong for S3 to take its requests (15 minutes)."""
@@ -177,10 +180,11 @@ def put(file: Path, path: Path) -> None:
     Before it is there: so a file here is never newer than its object.
 
     Raises:
-        WeaksegError: the store can't be reached, or refuses.
+        WeaksegError: the store can't be reached, or refuses, or the folder was lost (`owned`).
     """
     if _within(path) is None:
         return
+    _check_not_lost(path)
     if file.is_dir():
         _all(
             lambda inner: put(inner, path / inner.relative_to(file)),
@@ -196,10 +200,11 @@ def remove(path: Path) -> None:
     """Remove a file that was removed here, or all of a folder, if it is of a store.
 
     Raises:
-        WeaksegError: the store can't be reached, or refuses.
+        WeaksegError: the store can't be reached, or refuses, or the folder was lost (`owned`).
     """
     if _within(path) is None:
         return
+    _check_not_lost(path)
     store, key = _store_of(path)
     with _naming(path):
         if _head(store, key):
@@ -214,10 +219,11 @@ def owned(folder: Path) -> Iterator[None]:
 
     An object `run.lock`, made on condition that there is none and renewed each minute, says who it
     is. That of a process that has died counts no longer: at once on its own machine, and after
-    20 minutes elsewhere.
+    20 minutes elsewhere. Once a renewal shows that another has it, this process and its workers on
+    this machine write nothing more into it.
 
     Raises:
-        WeaksegError: another process has it, or the store can't be reached.
+        WeaksegError: another process has it, or took it over, or the store can't be reached.
     """
     if _within(folder) is None:
         yield
@@ -228,9 +234,9 @@ def owned(folder: Path) -> Iterator[None]:
     try:
         lay_out(folder)
         yield
-        owner.check()
     finally:
         owner.leave()
+    _check_not_lost(folder / OWNER)
 
 
 class _Owner:
@@ -247,7 +253,6 @@ class _Owner:
         }
         self._beats = 0
         self._tag: str | None = None
-        self._lost = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
@@ -258,22 +263,19 @@ class _Owner:
             self._put("create")
         except AlreadyExistsError:
             self._take_over()
+        (self._folder / _LOST).unlink(missing_ok=True)
         self._thread.start()
-
-    def check(self) -> None:
-        if self._lost:
-            raise WeaksegError(
-                f"{address_of(self._folder)} was taken over by another run, for this one could not"
-                " reach the store for too long. Wait for that, and start again."
-            )
 
     def leave(self) -> None:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._tag and not self._lost:
+        if self._tag:
             with suppress(Exception):  # else it ends as that of a process that has died
-                self._store.delete(self._key)
+                if self._is_renewed():
+                    self._store.delete(self._key)
+                else:
+                    self._lose()
 
     def _take_over(self) -> None:
         from obstore.exceptions import PreconditionError
@@ -305,21 +307,45 @@ class _Owner:
         self._tag = self._store.put(self._key, content, mode=mode, use_multipart=False)["e_tag"]
 
     def _renew(self) -> None:
-        from obstore.exceptions import BaseError, NotFoundError, PreconditionError
+        from obstore.exceptions import BaseError
 
         while not self._ended.wait(_BEAT):
-            try:
-                self._put({"e_tag": self._tag})
-            except (PreconditionError, NotFoundError):
-                with suppress(BaseError):
-                    known = json.loads(bytes(self._store.get(self._key).bytes()))
-                    if known["id"] == self._said["id"]:
-                        self._tag = self._store.head(self._key)["e_tag"]
-                        continue
-                self._lost = True
-                return
-            except BaseError:
-                continue  # the next beat may reach it
+            with suppress(BaseError):  # the next beat may reach it
+                if not self._is_renewed():
+                    self._lose()
+                    return
+
+    def _is_renewed(self) -> bool:
+        from obstore.exceptions import NotFoundError, PreconditionError
+
+        try:
+            self._put({"e_tag": self._tag})
+        except NotFoundError:
+            return False
+        except PreconditionError:
+            found = self._store.get(self._key)
+            if json.loads(bytes(found.bytes()))["id"] != self._said["id"]:
+                return False
+            self._tag = found.meta["e_tag"]  # a request was answered by an error, and done
+        return True
+
+    def _lose(self) -> None:
+        self._tag = None
+        with _partial(self._folder / _LOST) as temporary:
+            temporary.write_text(str(os.getpid()))
+
+
+def _check_not_lost(path: Path) -> None:
+    for folder in path.parents:
+        try:
+            process = int((folder / _LOST).read_text())
+        except OSError:
+            continue
+        if _runs(process):
+            raise WeaksegError(
+                f"{address_of(folder)} was taken over by another run, for this one could not reach"
+                " the store for too long. Wait for that, and start again."
+            )
 
 
 def _cache() -> Path:

@@ -18,6 +18,7 @@ from tiny import Lines, Start
 from weakseg.engine import record
 from weakseg.engine.record import LOCK, RECORD, owned, write_record
 from weakseg.errors import WeaksegError
+from weakseg.stores import PARTIAL
 
 OWNER = """
 import os
@@ -113,6 +114,19 @@ def test_a_folder_with_nothing_but_a_lock_is_taken(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
     with owned(tmp_path, Lines()) as found:
         assert found.steps == {}
+
+
+def test_a_run_that_was_killed_at_its_first_file_goes_on(tmp_path: Path) -> None:
+    kill = "Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+    killed = subprocess.run(
+        [sys.executable, "-c", OWNER.replace("folder =", f"{kill}folder ="), str(tmp_path)],
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert any(path.name.startswith(PARTIAL) for path in tmp_path.iterdir())
+    with owned(tmp_path, Lines()) as found:
+        assert found.steps == {}
+    assert [path.name for path in tmp_path.iterdir()] in ([], [LOCK])
 
 
 def test_partial_files_of_the_owner_are_left_alone(tmp_path: Path) -> None:

@@ -116,11 +116,16 @@ def read_record(folder: Path) -> Record:
             raise WeaksegError(
                 f"{path} is no record of a run ({mismatch(error)}). Choose another folder."
             ) from error
-    if folder.exists() and (not folder.is_dir() or any(p.name != LOCK for p in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(map(_is_kept, folder.iterdir()))):
         raise WeaksegError(
             f"{folder} exists and is no run's folder (it has no {RECORD}). Choose another."
         )
     return Record(steps={})
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether it is more than what a run leaves that was killed before it wrote its record."""
+    return path.name != LOCK and not path.name.startswith(stores.PARTIAL)
 
 
 def _in_use(folder: Path) -> WeaksegError:
