@@ -84,6 +84,18 @@ def test_a_file_that_would_inflate_is_not_read(
         read_tensors(deflated)
 
 
+def test_a_damaged_archive_is_one_line(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(tensors, path)
+    whole = path.read_bytes()
+    central = whole.index(b"PK\x01\x02")
+    name = whole.index(b"/", central)
+    for place, value in ((central, b"X"), (central + 6, b"\xff"), (name, b"\xff")):
+        path.write_bytes(whole[:place] + value + whole[place + 1 :])
+        with pytest.raises(WeaksegError, match="can't be read as weights: it holds nothing whole"):
+            read_tensors(path)
+
+
 @pytest.mark.parametrize(
     "wrapper",
     ["module.", "_orig_mod.", "model.", "backbone.", "encoder.", "module.backbone.model."],

@@ -111,9 +111,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise WeaksegError(
                 f"{path} can't be read as weights ({reason}). Expected a whole .safetensors file."
             ) from error
-    check_inflated_size(path)
     try:
+        check_inflated_size(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except WeaksegError:
+        raise
     except Exception as error:  # torch's own message would advise to let code run
         reason = "other things" if isinstance(error, UnpicklingError) else "nothing whole"
         raise WeaksegError(
