@@ -9,9 +9,12 @@ from weakseg.files import (
     absolute,
     read_json,
     remove_partial_files,
+    stamp,
+    stamps,
     sync_files,
     write_atomically,
     write_bytes,
+    write_folder,
     write_json,
     written_by_run,
 )
@@ -160,3 +163,34 @@ def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_stamps_are_of_every_file_once_whatever_links_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("x", "a/y", "a/b/z"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+    assert stamps(tmp_path) == {name: stamp(tmp_path / name) for name in ("x", "a/y", "a/b/z")}
+    assert stamps(tmp_path / "x") == {"x": stamp(tmp_path / "x")}
+    assert stamps(tmp_path / "none") == {}
+    with pytest.raises(WeaksegError, match="none can't be read"):
+        stamp(tmp_path / "none")
+
+
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, rename = tmp_path / "out", Path.rename
+    with write_folder(place) as folder:
+        (folder / "x").write_text("old")
+
+    def full(path: Path, target: Path) -> Path:
+        if target == place and (path / "new").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(WeaksegError, match="out"), write_folder(place) as folder:
+        (folder / "new").write_text("new")
+    assert (place / "x").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [place]

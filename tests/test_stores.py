@@ -28,7 +28,7 @@ from weakseg.data.dataset import load_dataset
 from weakseg.engine import executor
 from weakseg.engine.fingerprints import Digests
 from weakseg.errors import WeaksegError
-from weakseg.files import absolute, read_json, remove, write_bytes, write_text
+from weakseg.files import absolute, read_json, remove, write_bytes, write_folder, write_text
 
 obstore = pytest.importorskip("obstore")
 moto = pytest.importorskip("moto.server")
@@ -290,7 +290,13 @@ def test_a_process_that_is_killed_amid_steps_comes_to_the_bytes_of_one_that_is_n
 
 def take_over(bucket: str, key: str, minutes: int = 0) -> dict[str, Any]:
     """Have another machine own a folder, which renewed that some minutes ago; what it says."""
-    other = {"pid": 1, "host": "elsewhere", "since": "2020-01-01", "id": "other"}
+    other: dict[str, Any] = {
+        "pid": 1,
+        "host": "elsewhere",
+        "since": "2020-01-01",
+        "id": "other",
+        "beats": minutes,
+    }
     stores._open(f"s3://{bucket}", os.getpid()).put(key, json.dumps(other).encode())
     (account,) = s3_backends.values()
     (stored,) = (b.buckets[bucket] for b in account.values() if bucket in b.buckets)
@@ -373,6 +379,78 @@ def test_a_lease_that_has_expired_is_taken_over_by_the_next_run(
     assert status == 0, said
     kept = objects(machine.bucket, "run")
     assert "metrics.json" in kept and stores.OWNER not in kept
+
+
+def test_a_lock_that_was_put_and_answered_by_an_error_is_ones_own(
+    server: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts = itertools.count()
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        answer = forward()
+        lost = method == "PUT" and next(puts) in (0, 2)  # each is sent again
+        return Answer(503, [], b"") if lost else answer
+
+    with Between(server, hear) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machine.use("here")
+        with stores.owned(folder := absolute(f"s3://{machine.bucket}/run")):
+            pass
+        assert next(puts) == 4
+        write_text(folder / "x.txt", "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    machine.use("here")
+    assert objects(machine.bucket, "run").keys() == {"x.txt"}
+
+
+def test_of_two_that_take_over_at_once_one_is_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"run/{stores.OWNER}"
+    take_over(machine.bucket, key, minutes=21)
+    age = stores._age
+
+    def beaten(meta: Any) -> timedelta:
+        found = age(meta)
+        take_over(machine.bucket, key)
+        return found
+
+    monkeypatch.setattr(stores, "_age", beaten)
+    folder = absolute(f"s3://{machine.bucket}/run")
+    with pytest.raises(WeaksegError, match="in use by another run"), stores.owned(folder):
+        pass
+    assert json.loads(objects(machine.bucket, "run")[stores.OWNER])["id"] == "other"
+
+
+def test_a_folder_is_replaced_as_a_whole(machine: Machine) -> None:
+    place = absolute(f"s3://{machine.bucket}/some") / "export"
+    for content in ({"a/x": b"1", "y": b"2"}, {"a/z": b"3"}):
+        with write_folder(place) as folder:
+            for name, text in content.items():
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(text)
+        assert objects(machine.bucket, "some/export") == content
+        found = {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+        assert found == content
+    with pytest.raises(RuntimeError), write_folder(place):
+        raise RuntimeError
+    assert objects(machine.bucket, "some/export") == {"a/z": b"3"}
+    assert [path.name for path in place.parent.iterdir()] == ["export"]
+
+
+def test_an_address_may_be_that_of_one_object(machine: Machine) -> None:
+    address = f"s3://{machine.bucket}/some/recipe.txt"
+    write_text(absolute(f"s3://{machine.bucket}/some") / "recipe.txt", "x")
+    machine.use("elsewhere")
+    assert absolute(address).read_text() == "x"
+
+
+def test_a_cache_that_cannot_be_written_is_named(machine: Machine, tmp_path: Path) -> None:
+    write_text(absolute(f"s3://{machine.bucket}/some") / "x.txt", "x")
+    (tmp_path / "taken").touch()
+    machine.use("taken")
+    with pytest.raises(WeaksegError, match=r"Can't write .*WEAKSEG_CACHE names the folder"):
+        absolute(f"s3://{machine.bucket}/some")
 
 
 def test_one_run_at_a_time_writes_into_a_folder(machine: Machine) -> None:

@@ -476,7 +476,8 @@ def _partial(path: Path) -> Iterator[Path]:
             f"Can't write {path}: {error.strerror}. {CACHE} names the folder for files of stores."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _set_time(path: Path, modified: int) -> None:
