@@ -40,6 +40,17 @@ def test_the_only_tag_is_not_to_be_left_out() -> None:
     assert "drop_classes" not in line
 
 
+def test_what_is_on_nearly_all_photos_is_not_learned_if_others_are_left() -> None:
+    faults = find_tag_faults(photos(skin=95, skin_hat=95, hat=10))
+    assert faults.unlearned == ("skin",)
+    assert "so no classifier learns it, and its masks stay empty. Add " in next(faults.lines())
+    for alone in (photos(cat=30), photos(cat_dog=30)):
+        assert find_tag_faults(alone).unlearned == ()
+        assert "flood" in next(find_tag_faults(alone).lines())
+    few_without = find_tag_faults(photos(skin=60, hat=FEW - 1))
+    assert few_without.everywhere == ("skin",) and few_without.unlearned == ()
+
+
 def test_tags_that_nothing_tells_apart() -> None:
     faults = find_tag_faults(photos(rails_train=43, train=1, car=60, car_bus=12))
     (pair,) = faults.together

@@ -208,5 +208,6 @@ def test_a_run_says_it_at_its_start_and_of_its_masks(
     assert max(warned) < said.index("inspect: 0 of 24 done before")
     found = entries(tmp_path / "out")
     assert found["skin"]["remarks"][0] == "on 23 of 24 photos"
+    assert found["skin"]["coverage"] == 0 < found["left"]["coverage"]
     assert found["left"]["remarks"][0] == "with right"
     assert found["right"]["remarks"][0] == "with left"

@@ -75,6 +75,15 @@ class TagFaults:
     rare: tuple[str, ...]
     pairs: tuple[Pair, ...]
 
+    @property
+    def unlearned(self) -> tuple[str, ...]:
+        """Tags on nearly all photos, which classifiers leave out; none where no other is left."""
+        found = tuple(tag for tag in self.everywhere if self._on_nearly_all(tag))
+        return found if len(found) < len(self.counts) else ()
+
+    def _on_nearly_all(self, tag: str) -> bool:
+        return self.counts[tag] >= NEARLY_ALL * self.photos
+
     def of(self, tag: str) -> str | None:
         """What is wrong with a tag, in few words; None if nothing is."""
         if tag in self.everywhere:
@@ -87,14 +96,23 @@ class TagFaults:
     def lines(self, most: int = 5) -> Iterator[str]:
         """A line for each fault: what it does to the masks, and what helps; long ones are cut."""
         for tag in self.everywhere[:most]:
-            leave_out = f", or leave it out ({_leave_out(tag)})" if len(self.counts) > 1 else ""
             without = self.photos - self.counts[tag]
             lesson = f"{_number(without)} without it can't teach" if without else "nothing teaches"
+            leave_out = f", or leave it out ({_leave_out(tag)})" if len(self.counts) > 1 else ""
+            does, draw = (
+                (
+                    ", so no classifier learns it, and its masks stay empty",
+                    ", draw it on some (weakseg review), which teaches the others",
+                )
+                if tag in self.unlearned
+                else (
+                    ". Its masks will flood what all photos share, and push other classes aside",
+                    "",
+                )
+            )
             yield (
                 f"{tag!r} is on {self.counts[tag]} of {self.photos} photos: {lesson} what it is "
-                "not. "
-                "Its masks will flood what all photos share, and push other classes aside. Add "
-                f"photos without it, as many as you can{leave_out}."
+                f"not{does}. Add photos without it, as many as you can{draw}{leave_out}."
             )
         for pair in self.together[:most]:
             yield (

@@ -1,7 +1,7 @@
 """A classifier that learns tags, on photos or on a frozen backbone's pooled features of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from weakseg.data.balance import balanced_split
 from weakseg.data.dataset import Sample
+from weakseg.data.tag_faults import find_tag_faults
 from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
@@ -144,11 +145,17 @@ def part(
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """Photos that a classifier learns from, and those that it is judged by.
 
+    Tags on nearly all of them count neither way: their maps would cover what all photos share.
+
     Raises:
         WeaksegError: fewer than two photos.
     """
+    unlearned = set(find_tag_faults([sample.tags for sample in samples]).unlearned)
     kept, held_out = balanced_split(
-        samples, tools.photos.balance, step.settings.validation_fraction, step.seed
+        [_doubting(sample, unlearned) for sample in samples],
+        tools.photos.balance,
+        step.settings.validation_fraction,
+        step.seed,
     )
     if not held_out:
         raise WeaksegError(
@@ -156,6 +163,14 @@ def part(
             "to be judged by. Tag more photos."
         )
     return kept, held_out
+
+
+def _doubting(sample: Sample, names: Set[str]) -> Sample:
+    """A photo, some of whose tags nobody can be sure of."""
+    if not names:
+        return sample
+    tags = tuple(tag for tag in sample.tags if tag not in names)
+    return replace(sample, tags=tags, doubtful=tuple(sorted({*sample.doubtful, *names})))
 
 
 def learn(
@@ -264,6 +279,7 @@ KIND = Kind(
     gives=frozenset({Artefact.CLASSIFIER}),
     takes=(FEATURES, TAGS),
     role="network",
+    version=2,
     run=run,
     files=_files,
     photos="all",

@@ -196,6 +196,7 @@ KIND = Kind(
     settings=MissingTags,
     gives=frozenset({Artefact.TAGS}),
     takes=(Slot("classifier", frozenset({Artefact.CLASSIFIER})),),
+    version=2,
     run=run,
     files=_files,
     photos="all",

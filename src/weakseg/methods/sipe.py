@@ -85,6 +85,7 @@ KIND = Kind(
     gives=frozenset({Artefact.CLASSIFIER, Artefact.SIDES}),
     takes=(TAGS,),
     role="network",
+    version=2,
     run=run,
     files=_files,
     photos="all",
