@@ -5,7 +5,9 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from starlette.testclient import TestClient
 
 from weakseg.data.masks import read_mask
 from weakseg.engine.opened import open_run
+from weakseg.engine.reviewed import Strokes
 from weakseg.errors import WeaksegError
-from weakseg.review.app import make_app
+from weakseg.refine.strokes import Mender
+from weakseg.review.app import Desk, make_app
 from weakseg.review.photos import Review
 
 PORT, TOKEN = 8123, "a-token"
@@ -247,3 +251,51 @@ def test_tags_that_are_no_classes_are_said_before_a_page_is_served(out: Path) ->
     (out / "review" / "tags.json").write_text(json.dumps({name: ["unicorn"]}))
     with pytest.raises(WeaksegError, match=r"tags.json gives .* the tag 'unicorn', which is no"):
         Review.of(run)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[Event, Event, list[str]]:
+    """The first mender is held up: whether it was begun, whether it may go on, what was made."""
+    begun, go_on, made = Event(), Event(), list[str]()
+    original = Review.mender
+
+    def mender(self: Review, photo: str) -> Mender:
+        found = original(self, photo)
+        made.append(photo)
+        if len(made) == 1:
+            begun.set()
+            assert go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(Review, "mender", mender)
+    return begun, go_on, made
+
+
+def test_what_mends_a_photo_is_made_once(out: Path, slow: tuple[Event, Event, list[str]]) -> None:
+    begun, go_on, made = slow
+    review = Review.of(open_run(out))
+    first, second = review.order[:2]
+    desk = Desk(review)
+    desk.mask(first)
+    assert begun.wait(60)
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(desk.draw, first, Strokes())
+        desk.draw(second, Strokes())
+        go_on.set()
+        drawn.result(60)
+    assert made == [first, second]
+
+
+def test_what_was_being_made_of_old_tags_mends_nothing(
+    out: Path, slow: tuple[Event, Event, list[str]]
+) -> None:
+    begun, go_on, _ = slow
+    review = Review.of(open_run(out))
+    photo = next(one for one in review.order if review.base(one).any())
+    desk = Desk(review)
+    desk.mask(photo)
+    assert begun.wait(60)
+    desk.tag(photo, [])
+    go_on.set()
+    desk._ahead.shutdown()
+    assert not ids(desk.draw(photo, Strokes())).any()

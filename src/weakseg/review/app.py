@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
@@ -33,7 +33,7 @@ from weakseg.data.images import encode_image, read_photo, read_small_photo
 from weakseg.data.masks import VOC_PALETTE
 from weakseg.engine.reviewed import Strokes
 from weakseg.errors import WeaksegError, mismatch
-from weakseg.refine.strokes import Mender
+from weakseg.refine.strokes import Mender, Stroke
 from weakseg.review.photos import Review
 from weakseg.review.teaching import Teacher
 
@@ -123,10 +123,11 @@ class Desk:
 
     def __init__(self, review: Review) -> None:
         self.review = review
-        self._menders: OrderedDict[str, Mender] = OrderedDict()
+        self._menders: OrderedDict[str, Future[Mender]] = OrderedDict()
         self._lock = Lock()
         self._locks: dict[str, Lock] = {}
         self._ahead = ThreadPoolExecutor(1)
+        self._ahead.submit(self._warm_up)
         self._teacher, self._teaching = Teacher(review), Lock()
         self._key = secrets.token_hex(4)  # a browser keeps photos, and another run has others
 
@@ -206,17 +207,30 @@ class Desk:
             self._menders.clear()
         return taught._asdict()
 
+    def _warm_up(self) -> None:
+        """Import and compile what the first stroke would wait for."""
+        blank = Mender(np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.int16))
+        blank.mend([Stroke(1, ((16, 16),), 4)], self.review.crf)
+
     def _mender(self, photo: str) -> Mender:
         with self._lock:
-            if photo in self._menders:
+            made = self._menders.get(photo)
+            if known := made is not None:
                 self._menders.move_to_end(photo)
-                return self._menders[photo]
-        mender = self.review.mender(photo)
-        with self._lock:
-            self._menders[photo] = mender
-            while len(self._menders) > _KEPT:
-                self._menders.popitem(last=False)
-        return mender
+            else:
+                made = self._menders[photo] = Future()
+                while len(self._menders) > _KEPT:
+                    self._menders.popitem(last=False)
+        if known:
+            return made.result()
+        try:
+            made.set_result(self.review.mender(photo))
+        except BaseException as error:
+            made.set_exception(error)
+            with self._lock:
+                if self._menders.get(photo) is made:
+                    del self._menders[photo]
+        return made.result()
 
     def _lock_of(self, photo: str) -> Lock:
         with self._lock:
