@@ -132,6 +132,46 @@ def test_keys_move_hide_and_choose(page: Any) -> None:
     assert int(size.input_value()) < before
 
 
+def test_all_photos_are_accepted_by_keys_alone(page: Any, out: Path) -> None:
+    count = page.locator("#strip button").count()
+    place = page.locator("#place")
+    while not place.inner_text().startswith("1 "):
+        page.keyboard.press("a")
+    for number in range(1, int(place.inner_text().split()[-1]) + 1):
+        expect(place).to_have_text(f"{number} of {count}")
+        page.wait_for_selector(READY)
+        expect(page.locator("#strip .now")).to_be_in_viewport(ratio=0.9)
+        page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_text("All photos are accepted")
+    assert len(list((out / "review" / "accepted").iterdir())) == count
+    expect(page.locator("#sure")).to_have_text("accepted")
+
+
+def test_arrows_hold_the_class_above_and_below(page: Any) -> None:
+    held = page.locator("#classes .held .name")
+    first = held.inner_text()
+    page.keyboard.press("ArrowUp")
+    expect(held).to_have_text("background")
+    page.keyboard.press("ArrowUp")
+    expect(held).to_have_text("background")
+    page.keyboard.press("ArrowDown")
+    expect(held).to_have_text(first)
+
+
+def test_enter_and_space_are_of_the_button_that_the_tab_key_has_reached(page: Any) -> None:
+    crf, place = page.locator("#crf"), page.locator("#place").inner_text()
+    for key in ("Enter", " "):
+        before = crf.get_attribute("class") or ""
+        crf.focus()
+        page.keyboard.press(key)
+        assert (crf.get_attribute("class") or "") != before
+    page.locator("#hide").click()
+    page.keyboard.press(" ")
+    page.locator("#hide").click()
+    assert page.locator("#stage").get_attribute("class") == ""
+    assert page.locator("#place").inner_text() == place
+
+
 def test_a_tag_is_given_and_lost(page: Any, out: Path) -> None:
     page.keyboard.press("d")
     page.wait_for_selector(READY)

@@ -42,6 +42,7 @@ async function open(index) {
   mask = line = null;
   stage.ariaBusy = "true";
   say("");
+  $("tag").value = "";
   draw();
   for (const name of ["mask", "strokes"]) $(name).getContext("2d").clearRect(0, 0, 1e5, 1e5);
   try {
@@ -116,12 +117,14 @@ function draw() {
   const now = photo(), history = histories.get(now.id);
   $("name").textContent = now.id;
   $("place").textContent = `${at + 1} of ${photos.length}`;
-  $("sure").textContent = now.confidence === null ? "" : `${Math.round(100 * now.confidence)} % sure`;
+  const sure = now.confidence === null ? "" : `${Math.round(100 * now.confidence)} % sure`;
+  $("sure").textContent = now.accepted ? "accepted" : sure;
+  $("sure").classList.toggle("accepted", now.accepted);
   $("classes").replaceChildren(...names().map((name, index) => {
     const swatch = element("span", { className: "swatch" });
     swatch.style.background = colourOf(name);
     const item = element("li", { className: name === held ? "held" : "", onclick: () => hold(name) },
-      swatch, element("span", { className: "name", textContent: name }));
+      swatch, element("span", { className: "name", textContent: name, title: name }));
     if (name !== BACKGROUND) {
       const lose = (event) => { event.stopPropagation(); retag(now.tags.filter((tag) => tag !== name)); };
       item.append(element("button", { type: "button", textContent: "×", title: `${name} is not in this photo`, onclick: lose }));
@@ -129,6 +132,7 @@ function draw() {
     if (index < 10) item.append(element("kbd", { textContent: index ? String(index) : "0 E" }));
     return item;
   }));
+  $("classes").querySelector(".held").scrollIntoView({ block: "nearest" });
   $("undo").disabled = !history?.strokes.length;
   $("redo").disabled = !history?.undone.length;
   $("crf").classList.toggle("on", crf.get(now.id) ?? true);
@@ -146,7 +150,7 @@ function strip() {
     const marks = [first + index === at && "now", one.accepted && "accepted", one.mended && "mended"];
     const known = [...$("strip").children].find((button) => button.dataset.id === one.id);
     const button = known ?? element("button", { type: "button" },
-      element("img", { src: server.photoAddress(one.id, true), alt: "" }));
+      element("img", { src: server.photoAddress(one.id, true), alt: "", onload: bringIntoView }));
     button.dataset.id = one.id;
     button.title = one.id;
     button.onclick = () => open(first + index);
@@ -154,6 +158,11 @@ function strip() {
     return button;
   });
   $("strip").replaceChildren(...buttons);
+  bringIntoView();
+}
+
+function bringIntoView() {
+  $("strip").querySelector(".now").scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 // Strokes
@@ -229,6 +238,7 @@ function keep() {
 // What keys and buttons do
 
 function hold(name) { if (names().includes(name)) { held = name; draw(); } }
+function holdNext(by) { hold(names()[names().indexOf(held) + by]); }
 function resize(by) { brush = Math.min(60, Math.max(1, Math.round(brush + by))); $("size").value = brush; }
 function undo() { if (histories.get(photo().id)?.undo()) keep(); }
 function redo() { if (histories.get(photo().id)?.redo()) keep(); }
@@ -247,8 +257,11 @@ async function accept() {
     await waiting.get(now.id);
     await server.accept(now.id, true);
     now.accepted = true;
-    if (photo() === now) open(at + 1);
+    if (photo() !== now) return draw();
+    if (at + 1 < photos.length) return open(at + 1);
     draw();
+    const left = photos.filter((one) => !one.accepted).length;
+    say(left ? `This was the last. Not accepted: ${left}` : "All photos are accepted");
   } catch (error) {
     say(error.message, true);
   }
@@ -323,6 +336,7 @@ $("add").onsubmit = (event) => {
 const KEYS = {
   d: () => open(at + 1), arrowright: () => open(at + 1),
   a: () => open(at - 1), arrowleft: () => open(at - 1),
+  arrowup: () => holdNext(-1), arrowdown: () => holdNext(1),
   e: () => hold(BACKGROUND), s: skip, c: follow, enter: accept,
   h: () => hide(!hidden), t: () => $("tag").focus(),
   "[": () => resize(Math.min(-1, -brush / 5)), "]": () => resize(Math.max(1, brush / 5)),
@@ -335,6 +349,7 @@ addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
+  if (event.target.matches("button") && (event.key === "Enter" || event.key === " ")) return;
   const key = event.key.toLowerCase();
   let act = KEYS[key];
   if (event.ctrlKey || event.metaKey) {
@@ -349,7 +364,12 @@ addEventListener("keydown", (event) => {
   if (act) { event.preventDefault(); act(); }
 });
 addEventListener("keyup", (event) => {
-  if (event.key === " ") { event.preventDefault(); spaced = false; if (photos) draw(); }
+  if (event.key === " " && spaced) { event.preventDefault(); spaced = false; draw(); }
+});
+addEventListener("mousedown", (event) => {
+  if (!event.target.closest("button")) return;
+  event.preventDefault();  // Enter and Space stay the photo's
+  document.activeElement.blur();
 });
 addEventListener("resize", fit);
 addEventListener("beforeunload", (event) => { if ($("state").textContent === "Working …") event.preventDefault(); });

@@ -8,17 +8,18 @@ export function paintMask(canvas, { width, height, ids }, colours) {
   canvas.height = height;
   const context = canvas.getContext("2d");
   const picture = context.createImageData(width, height);
-  const out = picture.data;
+  const out = new Uint32Array(picture.data.buffer);
+  const packed = (alpha) => new Uint32Array(new Uint8Array(colours.flatMap(([r, g, b], id) =>
+    id === UNCERTAIN ? [200, 200, 200, alpha] : [r, g, b, alpha])).buffer);
+  const fills = packed(FILL), stripes = packed(FILL / 2), edges = packed(EDGE);
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const id = ids[i];
       const edge = (x + 1 < width && ids[i + 1] !== id) || (y + 1 < height && ids[i + width] !== id);
       if (id === 0 && !edge) continue;
       const shown = id || (x + 1 < width && ids[i + 1]) || ids[i + width];
-      const colour = shown === UNCERTAIN ? [200, 200, 200] : colours[shown];
       const striped = id === UNCERTAIN && (x + y) % 8 > 3;
-      out.set(colour, 4 * i);
-      out[4 * i + 3] = edge ? EDGE : striped ? FILL / 2 : FILL;
+      out[i] = (edge ? edges : striped ? stripes : fills)[shown];
     }
   }
   context.putImageData(picture, 0, 0);
