@@ -99,20 +99,15 @@ class TagFaults:
             without = self.photos - self.counts[tag]
             lesson = f"{_number(without)} without it can't teach" if without else "nothing teaches"
             leave_out = f", or leave it out ({_leave_out(tag)})" if len(self.counts) > 1 else ""
-            does, draw = (
-                (
-                    ", so no classifier learns it, and its masks stay empty",
-                    ", draw it on some (weakseg review), which teaches the others",
-                )
-                if tag in self.unlearned
-                else (
-                    ". Its masks will flood what all photos share, and push other classes aside",
-                    "",
-                )
-            )
+            photos = f"{self.counts[tag]} of {self.photos} photos"
             yield (
-                f"{tag!r} is on {self.counts[tag]} of {self.photos} photos: {lesson} what it is "
-                f"not{does}. Add photos without it, as many as you can{draw}{leave_out}."
+                f"{tag!r} is on {photos}: {lesson} what it is not, so no classifier learns it, and "
+                "its masks stay empty. Add photos without it, as many as you can, draw it on some "
+                f"(weakseg review), which teaches the others{leave_out}."
+                if tag in self.unlearned
+                else f"{tag!r} is on {photos}: {lesson} what it is not. Its masks will flood what "
+                "all photos share, and push other classes aside. Add photos without it, as many "
+                f"as you can{leave_out}."
             )
         for pair in self.together[:most]:
             yield (
