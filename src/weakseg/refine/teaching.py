@@ -2,8 +2,7 @@
 
 A linear head on the features of cells of 16 pixels learns the masks of all photos. With the masks
 of a few photos put right it learns something else, and where it has changed its mind the other
-masks change as well. Sums of products are all that is kept of a photo, so that a mask that is put
-right costs a subtraction and an addition.
+masks change as well. Sums of products are all that is kept of a photo.
 """
 
 from collections.abc import Sequence
@@ -22,16 +21,16 @@ _SAMPLED = 4
 _RIDGE = 1e-3
 """Of a feature's variance, added to it."""
 
-_TRUST = 1.0
-"""How much a change of the head's shares of a class counts beside the mask, which has 1.
+_LACKING = 1e-3
+"""A mask with a smaller share of a class lacks it."""
 
-A cell goes from one class to another where the shares of both have changed by over 1 in sum, of 2.
-"""
+_DOUBTED = 0.02
+"""What the background of a mask counts that lacks one of its tags: some of it is of that class."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Sums over the cells of some photos; lessons can be added and taken away.
+    """Sums over the cells of some photos; lessons can be added and weighed.
 
     Attributes:
         gram: float64 (D + 1, D + 1), of products of features, behind which there is a 1.
@@ -43,9 +42,6 @@ class Lesson:
 
     def __add__(self, other: "Lesson") -> "Lesson":
         return Lesson(self.gram + other.gram, self.moments + other.moments)
-
-    def __sub__(self, other: "Lesson") -> "Lesson":
-        return Lesson(self.gram - other.gram, self.moments - other.moments)
 
     def __mul__(self, weight: float) -> "Lesson":
         return Lesson(self.gram * weight, self.moments * weight)
@@ -90,8 +86,27 @@ def _resized(level: NDArray[np.float32], height: int, width: int) -> NDArray[np.
     return level
 
 
-def lesson_of(cells: NDArray[np.float32], mask: NDArray[np.uint8], classes: int) -> Lesson:
-    """What a photo's mask teaches, uint8 (H, W) of ids up to `classes`; 255 teaches nothing."""
+def background_trust(mask: NDArray[np.uint8], class_ids: Sequence[int]) -> float:
+    """What a mask's background counts, 1 unless the mask lacks one of the classes.
+
+    Args:
+        mask: uint8 (H, W).
+        class_ids: what the photo shows by its tags, and what somebody has shown what it looks like.
+    """
+    return _DOUBTED if any((mask == name).mean() < _LACKING for name in class_ids) else 1.0
+
+
+def lesson_of(
+    cells: NDArray[np.float32], mask: NDArray[np.uint8], classes: int, background: float = 1.0
+) -> Lesson:
+    """What a photo's mask teaches.
+
+    Args:
+        cells: its features, as `cells_of` gives them.
+        mask: uint8 (H, W) of ids up to `classes`; 255 teaches nothing.
+        classes: C.
+        background: what its background counts beside the classes.
+    """
     height, width = _grid(*mask.shape)
     rows, columns = (
         (np.arange(side * _SAMPLED) + 0.5) * whole / (side * _SAMPLED)
@@ -106,6 +121,7 @@ def lesson_of(cells: NDArray[np.float32], mask: NDArray[np.uint8], classes: int)
     shares = np.zeros((len(blocks), classes + 1), np.float32)
     for name in np.unique(blocks[blocks != IGNORE]):
         shares[:, name] = (blocks == name).mean(axis=1)
+    shares *= 1 - (1 - background) * shares[:, :1]
     known = shares.sum(axis=1, keepdims=True)
     weighed = cells * known
     return Lesson((cells.T @ weighed).astype(np.float64), (cells.T @ shares).astype(np.float64))
@@ -117,24 +133,32 @@ def follow(
     after: NDArray[np.float32],
     mask: NDArray[np.uint8],
     class_ids: Sequence[int],
+    background: float = 1.0,
 ) -> NDArray[np.uint8]:
     """A photo's mask, changed where a head has changed its mind.
+
+    A cell goes from one class to another where the shares of both have changed by over 1 in sum, of
+    2; from a background that counts less by less, and from one that counts nothing to what the head
+    says now, whatever it said.
 
     Args:
         cells: its features, as `cells_of` gives them.
         before, after: the head as it was and as it is.
         mask: uint8 (H, W).
         class_ids: of the photo's tags: what it can have beside background.
+        background: what the mask's counts beside the classes.
 
     Returns:
         uint8 (H, W).
     """
     height, width = mask.shape
     names = np.array([0, *class_ids])
-    change = cells @ (after - before)[:, names]
-    maps = np.ascontiguousarray(change.T).reshape(len(names), *_grid(height, width))
-    scores = _TRUST * upsample(maps, height, width)
-    scores += mask == names[:, None, None]
+    now, was = (
+        upsample((cells @ head[:, names]).T.reshape(-1, *_grid(height, width)), height, width)
+        for head in (after, before)
+    )
+    trust = np.where(mask == 0, np.float32(background), np.float32(1))
+    scores = now + trust * ((mask == names[:, None, None]) - was)
     found = names[scores.argmax(axis=0)].astype(np.uint8)
     return np.where(mask == IGNORE, mask, found)
 

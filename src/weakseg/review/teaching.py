@@ -1,10 +1,10 @@
 """Strokes on some photos teach all: the masks that nobody touched follow those that were."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.errors import WeaksegError
 from weakseg.files import remove
-from weakseg.refine.teaching import Lesson, cells_of, follow, lesson_of
+from weakseg.refine.teaching import Lesson, background_trust, cells_of, follow, lesson_of
 from weakseg.review.photos import Review
 
 WEIGHT = 5
@@ -47,55 +47,65 @@ class Teacher:
         own = reviewed.masks(self.review.order)
         if not own:
             raise WeaksegError("Nothing is drawn or accepted yet that could teach other photos.")
-        before = self._made.learned()
-        right = self._made
-        for photo, path in own.items():
-            if levels := self.review.levels(photo):
-                right -= self._lesson(levels, self._stored(photo))
-                right += self._lesson(levels, read_mask(path)) * WEIGHT
-        after = right.learned()
+        shown = {name for path in own.values() for name in np.unique(read_mask(path)).tolist()}
+        before, after = self._learned(own, shown)
         changed = [
             (photo, share)
             for photo in self.review.order
-            if photo not in own and (share := self._follow(photo, before, after))
+            if photo not in own and (share := self._follow(photo, before, after, shown))
         ]
         changed.sort(key=lambda found: -found[1])
         return Taught(changed, time.perf_counter() - start)
 
-    @cached_property
-    def _made(self) -> Lesson:
-        """The lesson of all masks as the run has made them."""
-        lessons = self._lessons()
-        first = next(lessons, None)
-        if first is None:
+    def _learned(
+        self, own: Mapping[str, Path], shown: Set[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The head of all masks as the run has made them, and of what became of some."""
+        made: Lesson | None = None
+        right: Lesson | None = None
+        classes = len(self.review.run.classes)
+        for photo in self.review.order:
+            if not (levels := self.review.levels(photo)):
+                continue
+            mask = self._stored(photo)
+            cells = cells_of(levels, *mask.shape)
+            lesson = lesson_of(cells, mask, classes, self._trust(photo, mask, shown))
+            made = made + lesson if made else lesson
+            if photo in own:
+                lesson = lesson_of(cells, read_mask(own[photo]), classes) * WEIGHT
+            right = right + lesson if right else lesson
+        if made is None or right is None:
             raise WeaksegError(
                 "Strokes can teach other photos where a run keeps features: of a step of kind "
                 "features with stages, or of kind cam with feature_stages. This one keeps none."
             )
-        return sum(lessons, first)
-
-    def _lessons(self) -> Iterator[Lesson]:
-        for photo in self.review.order:
-            if levels := self.review.levels(photo):
-                yield self._lesson(levels, self._stored(photo))
+        return made.learned(), right.learned()
 
     def _stored(self, photo: str) -> NDArray[np.uint8]:
         """A photo's mask under the tags that it had when the run made it, whatever came since."""
         return self.review.run.mask(photo, self.review.step.name)
 
-    def _lesson(self, levels: Sequence[NDArray[Any]], mask: NDArray[np.uint8]) -> Lesson:
-        return lesson_of(cells_of(levels, *mask.shape), mask, len(self.review.run.classes))
+    def _trust(self, photo: str, mask: NDArray[np.uint8], shown: Set[int]) -> float:
+        class_ids = self.review.task(photo).class_ids
+        return background_trust(mask, [name for name in class_ids if name in shown])
 
-    def _follow(self, photo: str, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+    def _follow(
+        self,
+        photo: str,
+        before: NDArray[np.float32],
+        after: NDArray[np.float32],
+        shown: Set[int],
+    ) -> float:
         """Keep a photo's mask as the head has it now; the share of it that was another."""
         review = self.review
         if not (levels := review.levels(photo)):
             return 0.0
-        made, shown = review.made(photo), review.base(photo)
+        made, was = review.made(photo), review.base(photo)
         cells, class_ids = cells_of(levels, *made.shape), review.task(photo).class_ids
-        found = follow(cells, before, after, made, class_ids)
+        trust = self._trust(photo, made, shown)
+        found = follow(cells, before, after, made, class_ids, trust)
         if (found == made).all():
             remove(review.reviewed.taught(photo))
         else:
             write_mask(review.reviewed.taught(photo), found)
-        return float((found != shown).mean())
+        return float((found != was).mean())
