@@ -1,5 +1,6 @@
 """Data and runs in object storage, on a real server of this machine."""
 
+import errno
 import http.client
 import itertools
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -360,6 +361,22 @@ def test_a_folder_that_was_lost_is_not_given_back_for_its_new_owner(machine: Mac
     assert not (folder / "x.txt").exists()
     with pytest.raises(WeaksegError, match=said):
         remove(folder / "y.txt")
+
+
+def test_a_loss_that_no_disk_has_room_to_note_is_said_at_the_end(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = absolute(f"s3://{machine.bucket}/run")
+
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield path
+
+    with pytest.raises(WeaksegError, match="taken over by another run"), stores.owned(folder):
+        other = take_over(machine.bucket, f"run/{stores.OWNER}")
+        monkeypatch.setattr(stores, "_partial", full)
+    assert json.loads(objects(machine.bucket, "run")[stores.OWNER]) == other
 
 
 @pytest.mark.slow

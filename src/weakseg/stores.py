@@ -236,7 +236,8 @@ def owned(folder: Path) -> Iterator[None]:
         yield
     finally:
         owner.leave()
-    _check_not_lost(folder / OWNER)
+    if owner.lost:
+        raise _taken_over(folder)
 
 
 class _Owner:
@@ -253,6 +254,7 @@ class _Owner:
         }
         self._beats = 0
         self._tag: str | None = None
+        self.lost = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
@@ -270,7 +272,7 @@ class _Owner:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._tag:
+        if self._tag and not self.lost:
             with suppress(Exception):  # else it ends as that of a process that has died
                 if self._is_renewed():
                     self._store.delete(self._key)
@@ -330,8 +332,9 @@ class _Owner:
         return True
 
     def _lose(self) -> None:
-        self._tag = None
-        with _partial(self._folder / _LOST) as temporary:
+        self.lost = True
+        # Without room for it, what was lost is said at the end.
+        with suppress(OSError, WeaksegError), _partial(self._folder / _LOST) as temporary:
             temporary.write_text(str(os.getpid()))
 
 
@@ -342,10 +345,14 @@ def _check_not_lost(path: Path) -> None:
         except OSError:
             continue
         if _runs(process):
-            raise WeaksegError(
-                f"{address_of(folder)} was taken over by another run, for this one could not reach"
-                " the store for too long. Wait for that, and start again."
-            )
+            raise _taken_over(folder)
+
+
+def _taken_over(folder: Path) -> WeaksegError:
+    return WeaksegError(
+        f"{address_of(folder)} was taken over by another run, for this one could not reach the"
+        " store for too long. Wait for that, and start again."
+    )
 
 
 def _cache() -> Path:

@@ -294,12 +294,12 @@ def test_webdataset_reads_it(made: Made, tmp_path: Path) -> None:
     assert seen == IDS
 
 
+@pytest.mark.parametrize("reviewed", [{"grey": CLASSES[::2]}, {IDS[-1]: ()}])
 def test_a_webdataset_is_a_data_set_of_the_same_photos_tags_and_masks(
-    made: Made, tmp_path: Path
+    made: Made, tmp_path: Path, reviewed: dict[str, tuple[str, ...]]
 ) -> None:
     made.run.folder.joinpath("review").mkdir()
-    mended = CLASSES[::2]
-    (made.run.folder / "review" / "tags.json").write_text(json.dumps({"grey": mended}))
+    (made.run.folder / "review" / "tags.json").write_text(json.dumps(reviewed))
     out = tmp_path / "out"
     command("export", made.run.folder, "--format", "webdataset", "--out", out, "--workers", 1)
     command("data", "check", out)
@@ -307,7 +307,7 @@ def test_a_webdataset_is_a_data_set_of_the_same_photos_tags_and_masks(
     dataset = load_dataset(out, "train", untagged=True)
     assert dataset.format == "webdataset" and dataset.classes == CLASSES
     assert len(dataset.samples) == len(IDS)
-    tags = {name.rpartition(".")[0]: its for name, its in TAGS.items()} | {"grey": mended}
+    tags = {name.rpartition(".")[0]: its for name, its in TAGS.items()} | reviewed
     for photo, sample in zip(IDS, dataset.samples, strict=True):
         assert sample.tags == tags.get(photo, ())
         assert (sample.id in dataset.untagged) == (photo not in tags)

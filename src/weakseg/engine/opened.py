@@ -214,13 +214,12 @@ class Run:
             WeaksegError: as `dataset`.
         """
         splits = (self.record.data["split"], self.recipe.data.held_out)
+        reviewed = Reviewed.of(self.folder)
         found: dict[str, tuple[str, ...]] = {}
         for split in dict.fromkeys(split for split in splits if split):
-            dataset = Reviewed.of(self.folder).retagged(self.dataset(split, untagged=True))
-            found |= {sample.id: sample.tags for sample in dataset.samples}
-            for photo in dataset.untagged:
-                if not found[photo]:
-                    del found[photo]
+            dataset = reviewed.retagged(self.dataset(split, untagged=True))
+            unknown = set(dataset.untagged) - reviewed.tags.keys()
+            found |= {one.id: one.tags for one in dataset.samples if one.id not in unknown}
         return found
 
     def mask(self, photo: str, step: str | None = None) -> NDArray[np.uint8]:
