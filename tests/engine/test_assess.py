@@ -15,6 +15,7 @@ from weakseg.data.synth import generate
 from weakseg.engine import assess
 from weakseg.engine.context import Context
 from weakseg.engine.executor import InProcessExecutor
+from weakseg.engine.opened import open_run
 from weakseg.files import write_json
 from weakseg.tables import class_cells
 
@@ -211,3 +212,15 @@ def test_a_run_says_it_at_its_start_and_of_its_masks(
     assert found["skin"]["coverage"] == 0 < found["left"]["coverage"]
     assert found["left"]["remarks"][0] == "with right"
     assert found["right"]["remarks"][0] == "with left"
+
+
+@pytest.mark.parametrize("head", ["linear", "extra_convolutions"])
+def test_a_tag_that_is_not_learned_has_maps_of_zeros(
+    badly_tagged: Path, start: Start, tmp_path: Path, head: str
+) -> None:
+    steps = dict.fromkeys(("cam+crf", "seed", "svm", "svm+crf"))
+    start(badly_tagged, tmp_path, tiny_recipe(classify={"head": head}, **steps))
+    run = open_run(tmp_path)
+    for photo in run.photos("localize"):
+        for tag, scores in zip(run.tags()[photo], run.maps(photo, "localize").scores, strict=True):
+            assert tag != "skin" or not scores.any()

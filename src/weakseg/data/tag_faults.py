@@ -78,11 +78,9 @@ class TagFaults:
     @property
     def unlearned(self) -> tuple[str, ...]:
         """Tags on nearly all photos, which classifiers leave out; none where no other is left."""
-        found = tuple(tag for tag in self.everywhere if self._on_nearly_all(tag))
+        most = NEARLY_ALL * self.photos
+        found = tuple(tag for tag in self.everywhere if self.counts[tag] >= most)
         return found if len(found) < len(self.counts) else ()
-
-    def _on_nearly_all(self, tag: str) -> bool:
-        return self.counts[tag] >= NEARLY_ALL * self.photos
 
     def of(self, tag: str) -> str | None:
         """What is wrong with a tag, in few words; None if nothing is."""

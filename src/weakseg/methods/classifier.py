@@ -120,6 +120,9 @@ def train_classifier(
         network, settings.optimizer, settings.decay_power, features is not None
     )
     kept, held_out = part(step, tools, samples)
+    for row, name in enumerate(classes):
+        if all(name in sample.doubtful for sample in kept):
+            network.head.weight.data[row] = 0  # behind extra convolutions it would stay as drawn
     examples: Any = (
         _Kept(kept, held_out, classes, step.seed, features.folder, learned_from(settings))
         if features
@@ -279,7 +282,7 @@ KIND = Kind(
     gives=frozenset({Artefact.CLASSIFIER}),
     takes=(FEATURES, TAGS),
     role="network",
-    version=2,
+    version=3,
     run=run,
     files=_files,
     photos="all",
