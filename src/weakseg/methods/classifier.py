@@ -120,8 +120,8 @@ def train_classifier(
         network, settings.optimizer, settings.decay_power, features is not None
     )
     kept, held_out = part(step, tools, samples)
-    for row, name in enumerate(classes):
-        if all(name in sample.doubtful for sample in kept):
+    for row, tag in enumerate(classes):
+        if all(tag in sample.doubtful for sample in kept):
             network.head.weight.data[row] = 0  # behind extra convolutions it would stay as drawn
     examples: Any = (
         _Kept(kept, held_out, classes, step.seed, features.folder, learned_from(settings))
