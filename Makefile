@@ -6,8 +6,9 @@ TOOLS := $(VENV)/tools
 INPUTS ?= 10000
 KILLS ?= 100
 SEED ?= 0
+DEVICE ?= cuda
 
-.PHONY: demo test quick lint docs bench voc fuzz kills lock sbom audit test-oldest test-newest test-all clean
+.PHONY: demo test quick lint docs bench gpu voc fuzz kills lock sbom audit test-oldest test-newest test-all clean
 
 demo: data/demo
 	$(BIN)/weakseg run demo --data data/demo --out runs/demo
@@ -42,8 +43,11 @@ bench: voc $(VENV)/bench
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/curves.py --out docs/curves.png
 
+gpu: voc $(VENV)/installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/devices.py --data "$(DATA)" --device $(DEVICE)
+
 voc:
-	@test -d "$(DATA)/JPEGImages" || { echo "make bench needs photos: make bench DATA=path/to/VOC2012" >&2; exit 2; }
+	@test -d "$(DATA)/JPEGImages" || { echo "Photos are needed: make $(MAKECMDGOALS) DATA=path/to/VOC2012" >&2; exit 2; }
 
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[docs]"

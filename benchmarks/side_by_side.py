@@ -115,12 +115,17 @@ def _status(key: str) -> int:
 
 
 def record(rows: Sequence[Row]) -> None:
-    """Print rows as a table, and keep them in `benchmarks/results.json`."""
+    """Show rows, and keep them in `benchmarks/results.json`."""
     known = read_json(RESULTS) if RESULTS.exists() else []
     kept = {(row["method"], row["case"], row["peer"]): row for row in known}
     for row in rows:
         kept[row.method, row.case, row.peer] = {**asdict(row), "ratio": round(row.ratio, 2)}
     write_json(RESULTS, list(kept.values()))
+    show(rows)
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print rows as a table."""
     print("| method | case | peer | ratio | agreement | s | peer, s | MiB | peer, MiB |")
     print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:

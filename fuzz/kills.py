@@ -30,7 +30,7 @@ from weakseg.engine import runner
 from weakseg.engine.executor import InProcessExecutor
 from weakseg.recipe import Recipe
 
-_IMAGES = 4
+_IMAGES = 10
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 _NOTHING = "between steps"
 
@@ -130,6 +130,8 @@ def main() -> None:
         if not changes_file.exists():
             processor = os.times().children_user
             changes = start(recipe, data, whole)
+            if changes < 0:
+                raise SystemExit("the undisturbed run did not come to its end: see above")
             seconds = os.times().children_user - processor
             changes_file.write_text(json.dumps([changes, seconds]))
         changes, seconds = json.loads(changes_file.read_text())

@@ -253,7 +253,7 @@ class _Run:
         unit = _Unit(
             step.name,
             self._fingerprint(step),
-            partial(_run_step, step, context),
+            partial(run_step, step, context),
             lambda: outputs_of(step, context.photos(step)),
             step.folder,
         )
@@ -386,7 +386,8 @@ class _Run:
             write_record(self._context.folder, self._record)
 
 
-def _run_step(step: Step, context: Context) -> None:
+def run_step(step: Step, context: Context) -> None:
+    """Write what a step gives into its folder, but for the photos' files that are there."""
     tools = context.tools(step)
     if step.kind.run:
         step.kind.run(step, tools)
