@@ -165,7 +165,6 @@ def _run(folder: Path) -> Path:
     steps = {**IRN, **SEGMENT, **CELLS, "taught": EVERY_KIND["taught"]}
     torch.set_num_threads(1)
     recipe = tiny_recipe(**steps)
-    data.parent.mkdir()
     (data.parent / "recipe.yaml").write_text(dump_recipe(recipe))
     runner.run(recipe, data, out, InProcessExecutor(), Lines(), torch.device("cpu"))
     run = open_run(out)
