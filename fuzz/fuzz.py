@@ -10,6 +10,7 @@ refused in a line is printed with its seed, and makes the exit code 1. Linux alo
 
 import argparse
 import json
+import os
 import select
 import subprocess
 import sys
@@ -128,11 +129,13 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("data/fuzz"), help="valid inputs")
     parser.add_argument("--counts", type=Path, help="a file that counts of several runs add up in")
     arguments = parser.parse_args()
+    corpus = arguments.corpus.resolve()
+    # What is compiled while an input is read is written there, and not into the package.
+    os.environ["NUMBA_CACHE_DIR"] = str(corpus / "compiled")
     from targets import TARGETS
 
     if unknown := set(arguments.only or ()) - TARGETS.keys():
         parser.error(f"--only: there is no {unknown}; there are {', '.join(TARGETS)}")
-    corpus = arguments.corpus.resolve()
     if not (corpus / DONE).exists():
         from corpus import build
 
