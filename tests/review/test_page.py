@@ -108,6 +108,26 @@ def test_a_photo_is_mended_and_accepted_by_hand_and_key(page: Any, out: Path) ->
     assert "accepted" in (page.locator("#strip .now").get_attribute("class") or "")
 
 
+def test_undo_takes_back_an_acceptance_before_the_strokes_under_it(page: Any, out: Path) -> None:
+    photo = page.locator("#name").inner_text()
+    accepted = out / "review" / "accepted" / f"{photo}.png"
+    drag(page)
+    drawn = pixels(page)
+    page.keyboard.press("Enter")
+    expect(page.locator("#name")).not_to_have_text(photo)
+    page.keyboard.press("a")
+    expect(page.locator("#sure")).to_have_text("accepted")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#sure")).not_to_have_text("accepted")
+    expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
+    assert not accepted.exists()
+    assert pixels(page) == drawn
+    assert (out / "review" / "strokes" / f"{photo}.json").is_file()
+    page.keyboard.press("Control+z")
+    saved(page)
+    assert not (out / "review" / "strokes" / f"{photo}.json").exists()
+
+
 def test_keys_move_hide_and_choose(page: Any) -> None:
     first = page.locator("#place").inner_text()
     page.keyboard.press("d")

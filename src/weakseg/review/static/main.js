@@ -107,6 +107,8 @@ function look() {
   lines();
 }
 
+function percent(share) { return share < 0.005 ? "under 1 %" : `${Math.round(100 * share)} %`; }
+
 function lines() {
   const drawn = histories.get(photo().id)?.strokes ?? [];
   paintStrokes($("strokes"), size.width, size.height, line ? [...drawn, line] : drawn, colourOf);
@@ -117,7 +119,7 @@ function draw() {
   const now = photo(), history = histories.get(now.id);
   $("name").textContent = now.id;
   $("place").textContent = `${at + 1} of ${photos.length}`;
-  const sure = now.confidence === null ? "" : `${Math.round(100 * now.confidence)} % sure`;
+  const sure = now.confidence === null ? "" : `${percent(now.confidence)} sure`;
   $("sure").textContent = now.accepted ? "accepted" : sure;
   $("sure").classList.toggle("accepted", now.accepted);
   $("classes").replaceChildren(...names().map((name, index) => {
@@ -133,7 +135,8 @@ function draw() {
     return item;
   }));
   $("classes").querySelector(".held").scrollIntoView({ block: "nearest" });
-  $("undo").disabled = !history?.strokes.length;
+  $("undo").disabled = !now.accepted && !history?.strokes.length;
+  $("undo").title = now.accepted ? "Accepted no longer" : "";
   $("redo").disabled = !history?.undone.length;
   $("crf").classList.toggle("on", crf.get(now.id) ?? true);
   $("size").value = brush;
@@ -240,7 +243,7 @@ function keep() {
 function hold(name) { if (names().includes(name)) { held = name; draw(); } }
 function holdNext(by) { hold(names()[names().indexOf(held) + by]); }
 function resize(by) { brush = Math.min(60, Math.max(1, Math.round(brush + by))); $("size").value = brush; }
-function undo() { if (histories.get(photo().id)?.undo()) keep(); }
+function undo() { if (photo().accepted) reopen(); else if (histories.get(photo().id)?.undo()) keep(); }
 function redo() { if (histories.get(photo().id)?.redo()) keep(); }
 function hide(now) { hidden = now; draw(); }
 
@@ -262,6 +265,18 @@ async function accept() {
     draw();
     const left = photos.filter((one) => !one.accepted).length;
     say(left ? `This was the last. Not accepted: ${left}` : "All photos are accepted");
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+async function reopen() {
+  const now = photo();
+  try {
+    await server.accept(now.id, false);
+    now.accepted = false;
+    masks.delete(now.id);
+    if (photo() === now) open(at); else draw();
   } catch (error) {
     say(error.message, true);
   }
