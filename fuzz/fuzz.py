@@ -28,8 +28,9 @@ DONE = "done"
 
 GOOD = frozenset({"fine", "refused"})
 
-_WAIT = 120.0
-"""Seconds without a word after which a worker is ended: other programs may have the cores."""
+_WAIT = 6.0
+"""After so many times the seconds that an input may take, without a word, a worker is ended: other
+programs may have the cores."""
 
 _LIVES = 3000
 """Inputs after which a worker is replaced, since each leaves some memory behind."""
@@ -43,15 +44,15 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._done = 0
 
-    def read(self, name: str, seed: str) -> dict[str, Any]:
-        """What came of an input."""
+    def read(self, name: str, seed: str, seconds: float) -> dict[str, Any]:
+        """What came of an input, which may take some seconds of the processor."""
         if self._process is None or self._done >= _LIVES:
             self._start()
         assert self._process and self._process.stdin
         self._done += 1
         self._process.stdin.write(json.dumps([name, seed]) + "\n")
         self._process.stdin.flush()
-        answer = self._answer(_WAIT)
+        answer = self._answer(_WAIT * seconds)
         if answer is None:
             code = self._process.poll()
             self.end()
@@ -159,7 +160,7 @@ def main() -> None:
         for name, seed in queue:
             if arguments.minutes and time.monotonic() - start > 60 * arguments.minutes:
                 break
-            found = worker.read(name, seed)
+            found = worker.read(name, seed, TARGETS[name].seconds)
             came = found["came"]
             counts[name][came] += 1
             slowest[name] = max(slowest[name], found.get("seconds", 0.0))

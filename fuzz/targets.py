@@ -57,6 +57,7 @@ class Target:
         spoilt: a pattern of the files that may be.
         writes: what it may write in, of the copy.
         afresh: whether the whole copy is made anew each time, since it is changed everywhere.
+        seconds: of the processor, that reading one may take.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Target:
     spoilt: str = "**/*"
     writes: tuple[str, ...] = (MADE,)
     afresh: bool = False
+    seconds: float = 20.0
 
 
 def every(*calls: Callable[[], Any]) -> None:
@@ -537,7 +539,16 @@ TARGETS: dict[str, Target] = {
         Target("ONNX", "onnx", 3, _onnx),
         Target("a run, looked at", "run", 4, _run, _RUN_FILES, ("out", MADE)),
         Target("a run's pictures", "run", 1.5, _run, "out/**/*.png", ("out", MADE)),
-        Target("a run, gone on with", "run", 0.3, _resume, "out/**/*.*", ("out",), afresh=True),
+        Target(
+            "a run, gone on with",
+            "run",
+            0.3,
+            _resume,
+            "out/**/*.*",
+            ("out",),
+            afresh=True,
+            seconds=200,  # trainings, where it was one of their inputs
+        ),
         Target("review: requests", "run", 1.5, _requests, "out/run.json?", ("out/review",)),
         Target("names", "names", 4, _names),
     )

@@ -17,9 +17,6 @@ from typing import Any
 
 from mutate import CANARY
 
-CPU_SECONDS = 20.0
-"""Of one input."""
-
 MEMORY = 2 * 2**30
 """Bytes that reading one input may add: the largest photo takes half of it for some moments."""
 
@@ -119,7 +116,7 @@ def _try(trial: Any, seed: str, watch: _Watch, scratch: Path) -> dict[str, Any]:
     _forget_peak()
     before, start = _memory("VmRSS"), time.process_time()
     found: dict[str, Any] = {"spoilt": spoilt, "came": "fine", "said": ""}
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, trial.target.seconds)
     watch.on = True
     try:
         trial.read(rng)
