@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -29,7 +30,15 @@ from weakseg.data.dataset import load_dataset
 from weakseg.engine import executor
 from weakseg.engine.fingerprints import Digests
 from weakseg.errors import WeaksegError
-from weakseg.files import absolute, read_json, remove, write_bytes, write_folder, write_text
+from weakseg.files import (
+    absolute,
+    read_bytes,
+    read_json,
+    remove,
+    write_bytes,
+    write_folder,
+    write_text,
+)
 
 obstore = pytest.importorskip("obstore")
 moto = pytest.importorskip("moto.server")
@@ -70,9 +79,7 @@ class Machine(NamedTuple):
 
 
 @pytest.fixture
-def machine(
-    server: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Machine]:
+def machine(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     for name, value in {
         "AWS_ENDPOINT_URL": server,
         "AWS_ACCESS_KEY_ID": "key",
@@ -80,7 +87,7 @@ def machine(
         "AWS_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    bucket = "bucket-" + request.node.name.replace("_", "-")[:50].strip("-").lower()
+    bucket = f"bucket-{uuid.uuid4().hex}"
     connection = http.client.HTTPConnection(server.removeprefix("http://"))
     connection.request("PUT", f"/{bucket}")
     assert connection.getresponse().status == 200
@@ -266,8 +273,7 @@ def test_a_process_that_is_killed_amid_steps_comes_to_the_bytes_of_one_that_is_n
     recipe = tmp_path / "tiny.yaml"
     without = dict.fromkeys(("seed", "svm", "svm+crf", "cam+crf"))
     recipe.write_text(yaml.safe_dump(tiny_values(**without)))
-    status, said = done(command(recipe, photos, str(tmp_path / "local")))
-    assert status == 0, said
+    start(recipe, photos, tmp_path / "local")
     out = f"s3://{machine.bucket}/run"
     kills = [("last.ckpt", 2, True), (".safetensors", 4, False), (".png", 5, True)]
     for number, (ending, count, stored) in enumerate(kills):
@@ -280,8 +286,7 @@ def test_a_process_that_is_killed_amid_steps_comes_to_the_bytes_of_one_that_is_n
         monkeypatch.setenv("AWS_ENDPOINT_URL", server)
         assert status == -signal.SIGKILL, said
         assert stores.OWNER in objects(machine.bucket, "run")
-    status, said = done(command(recipe, photos, out))
-    assert status == 0, said
+    start(recipe, photos, out)
     kept = objects(machine.bucket, "run")
     expected = masks(tmp_path / "local")
     assert {name: content for name, content in kept.items() if name in expected} == expected
@@ -363,6 +368,66 @@ def test_a_folder_that_was_lost_is_not_given_back_for_its_new_owner(machine: Mac
         remove(folder / "y.txt")
 
 
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_loss_is_seen_while_work_goes_on(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    key, folder = f"run/{stores.OWNER}", absolute(f"s3://{machine.bucket}/run")
+    lost, lose = threading.Event(), stores._Owner._lose
+
+    def told(owner: stores._Owner) -> None:
+        lose(owner)
+        lost.set()
+
+    monkeypatch.setattr(stores._Owner, "_lose", told)
+    monkeypatch.setattr(stores, "_BEAT", 0.001)
+    said = "run was taken over by another run"
+    with pytest.raises(WeaksegError, match=said), stores.owned(folder):
+        if taken:
+            take_over(machine.bucket, key)
+        else:
+            stores._open(f"s3://{machine.bucket}", os.getpid()).delete(key)
+        assert lost.wait(60)
+        with pytest.raises(WeaksegError, match=said):
+            write_text(folder / "x.txt", "x")
+    assert objects(machine.bucket, "run").keys() == ({stores.OWNER} if taken else set())
+
+
+def test_a_renewal_that_fails_is_made_up_for_by_the_next(
+    server: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts, renewed = itertools.count(), threading.Event()
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        if method != "PUT" or not path.endswith(stores.OWNER):
+            return forward()
+        number = next(puts)
+        answer = Answer(403, [], b"") if number == 1 else forward()
+        if number == 3:
+            renewed.set()
+        return answer
+
+    monkeypatch.setattr(stores, "_BEAT", 0.001)
+    with Between(server, hear) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machine.use("here")
+        with stores.owned(folder := absolute(f"s3://{machine.bucket}/run")):
+            assert renewed.wait(60)
+            write_text(folder / "x.txt", "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    machine.use("here")
+    assert objects(machine.bucket, "run") == {"x.txt": b"x"}
+
+
+@pytest.mark.parametrize("note", [str(2**22 + 1), ""])
+def test_a_loss_of_a_process_that_has_ended_is_nobody_elses(machine: Machine, note: str) -> None:
+    folder = absolute(f"s3://{machine.bucket}/run")
+    folder.mkdir(parents=True)
+    (folder / stores._LOST).write_text(note)
+    write_text(folder / "x.txt", "x")
+    assert objects(machine.bucket, "run") == {"x.txt": b"x"}
+
+
 def test_a_loss_that_no_disk_has_room_to_note_is_said_at_the_end(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,21 +444,20 @@ def test_a_loss_that_no_disk_has_room_to_note_is_said_at_the_end(
     assert json.loads(objects(machine.bucket, "run")[stores.OWNER]) == other
 
 
-@pytest.mark.slow
 def test_a_lease_that_has_expired_is_taken_over_by_the_next_run(
     machine: Machine, recipe: Path, photos: Path
 ) -> None:
     out, key = f"s3://{machine.bucket}/run", f"run/{stores.OWNER}"
     take_over(machine.bucket, key, minutes=19)
-    status, said = done(command(recipe, photos, out))
-    (line,) = said.splitlines()
-    assert status == USER_ERROR
-    assert line.startswith(f"Error: {out} is in use by another run (process 1 on elsewhere, since")
+    with pytest.raises(WeaksegError) as caught:
+        start(recipe, photos, out)
+    said = str(caught.value)
+    assert said.startswith(f"{out} is in use by another run (process 1 on elsewhere, since")
+    assert "\n" not in said
     assert objects(machine.bucket, "run").keys() == {stores.OWNER}
 
     take_over(machine.bucket, key, minutes=21)
-    status, said = done(command(recipe, photos, out))
-    assert status == 0, said
+    start(recipe, photos, out)
     kept = objects(machine.bucket, "run")
     assert "metrics.json" in kept and stores.OWNER not in kept
 
@@ -470,6 +534,84 @@ def test_a_cache_that_cannot_be_written_is_named(machine: Machine, tmp_path: Pat
         absolute(f"s3://{machine.bucket}/some")
 
 
+def test_an_object_that_is_here_is_not_read_again(
+    server: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(absolute(f"s3://{machine.bucket}/some") / "recipe.txt", "x")
+    machine.use("elsewhere")
+    read: list[str] = []
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        if method == "GET" and "list-type" not in path:
+            read.append(path)
+        return forward()
+
+    with Between(server, hear) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        for _ in range(2):
+            for name in ("some/recipe.txt", "some"):
+                absolute(f"s3://{machine.bucket}/{name}")
+    assert read == [f"/{machine.bucket}/some/recipe.txt"]
+
+
+def later(bucket: str, key: str) -> None:
+    """Have an object be two seconds younger than it is."""
+    (account,) = s3_backends.values()
+    (stored,) = (b.buckets[bucket] for b in account.values() if bucket in b.buckets)
+    stored.keys[key].last_modified += timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("content", ["longer", "y"])
+@pytest.mark.parametrize("suffix", [".txt", ".png"])
+def test_what_another_machine_wrote_takes_the_place_of_what_is_here(
+    machine: Machine, content: str, suffix: str
+) -> None:
+    address, name = f"s3://{machine.bucket}/some", f"a{suffix}"
+    write_text(here := absolute(address) / name, "x")
+    machine.use("elsewhere")
+    write_text(absolute(address) / name, content)
+    later(machine.bucket, f"some/{name}")
+    machine.use("here")
+    absolute(address)
+    assert stores.is_here(here) is (suffix == ".txt")
+    assert read_bytes(here) == content.encode()
+
+
+def test_what_another_machine_removed_is_gone_here(machine: Machine) -> None:
+    address = f"s3://{machine.bucket}/some"
+    for name in ("a/x.txt", "a/y.txt"):
+        write_text(absolute(address) / name, name)
+    machine.use("elsewhere")
+    remove(absolute(address) / "a/x.txt")
+    assert objects(machine.bucket, "some") == {"a/y.txt": b"a/y.txt"}
+    machine.use("here")
+    assert [file.name for file in (absolute(address) / "a").iterdir()] == ["y.txt"]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "other.txt"])
+def test_what_is_written_here_amid_a_listing_stays(
+    server: str, machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    address = f"s3://{machine.bucket}/some"
+    write_text(absolute(address) / "x.txt", "x")
+    machine.use("elsewhere")
+    place = stores.place_of(address)
+    assert place is not None
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        answer = forward()
+        if "list-type" in path:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("written here")
+        return answer
+
+    with Between(server, hear) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+        absolute(address)
+    assert (place / name).read_text() == "written here"
+    assert (place / "x.txt").is_file()
+
+
 def test_one_run_at_a_time_writes_into_a_folder(machine: Machine) -> None:
     address = f"s3://{machine.bucket}/run"
     folder = absolute(address)
@@ -481,6 +623,20 @@ def test_one_run_at_a_time_writes_into_a_folder(machine: Machine) -> None:
     with stores.owned(folder):
         pass
     assert objects(machine.bucket, "run") == {}
+
+
+def test_a_run_of_another_user_of_this_machine_is_left_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(process: int, signal: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    take_over(machine.bucket, f"run/{stores.OWNER}", minutes=21)
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    monkeypatch.setattr("os.kill", refuse)
+    folder = absolute(f"s3://{machine.bucket}/run")
+    with pytest.raises(WeaksegError, match="process 1 on elsewhere"), stores.owned(folder):
+        pass
 
 
 def test_the_owner_on_another_machine_counts_until_its_lease_ends(
@@ -617,6 +773,14 @@ def test_keys_that_lead_out_of_the_folder_are_refused(machine: Machine, tmp_path
 def test_addresses_of_other_kinds_are_refused(address: str, said: str) -> None:
     with pytest.raises(WeaksegError, match=said):
         absolute(address)
+
+
+def test_windows_is_told_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.name", "nt")
+        with pytest.raises(WeaksegError) as caught:
+            stores.place_of("s3://bucket/a")
+    assert str(caught.value) == "s3://bucket/a: stores need Linux or macOS. Copy the folder here."
 
 
 def test_a_bucket_that_is_not_there_is_said_in_one_line(machine: Machine) -> None:

@@ -270,8 +270,7 @@ class _Owner:
 
     def leave(self) -> None:
         self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         if self._tag and not self.lost:
             with suppress(Exception):  # else it ends as that of a process that has died
                 if self._is_renewed():
@@ -322,10 +321,11 @@ class _Owner:
 
         try:
             self._put({"e_tag": self._tag})
-        except NotFoundError:
-            return False
-        except PreconditionError:
-            found = self._store.get(self._key)
+        except (NotFoundError, PreconditionError):  # which of them where there is none, varies
+            try:
+                found = self._store.get(self._key)
+            except FileNotFoundError:
+                return False
             if json.loads(bytes(found.bytes()))["id"] != self._said["id"]:
                 return False
             self._tag = found.meta["e_tag"]  # a request was answered by an error, and done
@@ -342,7 +342,7 @@ def _check_not_lost(path: Path) -> None:
     for folder in path.parents:
         try:
             process = int((folder / _LOST).read_text())
-        except OSError:
+        except (OSError, ValueError):  # there is none, or a power cut has left it empty
             continue
         if _runs(process):
             raise _taken_over(folder)
