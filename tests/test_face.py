@@ -125,6 +125,8 @@ def test_a_run_that_makes_no_masks_has_no_page(photos: Path, tmp_path: Path) -> 
     recipe.write_text(yaml.safe_dump(tiny_values(**{**dict.fromkeys(STEPS), "pool": pool})))
     done = weakseg.run(recipe, photos, tmp_path / "out", workers=1, progress=Lines())
     assert list(done.steps) == ["pool"] and not (done.folder / "report").exists()
+    with pytest.raises(WeaksegError, match="makes no masks"):
+        done.mask("000000")
 
 
 def test_an_opened_run_gives_what_the_steps_made(finished: Path, photos: Path) -> None:

@@ -3,13 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tiny import UNKEPT, Start, tiny_recipe
 from weakseg.confidence import mask_confidence, mean_margin, probabilities
 from weakseg.data.dataset import load_dataset
+from weakseg.data.masks import write_mask
 from weakseg.engine.confidence import sight_behind, trained_behind
 from weakseg.engine.opened import open_run
 from weakseg.metrics import ConfusionMatrix
+from weakseg.recipe import check_recipe
 
 
 def test_a_runs_last_masks_get_theirs(finished: Path, photos: Path) -> None:
@@ -54,6 +57,28 @@ def test_masks_that_nothing_else_tells_of_have_none(
     start(photos, out, tiny_recipe(**UNKEPT))
     assert open_run(out).confidence == {} and open_run(out).reliability == {}
     assert json.loads((out / "confidence.json").read_text())["photos"] == {}
+
+
+def test_true_masks_without_the_tags_classes_tell_nothing_of_it(
+    start: Start, tmp_path: Path
+) -> None:
+    data, given = tmp_path / "data", tmp_path / "given"
+    (data / "images").mkdir(parents=True)
+    (data / "classes.txt").write_text("cat\ndog\nowl\n")
+    (data / "tags.csv").write_text("image,tags\na,cat\nb,dog\n")
+    for name in "ab":
+        Image.new("RGB", (8, 6)).save(data / "images" / f"{name}.png")
+        write_mask(data / "masks" / f"{name}.png", np.full((6, 8), 3, np.uint8))
+        write_mask(given / f"{name}.png", np.zeros((6, 8), np.uint8))
+    steps = {
+        "given": {"kind": "folder", "path": str(given), "holds": "masks"},
+        "large": {"kind": "components", "of": "given", "least_share": 0.02},
+    }
+    start(data, tmp_path / "out", check_recipe({"data": {"split": "all"}, "steps": steps}, "given"))
+    run = open_run(tmp_path / "out")
+    assert run.confidence.keys() == {"a", "b"}
+    assert [row["per_class"]["owl"] for row in run.figures] == [0, 0]
+    assert run.reliability == {}
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,18 @@ def test_photos_without_a_prediction_are_refused_or_skipped_and_counted(folder: 
         row(folder, skip_missing=True)
 
 
+def test_a_photo_that_can_not_be_read_is_left_out_with_its_true_mask(folder: Path) -> None:
+    photo = folder / "images" / "a.png"
+    photo.write_bytes(b"no photo")
+    lines = Lines()
+    found = evaluate.evaluate_folder(
+        folder.parent / "masks", load_dataset(folder), "all", InProcessExecutor(), lines
+    )
+    assert (found["images"], found["left_out"], found["miou"]) == (1, 1, 1)
+    (line,) = lines.said[:1]
+    assert line.startswith(f"left out: 1 of 2 true masks, such as: {photo} can't be read")
+
+
 def test_dropped_classes_are_background(folder: Path) -> None:
     write_mask(folder.parent / "masks" / "b.png", np.zeros((3, 4), np.uint8))
     assert row(folder)["miou"] == pytest.approx((18 / 24 * 0 + 12 / 18 + 1 + 0) / 3)

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from weakseg.engine.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
+from weakseg.engine.executor import (
+    InProcessExecutor,
+    LocalExecutor,
+    ThreadExecutor,
+    network_executor,
+)
 from weakseg.errors import WeaksegError
 
 
@@ -250,6 +255,22 @@ def test_a_script_whose_work_workers_cant_import_is_told_so(
     last = ran.stderr.splitlines()[-1]
     assert "WeaksegError" in last and 'if __name__ == "__main__"' in last
     assert "a file that they can import" in last and "memory" not in last
+
+
+def test_workers_start_where_a_system_holds_no_signals_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    monkeypatch.setattr("multiprocessing.resource_tracker._HAVE_SIGMASK", False)
+    with LocalExecutor(1) as executor:
+        assert os.getpid() not in set(executor.map(Processes(), range(9)))
+
+
+def test_only_a_gpu_has_an_executor_of_its_own() -> None:
+    with LocalExecutor(1) as executor:
+        assert network_executor(executor, "cpu") is executor
+        on_gpu = network_executor(executor, "cuda:0")
+    assert isinstance(on_gpu, ThreadExecutor) and on_gpu.workers == 2
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def test_every_photo_that_can_be_read_gets_a_mask_under_its_name(
     assert "cam+crf: up to date" in again
     with pytest.raises(WeaksegError, match="names other classes than the tags dog"):
         labelled([some], ["dog"], out)
+    (some / "one.jpg").unlink()
+    there = {sample.id: sample.tags for sample in done.dataset().samples}
+    assert there == dict.fromkeys(("below/one", "broken"), ("cat", "fish"))
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,19 @@ def test_what_has_not_changed_is_looked_at_no_further(tmp_path: Path) -> None:
     assert find_faults(outputs, {}, settled) == [(paths[0], Fault.MISSING)]
 
 
+def test_where_the_system_tells_no_change_every_file_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no mask")
+    settled = last_change([Output(path)])
+    assert find_faults([Output(path)], {}, settled) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("os.name", "nt")
+        assert last_change([Output(path)]) == 0
+        assert find_faults([Output(path)], {}, settled) == [(path, Fault.DAMAGED)]
+
+
 def test_a_time_that_is_set_hides_no_change(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write_mask(path, np.ones((5, 7), np.uint8))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -24,6 +25,7 @@ OWNER = """
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from weakseg.progress import progress_for
 from weakseg.engine.record import owned, write_record
@@ -108,6 +110,27 @@ def test_one_process_has_no_two_runs_in_a_folder(tmp_path: Path) -> None:
         write_record(tmp_path, first)
         with owned(tmp_path, Lines()):
             pass
+
+
+@pytest.mark.parametrize("laid_out", [False, True])
+def test_a_run_that_has_no_record_yet_has_just_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, laid_out: bool
+) -> None:
+    """Of a store's folder another process may be laying the files out."""
+    acquire = FileLock.acquire
+
+    def late(self: FileLock, **options: Any) -> object:
+        if laid_out:
+            (tmp_path / "recipe.yaml").touch()
+        return acquire(self, **options)
+
+    with FileLock(tmp_path / LOCK):
+        monkeypatch.setattr(FileLock, "acquire", late)
+        with pytest.raises(WeaksegError) as caught, owned(tmp_path, Lines()):
+            pass
+    assert str(caught.value) == (
+        f"{tmp_path} is in use by another run (just begun). Wait for it, or choose another folder."
+    )
 
 
 def test_a_folder_with_nothing_but_a_lock_is_taken(tmp_path: Path) -> None:

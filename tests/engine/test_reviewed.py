@@ -44,6 +44,38 @@ def test_strokes_and_masks_come_back_as_they_were(reviewed: Reviewed, photo: str
     assert reviewed.mask(photo) is None
 
 
+def test_a_stroke_is_of_a_class_or_of_the_background() -> None:
+    classes = ["cat", "owl"]
+    labels = [
+        DOT.model_copy(update={"name": name}).stroke(classes).label for name in (DOT.name, *classes)
+    ]
+    assert labels == [0, 1, 2]
+    with pytest.raises(WeaksegError) as caught:
+        DOT.model_copy(update={"name": "dog"}).stroke(classes)
+    assert str(caught.value) == "A stroke is of 'dog', which is no class of this run."
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "holds"),
+    [
+        ("strokes/a.json", '{"strokes": [{"name": "cat"}]}', "strokes"),
+        ("strokes/a.json", "[]", "strokes"),
+        ("tags.json", '{"a": "cat"}', "tags"),
+    ],
+)
+def test_a_file_of_another_shape_is_one_line(
+    reviewed: Reviewed, file: str, content: str, holds: str
+) -> None:
+    path = reviewed.folder / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(WeaksegError) as caught:
+        _ = (reviewed.strokes("a"), reviewed.tags)
+    said = str(caught.value)
+    assert said.startswith(f"{path} holds no {holds} (") and "\n" not in said
+    assert said.endswith("Remove it to begin anew.")
+
+
 def test_a_write_that_fails_leaves_what_was_there(
     reviewed: Reviewed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,9 +18,11 @@ from weakseg.data.dataset import load_dataset
 from weakseg.data.masks import read_mask, write_mask
 from weakseg.engine import evaluate, runner
 from weakseg.engine.executor import InProcessExecutor, LocalExecutor, ThreadExecutor
+from weakseg.engine.reviewed import Reviewed
 from weakseg.errors import WeaksegError
 from weakseg.methods import KINDS
 from weakseg.methods.base import Item, Result
+from weakseg.networks.cpu import onednn
 from weakseg.training.classifier import ClassifierTraining
 from weakseg.training.photos import Example
 
@@ -99,6 +101,18 @@ def test_a_changed_key_reruns_what_depends_on_it(
 ) -> None:
     said = start(photos, copy, tiny_recipe(**{name: values})).said
     assert up_to_date(said) == [step for step in STEPS if step not in rerun]
+
+
+def test_masks_that_a_person_made_are_counted(
+    finished: Path, copy: Path, photos: Path, start: Start
+) -> None:
+    mask = read_mask(finished / "svm" / "000001.png")
+    reviewed = Reviewed.of(copy)
+    reviewed.accept("000001", mask)
+    said = start(photos, copy).said
+    assert f"1 masks are those of {reviewed.folder} wherever masks teach" in said
+    assert up_to_date(said) == STEPS
+    assert masks(copy / "svm+crf") == masks(finished / "svm+crf")
 
 
 def test_a_changed_photo_or_tag_reruns_everything(
@@ -214,6 +228,20 @@ def test_what_works_on_features_that_are_kept_does_so_in_worker_processes(
         start(photos, tmp_path / "out", recipe, executor)
         said = start(photos, tmp_path / "out", recipe, executor).said
     assert {f"{section.name}: up to date" for section in recipe.steps} <= set(said)
+
+
+def test_a_precision_that_this_cpu_lacks_is_said_and_changes_no_byte(
+    photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "computes", lambda _: False)
+    for name in ("32-true", "bf16-mixed"):
+        pool = {**tiny.POOLED["pool"], "precision": name}
+        recipe = tiny_recipe(**dict.fromkeys(tiny.STEPS), pool=pool)
+        said = start(photos, tmp_path / name, recipe).said
+        told = "This CPU has no instructions for bf16-mixed: float32 takes its place"
+        assert (told in said) is (name == "bf16-mixed")
+        assert said[-1] == "0 photos have a mask; left out: none"
+    assert masks(tmp_path / "bf16-mixed") == masks(tmp_path / "32-true")
 
 
 def test_threads_give_the_same_bytes(
@@ -441,6 +469,10 @@ def test_a_folder_that_is_no_run_is_left_alone(photos: Path, start: Start, tmp_p
             },
             "screen.folds is 50, and there are 10 photos",
         ),
+        (
+            {"data": {"held_out": "tset"}},
+            "data.held_out is 'tset': Unknown split 'tset'.* With data.held_out=null the network",
+        ),
         ({"localize": {"feature_stages": []}}, "svm needs features, and localize has none"),
         ({"localize": {"feature_stages": [9]}}, r"localize.feature_stages has \[9\]"),
     ],
@@ -451,3 +483,36 @@ def test_what_can_not_be_done_is_refused_before_anything_is_written(
     with pytest.raises(WeaksegError, match=message):
         start(photos, tmp_path / "out", tiny_recipe(**changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_splits_whose_tags_are_other_classes_are_refused(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split, tag in (("train", "n02084071"), ("val", "n02118333")):
+        for folder in (f"Data/DET/{split}", f"Annotations/DET/{split}", "ImageSets/DET"):
+            (data / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6)).save(data / "Data" / "DET" / split / f"{split}_1.JPEG")
+        (data / "Annotations" / "DET" / split / f"{split}_1.xml").write_text(
+            f"<annotation><object><name>{tag}</name></object></annotation>"
+        )
+        (data / "ImageSets" / "DET" / f"{split}.txt").write_text(f"{split}_1 1\n")
+    recipe = tiny_recipe(data={"split": "train", "held_out": "val"})
+    with pytest.raises(WeaksegError, match=r"'train' and 'val' of .* have other classes") as caught:
+        start(data, tmp_path / "out", recipe)
+    assert str(caught.value).endswith("List them in classes.txt.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_photo_that_can_be_read_is_one_clear_error(start: Start, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    for name in "ab":
+        (data / "images" / f"{name}.jpg").write_bytes(b"no photo")
+    (data / "tags.csv").write_text("image,tags\na,cat\nb,dog\n")
+    with pytest.raises(WeaksegError) as caught:
+        start(data, tmp_path / "out")
+    assert str(caught.value) == f"None of the photos in {data} can be read."
+    for name in "ab":
+        Image.new("RGB", (8, 6)).save(data / "images" / f"{name}.jpg")
+    recipe = tiny_recipe(**dict.fromkeys(tiny.STEPS), pool=tiny.POOLED["pool"])
+    said = start(data, tmp_path / "out", recipe).said
+    assert any(line.startswith("photos: 2 of 2 have a side under 64 pixels") for line in said)

@@ -18,7 +18,7 @@ from weakseg.files import read_json
 from weakseg.methods import segment
 from weakseg.methods.networks import read_segmenter
 from weakseg.methods.segment import Views
-from weakseg.recipe import Recipe
+from weakseg.recipe import Recipe, dump_recipe
 
 CPU = torch.device("cpu")
 
@@ -189,6 +189,24 @@ def test_predict_gives_what_the_steps_gave(finished: Path, photos: Path, tmp_pat
         _predict(model, held_out, tmp_path / step, tta=tta)
         for path in (finished / step).iterdir():
             assert (tmp_path / step / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_run_without_augmentation_of_its_own_has_the_usual_one(
+    finished: Path, tmp_path: Path
+) -> None:
+    run, network = tmp_path / "run", "segmenter/segmenter.safetensors"
+    (run / "segmenter").mkdir(parents=True)
+    shutil.copy(finished / network, run / network)
+    plain = tiny_recipe(data=HELD_OUT, **LEFT_OUT, **{**SEGMENT, "segment+tta": None})
+    (run / "recipe.yaml").write_text(dump_recipe(plain))
+    photo = _photo(tmp_path / "a.png", 40, 60)
+    for model, out in ((run, "run"), (finished / network, "file"), (finished, "own")):
+        _predict(model, [photo], tmp_path / "masks" / out, tta=True, scores=True)
+    usual, of_file, own = (
+        (tmp_path / "masks" / name / "a.safetensors").read_bytes()
+        for name in ("run", "file", "own")
+    )
+    assert usual == of_file != own
 
 
 def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: Path) -> None:

@@ -411,8 +411,6 @@ def _kept_inputs(step: Step) -> tuple[str, ...]:
 
 def _made_of(name: str, steps: Sequence[Step]) -> set[str]:
     """Names of the steps that a step's files went into."""
-    if name in (inspect.NAME, balance.NAME):
-        return {step.name for step in steps}
     found = {name}
     for step in steps:
         if found.intersection(_kept_inputs(step)):
@@ -441,7 +439,7 @@ def _held_out(recipe: Recipe, dataset: Dataset, data: Path, data_format: str) ->
 
 def _describe_photos(context: Context) -> str:
     """How many photos got a mask, and how many were left out, and why."""
-    masked = len(context.masked_samples())
+    masked = len(context.masked_samples()) if context.mask_steps(held_out=False) else 0
     reasons = ", ".join(f"{number} {why}" for why, number in context.left_out.items())
     return f"{masked} photos have a mask; left out: {reasons or 'none'}"
 
