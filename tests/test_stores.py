@@ -294,11 +294,11 @@ def test_a_process_that_is_killed_amid_steps_comes_to_the_bytes_of_one_that_is_n
     assert kept["metrics.json"] == (tmp_path / "local" / "metrics.json").read_bytes()
 
 
-def take_over(bucket: str, key: str, minutes: int = 0) -> dict[str, Any]:
+def take_over(bucket: str, key: str, minutes: int = 0, host: str = "elsewhere") -> dict[str, Any]:
     """Have another machine own a folder, which renewed that some minutes ago; what it says."""
     other: dict[str, Any] = {
         "pid": 1,
-        "host": "elsewhere",
+        "host": host,
         "since": "2020-01-01",
         "id": "other",
         "beats": minutes,
@@ -419,7 +419,7 @@ def test_a_renewal_that_fails_is_made_up_for_by_the_next(
     assert objects(machine.bucket, "run") == {"x.txt": b"x"}
 
 
-@pytest.mark.parametrize("note", [str(2**22 + 1), ""])
+@pytest.mark.parametrize("note", [str(2**22 + 1), str(2**99), ""])
 def test_a_loss_of_a_process_that_has_ended_is_nobody_elses(machine: Machine, note: str) -> None:
     folder = absolute(f"s3://{machine.bucket}/run")
     folder.mkdir(parents=True)
@@ -462,6 +462,47 @@ def test_a_lease_that_has_expired_is_taken_over_by_the_next_run(
     assert "metrics.json" in kept and stores.OWNER not in kept
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"[]", b"[" * 100_000, b'{"id": 3}', b'{"id":1,"pid":"x","host":1,"since":1}'],
+)
+def test_a_local_runs_empty_lock_that_was_uploaded_is_nobodys(
+    machine: Machine, content: bytes
+) -> None:
+    stores._open(f"s3://{machine.bucket}", os.getpid()).put(f"run/{stores.OWNER}", content)
+    with stores.owned(folder := absolute(f"s3://{machine.bucket}/run")):
+        write_text(folder / "x.txt", "x")
+        assert json.loads(objects(machine.bucket, "run")[stores.OWNER])["pid"] == os.getpid()
+    assert objects(machine.bucket, "run") == {"x.txt": b"x"}
+
+
+def test_a_lock_that_another_file_takes_the_place_of_is_lost(machine: Machine) -> None:
+    folder = absolute(f"s3://{machine.bucket}/run")
+    with pytest.raises(WeaksegError, match="was taken over"), stores.owned(folder):
+        stores._open(f"s3://{machine.bucket}", os.getpid()).put(f"run/{stores.OWNER}", b"")
+    assert objects(machine.bucket, "run") == {stores.OWNER: b""}
+
+
+def test_an_owner_that_leaves_just_before_it_is_read_is_waited_for_no_longer(
+    server: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"run/{stores.OWNER}"
+    take_over(machine.bucket, key)
+    leave = stores._open(f"s3://{machine.bucket}", os.getpid()).delete
+
+    def hear(method: str, path: str, forward: Forward) -> Answer:
+        answer = forward()
+        if method == "PUT" and answer.status == 412:
+            leave(key)
+        return answer
+
+    with Between(server, hear) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        machine.use("here")
+        with stores.owned(absolute(f"s3://{machine.bucket}/run")):
+            assert json.loads(objects(machine.bucket, "run")[stores.OWNER])["pid"] == os.getpid()
+
+
 def test_a_lock_that_was_put_and_answered_by_an_error_is_ones_own(
     server: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,8 +525,12 @@ def test_a_lock_that_was_put_and_answered_by_an_error_is_ones_own(
     assert objects(machine.bucket, "run").keys() == {"x.txt"}
 
 
+@pytest.mark.parametrize(
+    ("content", "who"),
+    [(None, "process 1 on a third, since 2020-01-01"), (b"", "just begun")],
+)
 def test_of_two_that_take_over_at_once_one_is_refused(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, content: bytes | None, who: str
 ) -> None:
     key = f"run/{stores.OWNER}"
     take_over(machine.bucket, key, minutes=21)
@@ -493,14 +538,19 @@ def test_of_two_that_take_over_at_once_one_is_refused(
 
     def beaten(meta: Any) -> timedelta:
         found = age(meta)
-        take_over(machine.bucket, key)
+        if content is None:
+            take_over(machine.bucket, key, host="a third")
+        else:
+            stores._open(f"s3://{machine.bucket}", os.getpid()).put(key, content)
         return found
 
     monkeypatch.setattr(stores, "_age", beaten)
     folder = absolute(f"s3://{machine.bucket}/run")
-    with pytest.raises(WeaksegError, match="in use by another run"), stores.owned(folder):
+    said = rf"in use by another run \({who}\)"
+    with pytest.raises(WeaksegError, match=said), stores.owned(folder):
         pass
-    assert json.loads(objects(machine.bucket, "run")[stores.OWNER])["id"] == "other"
+    kept = objects(machine.bucket, "run")[stores.OWNER]
+    assert kept == content or json.loads(kept)["host"] == "a third"
 
 
 def test_a_folder_is_replaced_as_a_whole(machine: Machine) -> None:

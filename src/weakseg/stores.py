@@ -281,25 +281,33 @@ class _Owner:
     def _take_over(self) -> None:
         from obstore.exceptions import PreconditionError
 
-        found = self._store.get(self._key)
-        meta, known = found.meta, json.loads(bytes(found.bytes()))
-        if known["id"] == self._said["id"]:  # a request was answered by an error, and done
+        try:
+            found = self._store.get(self._key)
+        except FileNotFoundError:  # its owner has just left
+            self._put("create")
+            return
+        meta, known = found.meta, _owner_in(found)
+        if known.get("id") == self._said["id"]:  # a request was answered by an error, and done
             self._tag = meta["e_tag"]
             return
-        here = known["host"] == self._said["host"]
-        if (here and _runs(known["pid"])) or (not here and _age(meta) < _LEASE):
+        here = known.get("host") == self._said["host"]
+        if known and (_runs(known["pid"]) if here else _age(meta) < _LEASE):
             raise self._in_use(known)
         try:
             self._put({"e_tag": meta["e_tag"]})
         except PreconditionError:
-            raise self._in_use(known) from None
+            raise self._in_use(_owner_in(self._store.get(self._key))) from None
 
     def _in_use(self, known: dict[str, Any]) -> WeaksegError:
         folder = address_of(self._folder)
+        who = (
+            f"process {known['pid']} on {known['host']}, since {known['since']}"
+            if known
+            else "just begun"
+        )
         return WeaksegError(
-            f"{folder} is in use by another run (process {known['pid']} on {known['host']}, since"
-            f" {known['since']}). Wait for it, or choose another folder; if it has died, remove"
-            f" {folder}/{OWNER}."
+            f"{folder} is in use by another run ({who}). Wait for it, or choose another folder; if"
+            f" it has died, remove {folder}/{OWNER}."
         )
 
     def _put(self, mode: Any) -> None:
@@ -326,7 +334,7 @@ class _Owner:
                 found = self._store.get(self._key)
             except FileNotFoundError:
                 return False
-            if json.loads(bytes(found.bytes()))["id"] != self._said["id"]:
+            if _owner_in(found).get("id") != self._said["id"]:
                 return False
             self._tag = found.meta["e_tag"]  # a request was answered by an error, and done
         return True
@@ -336,6 +344,16 @@ class _Owner:
         # Without room for it, what was lost is said at the end.
         with suppress(OSError, WeaksegError), _partial(self._folder / _LOST) as temporary:
             temporary.write_text(str(os.getpid()))
+
+
+def _owner_in(found: Any) -> dict[str, Any]:
+    """What a lock says; nothing where it is no store's: that of a local run is an empty file."""
+    try:
+        known = json.loads(bytes(found.bytes()))
+    except (ValueError, RecursionError):
+        return {}
+    whole = isinstance(known, dict) and {"id", "pid", "host", "since"} <= known.keys()
+    return known if whole and isinstance(known["pid"], int) else {}
 
 
 def _check_not_lost(path: Path) -> None:
@@ -494,7 +512,7 @@ def _set_time(path: Path, modified: int) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
