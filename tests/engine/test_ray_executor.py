@@ -1,3 +1,4 @@
+import itertools
 import os
 import secrets
 import shutil
@@ -16,10 +17,14 @@ import torch
 import yaml
 
 from tiny import Lines, masks, tiny_recipe, tiny_values
-from weakseg.engine import runner
+from weakseg.engine import ray_executor, runner
+from weakseg.engine.executor import executor_named, network_executor
 from weakseg.engine.ray_executor import RayExecutor
 from weakseg.errors import WeaksegError
-from weakseg.methods.base import Item, Result
+from weakseg.memory import cores_here
+from weakseg.methods.base import Executor, Item, Result
+from weakseg.names import RAY
+from weakseg.version import VERSION
 
 pytestmark = [
     pytest.mark.slow,
@@ -160,6 +165,121 @@ def test_a_node_that_is_lost_loses_no_photo(
         runner.run(tiny_recipe(), photos, out, executor, Lines(), torch.device("cpu"))
         assert executor.left < 0
     assert masks(out) == masks(finished)
+
+
+def squares(executor: Executor, count: int = 40) -> list[int]:
+    return [square for square, *_ in executor.map(Squares(), range(count))]
+
+
+def test_actors_with_a_gpu_and_those_without_make_way_for_each_other(cluster: Any) -> None:
+    expected = [item**2 for item in range(40)]
+    node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=2**27)
+    try:
+        with RayExecutor(address=cluster.address) as executor:
+            on_gpus = network_executor(executor, "cuda:0")
+            assert on_gpus.workers == 1
+            for one in (executor, on_gpus):
+                assert squares(one) == expected
+    finally:
+        cluster.remove_node(node)
+
+
+def test_a_cluster_without_a_gpu_is_told_so(cluster: Any) -> None:
+    said = r"no node of the Ray cluster has a GPU\. Start nodes that have one"
+    with RayExecutor(address=cluster.address) as executor, pytest.raises(WeaksegError, match=said):
+        squares(network_executor(executor, "cuda"))
+
+
+def test_a_cluster_may_be_that_of_the_environment(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    with RayExecutor(address="auto") as executor:
+        context = executor._cluster.ray.get_runtime_context()
+        assert context.gcs_address == cluster.address
+
+
+def test_no_more_is_read_ahead_than_can_be_held(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_SPREAD", 1)
+    read = []
+
+    def items() -> Iterator[int]:
+        for item in itertools.count():
+            read.append(item)
+            yield item
+
+    with RayExecutor(address=cluster.address) as executor:
+        found = [square for square, *_ in itertools.islice(executor.map(Squares(), items()), 200)]
+    assert found == [item**2 for item in range(200)]
+    assert len(read) <= 200 + 2 * ray_executor._ITEMS
+
+
+def test_a_node_of_another_version_is_refused(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "VERSION", "another")
+    said = f"^A node of the Ray cluster has weakseg {VERSION}, and this one another: install the"
+    with RayExecutor(address=cluster.address) as executor, pytest.raises(WeaksegError, match=said):
+        squares(executor)
+
+
+def starting_once(place: Path) -> type:
+    """Workers of which one starts, if that."""
+
+    class Worker(ray_executor._Worker):
+        def __init__(self) -> None:
+            if place.exists():
+                raise ImportError("No module named 'timm'")
+            place.mkdir()
+            super().__init__()
+
+    return Worker
+
+
+def test_workers_that_do_not_start_leave_the_work_to_those_that_do(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_Worker", starting_once(tmp_path / "one"))
+    node = cluster.add_node(num_cpus=1, object_store_memory=2**27)
+    try:
+        with RayExecutor(address=cluster.address) as executor:
+            failed = executor._cores._failed
+            items = itertools.takewhile(lambda _: len(failed) < ray_executor._TRIES, range(10**6))
+            results = list(executor.map(Squares(), items))
+            assert len(failed) == ray_executor._TRIES
+    finally:
+        cluster.remove_node(node)
+    assert [square for square, *_ in results] == [item**2 for item in range(len(results))]
+    assert len({process for *_, process in results}) == 1
+
+
+def test_why_no_worker_starts_is_one_line(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_Worker", starting_once(tmp_path))
+    with RayExecutor(address=cluster.address) as executor, pytest.raises(WeaksegError) as caught:
+        squares(executor)
+    said = str(caught.value)
+    assert said == (
+        "Ray starts no worker, \"ImportError: No module named 'timm'\". All nodes need this version"
+        " of weakseg, with the extras that the recipe asks for here."
+    )
+
+
+def test_before_there_is_a_cluster_the_cores_of_this_machine_count() -> None:
+    with executor_named(RAY, None, None) as executor:
+        assert isinstance(executor, RayExecutor) and executor.workers == cores_here()
+
+
+def test_sockets_have_a_short_path_wherever_temporary_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with ray_executor._folder() as place:
+        assert Path(place).is_dir() and len(place) <= ray_executor._LONGEST_PLACE
+    assert not Path(place).exists()
 
 
 def test_a_wrong_address_is_one_line() -> None:

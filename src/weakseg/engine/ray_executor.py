@@ -412,4 +412,7 @@ def _why_ended(error: Exception) -> str:
 
 def _said(error: Exception) -> str:
     """What Ray says of an error, on one line."""
-    return quoted(" ".join(str(error).split()), 300)
+    text = str(error).strip()
+    if getattr(error, "actor_init_failed", False):  # told by a traceback
+        text = text.splitlines()[-1]
+    return quoted(" ".join(text.split()), 300)
