@@ -59,6 +59,13 @@ def test_figures_are_as_they_were_written(tmp_path: Path) -> None:
     assert open_run(folder).reliability == {}
 
 
+def test_photos_lie_in_the_data_s_folder_or_where_the_run_noted(tmp_path: Path) -> None:
+    run = make_run(tmp_path).run
+    assert run.files["plain"] == tmp_path / "data" / "images" / "plain.jpg"
+    (run.folder / "photos.json").write_text('{"plain": "/elsewhere/plain.jpg"}')
+    assert open_run(run.folder).files == {"plain": Path("/elsewhere/plain.jpg")}
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
 @pytest.mark.parametrize("name", ["metrics.json", "confidence.json"])
 def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:

@@ -246,7 +246,9 @@ def test_workers_that_do_not_start_leave_the_work_to_those_that_do(
     try:
         with RayExecutor(address=cluster.address) as executor:
             failed = executor._cores._failed
-            items = itertools.takewhile(lambda _: len(failed) < ray_executor._TRIES, range(10**6))
+            items = itertools.takewhile(
+                lambda _: len(failed) < ray_executor._TRIES, itertools.count()
+            )
             results = list(executor.map(Squares(), items))
             assert len(failed) == ray_executor._TRIES
     finally:
