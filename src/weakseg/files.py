@@ -305,18 +305,26 @@ def stamp(path: Path) -> list[int]:
     return [member.size if member else status.st_size, status.st_mtime_ns]
 
 
-def stamps(path: Path) -> dict[str, list[int]]:
+def stamps(path: Path) -> Iterator[tuple[str, list[int]]]:
     """Name and stamp of a file, or of all files in a folder, however deep; nothing without either.
 
-    Of a folder's million files it takes seconds. A folder that links lead to once more counts once.
+    They come by name, and of a folder's million files in seconds. A folder that links lead to once
+    more counts once.
 
     Raises:
         WeaksegError: if a folder can't be listed.
     """
     if not path.is_dir():
-        return {path.name: stamp(path)} if path.is_file() else {}
+        if path.is_file():
+            yield path.name, stamp(path)
+        return
+    for name in sorted(_names_in(path)):
+        status = os.stat(f"{path}/{name}")  # noqa: PTH116
+        yield name, [status.st_size, status.st_mtime_ns]
 
-    found: dict[str, list[int]] = {}
+
+def _names_in(path: Path) -> Iterator[str]:
+    """The files in a folder, however deep, by their paths in it."""
     waiting, seen = [(str(path), "")], set()
     while waiting:
         folder, within = waiting.pop()
@@ -325,13 +333,12 @@ def stamps(path: Path) -> dict[str, list[int]]:
         seen.add(real)
         try:
             with os.scandir(folder) as entries:
-                ordered = sorted(entries, key=lambda entry: entry.name)
+                folders = []
+                for entry in entries:
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    elif entry.is_file():
+                        yield f"{within}{entry.name}"
         except OSError as error:
             raise WeaksegError(f"Can't list {folder}: {error.strerror}.") from error
-        for entry in ordered:
-            if entry.is_dir():
-                waiting.append((entry.path, f"{within}{entry.name}/"))
-            elif entry.is_file():
-                status = entry.stat()
-                found[f"{within}{entry.name}"] = [status.st_size, status.st_mtime_ns]
-    return found
+        waiting += [(f"{folder}/{name}", f"{within}{name}/") for name in sorted(folders)]

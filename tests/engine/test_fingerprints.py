@@ -1,6 +1,8 @@
 """What a step's results depend on is in its fingerprint, and in those of the steps that read it."""
 
 import copy
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +21,7 @@ from weakseg.engine.fingerprints import Digests, fingerprint_of
 from weakseg.errors import WeaksegError
 from weakseg.methods import KINDS
 from weakseg.methods.base import Photos, Step
-from weakseg.recipe import Recipe, check_recipe, dump_recipe
+from weakseg.recipe import Recipe, check_recipe, dump_recipe, dump_settings
 
 DRAW = {
     *("features", "missing_tags", "classifier", "sipe", "oaa"),
@@ -173,6 +175,36 @@ def test_what_lies_at_a_path_counts_and_the_runs_folder_does_not(tmp_path: Path)
     assert now_changed() == expected
     step = recipe.build(tmp_path)[0]
     assert _own(step, []) == _own(replace(step, folder=tmp_path / "elsewhere"), [])
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 1000])
+def test_a_folders_files_count_some_at_a_time_as_all_at_once(
+    at_a_time: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "masks"
+    for name in ("b.png", "a.png", "Größe.png", "cat/a.png", "a/b.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"123")
+    given = {"kind": "folder", "path": str(folder), "holds": "masks"}
+    (step,) = check_recipe({"steps": {"masks": given}}, "one").build(tmp_path / "run")
+    settings = dump_settings(step.kind, step.settings)
+    files = {
+        path.relative_to(folder).as_posix(): [3, path.stat().st_mtime_ns]
+        for path in folder.rglob("*.png")
+    }
+    told: tuple[Any, ...] = (
+        step.kind.name,
+        step.kind.version,
+        settings,
+        [files],
+        [],
+        "data",
+        step.seed,
+        "cpu",
+    )
+    expected = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    monkeypatch.setattr("weakseg.engine.fingerprints._AT_A_TIME", at_a_time)
+    assert fingerprint_of(step, [], "data") == expected
 
 
 def test_the_order_of_inputs_counts_and_names_do_not() -> None:

@@ -28,16 +28,17 @@ def fingerprint_of(step: Step, inputs: Sequence[str], seen: str) -> str:
         for key, value in dump_settings(step.kind, step.settings).items()
         if key not in step.kind.for_readers
     }
-    return digest_of(
-        step.kind.name,
-        step.kind.version,
-        settings,
-        [stamps(path) for path in _paths_in(settings)],
-        [[slot, known] for (slot, _), known in zip(step.inputs, inputs, strict=True)],
-        seen,
-        step.seed,
-        step.device.partition(":")[0],
-    )
+    told = [step.kind.name, step.kind.version, settings]
+    named = [[slot, known] for (slot, _), known in zip(step.inputs, inputs, strict=True)]
+    others = [named, seen, step.seed, step.device.partition(":")[0]]
+    found = hashlib.sha256(_as_text(told)[:-1] + b", [")
+    for number, path in enumerate(_paths_in(settings)):
+        found.update(b", {" if number else b"{")
+        for some in _entries(stamps(path), dict):
+            found.update(some)
+        found.update(b"}")
+    found.update(b"], " + _as_text(others)[1:])
+    return found.hexdigest()[:16]
 
 
 def _paths_in(value: Any) -> Iterator[Path]:
@@ -96,13 +97,20 @@ def digest_of(*values: Any) -> str:
 
 def _digest_of_all(values: Iterable[Any]) -> str:
     """`digest_of` of a list of values, of which some are in memory at a time."""
-    found, between = hashlib.sha256(b"[["), b""
-    remaining = iter(values)
-    while some := list(islice(remaining, _AT_A_TIME)):
-        found.update(between + _as_text(some)[1:-1])
-        between = b", "
+    found = hashlib.sha256(b"[[")
+    for some in _entries(values, list):
+        found.update(some)
     found.update(b"]]")
     return found.hexdigest()[:16]
+
+
+def _entries(values: Iterable[Any], kind: type[list[Any] | dict[str, Any]]) -> Iterator[bytes]:
+    """JSON of what a list holds, or an object of sorted pairs, without its brackets."""
+    between = b""
+    remaining = iter(values)
+    while some := kind(islice(remaining, _AT_A_TIME)):
+        yield between + _as_text(some)[1:-1]
+        between = b", "
 
 
 def _as_text(values: Any) -> bytes:
