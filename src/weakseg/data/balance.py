@@ -141,13 +141,14 @@ def drop_classes(dataset: Dataset, names: Collection[str]) -> Dataset:
     for name in names:
         if name not in dataset.classes:
             raise unknown_name("class", name, dataset.classes)
+    parted: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    for tags in {sample.tags for sample in dataset.samples}:  # of a million photos few differ
+        left = tuple(tag for tag in tags if tag not in names)
+        parted[tags] = left, tuple(tag for tag in tags if tag in names)
     samples = (
-        replace(
-            sample,
-            tags=tuple(tag for tag in sample.tags if tag not in names),
-            dropped=tuple(tag for tag in sample.tags if tag in names),
-        )
+        replace(sample, tags=left, dropped=dropped)
         for sample in dataset.samples
+        for left, dropped in [parted[sample.tags]]
     )
     return replace(dataset, samples=tuple(samples))
 

@@ -65,6 +65,8 @@ def without_dropped(dataset: Dataset, data: Data) -> Dataset:
         if name not in dataset.classes:
             raise unknown_name("class", name, dataset.classes)
     dropped = data.dropped(dataset.classes)
+    if not dropped:
+        return dataset
     without = drop_classes(dataset, dropped)
     samples = tuple(
         after
