@@ -1,9 +1,11 @@
 """Which files of a folder that another tool wrote belong to which photo."""
 
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from weakseg.data.dataset import Sample
 
@@ -30,8 +32,19 @@ def with_files(
 ) -> frozenset[str]:
     """Ids of the photos that `find` gives files of; one of several photos is none's."""
     # Hashes stand for files, a million of which would be half a gigabyte.
-    found = {sample.id: tuple(map(hash, files)) for sample in samples if (files := find(sample))}
-    claims = Counter(chain.from_iterable(found.values()))
+    ids: list[str] = []
+    numbers: list[int] = []
+    hashes = array("q")
+    for sample in samples:
+        if files := find(sample):
+            ids.append(sample.id)
+            numbers.append(len(files))
+            hashes.extend(map(hash, files))
+    found, claims = np.unique(np.asarray(hashes), return_counts=True)
+    several = set(found[claims > 1].tolist())
+    remaining = iter(hashes)
     return frozenset(
-        image for image, files in found.items() if all(claims[file] == 1 for file in files)
+        image
+        for image, number in zip(ids, numbers, strict=True)
+        if several.isdisjoint(list(islice(remaining, number)))
     )
