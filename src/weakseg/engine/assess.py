@@ -1,7 +1,8 @@
 """What can be said of a run's masks without ground truth: figures of each class, and remarks."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from array import array
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +51,31 @@ class _Found(NamedTuple):
     seen: bool | None
 
 
+@dataclass
+class _Masks:
+    """What the masks of a class say: numbers, since a million photos have more than a million.
+
+    Attributes:
+        coverage: of each mask.
+        agreement: of those that are not nearly empty, or it would say no more than that.
+        seeded, seen: how many of the masks are so and how many are not.
+    """
+
+    coverage: "array[float]" = field(default_factory=lambda: array("d"))
+    agreement: "array[float]" = field(default_factory=lambda: array("d"))
+    seeded: Counter[bool] = field(default_factory=Counter)
+    seen: Counter[bool] = field(default_factory=Counter)
+
+    def add(self, one: _Found) -> None:
+        self.coverage.append(one.coverage)
+        if one.agreement is not None and one.coverage >= EMPTY:
+            self.agreement.append(one.agreement)
+        if one.seeded is not None:
+            self.seeded[one.seeded] += 1
+        if one.seen is not None:
+            self.seen[one.seen] += 1
+
+
 class _Judged(NamedTuple):
     """The steps whose files are read; of a kind that a recipe has not, there is none.
 
@@ -76,11 +102,11 @@ def run(context: Context) -> None:
     judged = _judged(context)
     photos = context.photos(judged.masks)
     make = Each(_compare, (judged,))
-    found: dict[int, list[_Found]] = {}
+    found: defaultdict[int, _Masks] = defaultdict(_Masks)
     with context.progress.track(NAME, len(photos.samples)) as advance:
         for of_photo in context.cpu.map(make, map(photos.task, photos.samples)):
             for one in of_photo:
-                found.setdefault(one.class_id, []).append(one)
+                found[one.class_id].add(one)
             advance(1)
     faults = find_tag_faults([sample.tags for sample in context.dataset.samples])
     if not context.learns_tags:
@@ -88,7 +114,7 @@ def run(context: Context) -> None:
     trained = judged.classifier
     scores = read_json(trained.folder / FIGURES)["per_class"] if trained else {}
     classes = [
-        _summary(name, found.get(class_id, []), faults, scores)
+        _summary(name, found[class_id], faults, scores)
         for class_id, name in enumerate(context.dataset.classes, 1)
         if name in faults.counts
     ]
@@ -143,7 +169,7 @@ def _iou(mask: NDArray[np.uint8], other: NDArray[np.uint8], class_id: int) -> fl
 
 def _summary(
     name: str,
-    found: Sequence[_Found],
+    found: _Masks,
     faults: TagFaults,
     scores: dict[str, dict[str, float | None]],
 ) -> dict[str, Any]:
@@ -157,25 +183,18 @@ def _summary(
     that was not trained with the tags. `cam_agreement` is the median IoU of the bare CAM's mask and
     the mask, where that is not nearly empty.
     """
-    coverage = [one.coverage for one in found]
-    agreement = [
-        one.agreement
-        for one in found
-        if one.agreement is not None and one.coverage >= EMPTY  # or it says no more than that
-    ]
-    seeded = [one.seeded for one in found if one.seeded is not None]
-    seen = [one.seen for one in found if one.seen is not None]
+    coverage, agreement = found.coverage, found.agreement
     summary: dict[str, Any] = {
         "name": name,
         "photos": faults.counts[name],
-        "masks": len(found),
+        "masks": len(coverage),
         "average_precision": scores.get("average_precision", {}).get(name),
         "base_rate": scores.get("base_rate", {}).get(name),
         "coverage": float(np.median(coverage)) if coverage else None,
         "nearly_empty": sum(value < EMPTY for value in coverage),
         "nearly_full": sum(value > FULL for value in coverage),
-        "without_seeds": sum(not value for value in seeded) if seeded else None,
-        "unseen": sum(not value for value in seen) if seen else None,
+        "without_seeds": found.seeded[False] if found.seeded else None,
+        "unseen": found.seen[False] if found.seen else None,
         "cam_agreement": float(np.median(agreement)) if agreement else None,
     }
     fault = faults.of(name)
