@@ -7,6 +7,7 @@ import pytest
 from weakseg.errors import WeaksegError
 from weakseg.files import (
     absolute,
+    read_entries,
     read_json,
     remove_partial_files,
     stamp,
@@ -14,6 +15,7 @@ from weakseg.files import (
     sync_files,
     write_atomically,
     write_bytes,
+    write_entries,
     write_folder,
     write_json,
     written_by_run,
@@ -196,3 +198,28 @@ def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
         (folder / "new").write_text("new")
     assert (place / "x").read_text() == "old"
     assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("under", ["", "photos"])
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_entries_are_read_as_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, under: str
+) -> None:
+    path, entries = tmp_path / "a.json", [(f'"ö{n}', [n, {"a": n}]) for n in range(number)]
+    beside = {"step": "crf"} if under else {}
+    write_entries(path, entries, under=under, beside=beside)
+    monkeypatch.setattr("weakseg.files._AT_A_TIME", 2)
+    outer, found = read_entries(path, under)
+    assert (outer, list(found)) == ({**beside, under: {}} if under else {}, entries)
+    write_json(path, {**beside, under: dict(entries)} if under else dict(entries))
+    assert list(read_entries(path, under)[1]) == entries
+
+
+def test_entries_that_are_cut_off_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_entries(path, [("a", 1), ("b", 2)])
+    path.write_text(path.read_text().removesuffix("}\n"))
+    with pytest.raises(WeaksegError, match=r"a\.json can't be read: it has no end\."):
+        list(read_entries(path)[1])
+    with pytest.raises(WeaksegError, match="There is no file"):
+        read_entries(tmp_path / "none.json")

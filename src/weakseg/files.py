@@ -221,22 +221,70 @@ def read_json(path: Path) -> Any:
         raise WeaksegError(f"{path} can't be read as JSON: {error}.") from error
 
 
+def read_entries(path: Path, under: str = "") -> tuple[Any, Iterator[tuple[str, Any]]]:
+    """What `write_entries` has written, of whose entries some are in memory at a time.
+
+    JSON that is laid out otherwise is read as a whole.
+
+    Returns:
+        The object, which may lack its entries, and their names and values.
+
+    Raises:
+        WeaksegError: if the file is missing or no JSON.
+    """
+    stores.bring(path)
+    _check_endless(path)
+    end = "}}" if under else "}"
+    with suppress(ValueError, OSError, RecursionError), path.open(encoding="utf-8") as file:
+        outer = json.loads(f"{file.readline()}{end}")
+        if (outer.get(under) if under else outer) == {} and file.read(1) in ('"', "}"):
+            return outer, _entries_by_line(path, f"{end}\n")
+    outer = read_json(path)
+    return outer, _entries_of(outer, under)
+
+
+def _entries_by_line(path: Path, end: str) -> Iterator[tuple[str, Any]]:
+    ended = False
+    with written_by_run(path), path.open(encoding="utf-8") as file:
+        next(file)
+        while lines := list(islice(file, _AT_A_TIME)):
+            if ended := lines[-1] == end:
+                lines.pop()
+            yield from json.loads(f"{{{''.join(lines).rstrip().removesuffix(',')}}}").items()
+        if not ended:
+            raise ValueError("it has no end")
+
+
+def _entries_of(outer: Any, under: str) -> Iterator[tuple[str, Any]]:
+    yield from (outer[under] if under else outer).items()
+
+
 def read_written(path: Path, kind: "type[BaseModel]") -> Any:
     """What a run has written as JSON, once it is known to have what a model says.
 
     Raises:
         WeaksegError: if it is missing, or is not such.
     """
+    with as_written(path):
+        kind.model_validate(content := read_json(path))
+    return content
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Have what a model says against the content of a file that a run has written name the file.
+
+    Raises:
+        WeaksegError: for a ValidationError in the block.
+    """
     from pydantic import ValidationError
 
-    content = read_json(path)
     try:
-        kind.model_validate(content)
+        yield
     except ValidationError as error:
         raise WeaksegError(
             f"{path} is not as a run writes it ({mismatch(error)}). {_MADE_ANEW}"
         ) from error
-    return content
 
 
 def _check_endless(path: Path) -> None:

@@ -1,6 +1,6 @@
 """How sure each of a run's last masks is, without ground truth: `confidence.json`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from weakseg.data.masks import read_mask
 from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
-from weakseg.files import read_written, write_entries
+from weakseg.files import as_written, read_entries, write_entries
 from weakseg.methods.base import Artefact, Photos, PhotoTask, Step
 from weakseg.methods.maps import MASK, open_maps, open_scores
 from weakseg.methods.settings import Fraction
@@ -25,14 +25,16 @@ _LOOKED_AT = 200
 """Photos by which the scale of scores is told."""
 
 
-class _Photo(BaseModel):
+class PhotoConfidence(BaseModel):
+    """How sure a photo's mask is, and those of its classes."""
+
     confidence: Fraction
     classes: dict[str, Fraction] = {}
 
 
 class _Content(BaseModel):
     step: str | None
-    photos: dict[str, _Photo]
+    photos: dict[str, PhotoConfidence]
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,31 @@ def reads(context: Context) -> list[Step]:
     return [judged.masks, *judged.others, *maps, *sight]
 
 
-def read_confidence(folder: Path) -> Mapping[str, Any]:
-    """What `confidence.json` in a run's folder holds; no photos before the run has come so far.
+def read_confidence(folder: Path) -> tuple[str | None, Iterator[tuple[str, PhotoConfidence]]]:
+    """What `confidence.json` in a run's folder holds; nothing before the run has come so far.
+
+    Returns:
+        The step whose masks it is of, and how sure each photo's is, by id, as they are read.
 
     Raises:
         WeaksegError: it is damaged.
     """
     path = folder / CONFIDENCE
     if not path.exists():
-        return {"step": None, "photos": {}}
-    found: Mapping[str, Any] = read_written(path, _Content)
-    return found
+        return None, iter(())
+    content, entries = read_entries(path, "photos")
+    with as_written(path):
+        step = _Content.model_validate(content).step
+    return step, _validated(path, entries)
+
+
+def _validated(
+    path: Path, entries: Iterable[tuple[str, Any]]
+) -> Iterator[tuple[str, PhotoConfidence]]:
+    for photo, value in entries:
+        with as_written(path):
+            entry = PhotoConfidence.model_validate(value)
+        yield photo, entry
 
 
 def _judged(context: Context) -> _Judged:

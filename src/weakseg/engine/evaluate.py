@@ -1,5 +1,6 @@
 """Figures against ground truth."""
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.files import write_json
-from weakseg.methods.base import Artefact, Executor, PhotoTask, Step
+from weakseg.methods.base import Artefact, Executor, PhotoTask, Step, task_of
 from weakseg.methods.maps import MASK, open_class_maps
 from weakseg.metrics import ConfusionMatrix, ThresholdCounts, best_overlaps, sweep_thresholds
 from weakseg.progress import Progress
@@ -70,20 +71,20 @@ def _rows(context: Context, told: "_Reliability") -> list[dict[str, Any]]:
     found = {held_out: _usable_of(context, held_out) for held_out in groups}
     for step in steps:
         held_out = step.kind.photos == "held out"
-        tasks, left_out = found[held_out]
-        if not tasks:
+        samples, left_out = found[held_out]
+        if not samples:
             continue
         place = partial(_mask_of, step)
         label = f"evaluate {step.name}"
         also = told.add if step.name == told.step else None
-        matrix = _confusion(tasks, place, classes, context.cpu, context.progress, label, also)
+        matrix = _confusion(samples, place, classes, context.cpu, context.progress, label, also)
         its_split = (context.recipe.data.held_out or split) if held_out else split
         if fault := _nothing_to_measure(matrix, its_split):
             faults[fault] = None
             continue
         rows.append(_row(step.name, its_split, matrix, step.protocol(), left_out, dropped))
         if step.kind.reuses_maps:
-            rows.append(_oracle_row(context, step, tasks, left_out, dropped))
+            rows.append(_oracle_row(context, step, samples, left_out, dropped))
     if not rows and not faults:
         faults["There are no masks to compare with."] = None
     for fault in faults:
@@ -100,10 +101,10 @@ def _dropped(context: Context) -> list[str]:
     ]
 
 
-def _usable_of(context: Context, held_out: bool) -> tuple[list[PhotoTask], int]:
+def _usable_of(context: Context, held_out: bool) -> tuple[list[Sample], int]:
     """Photos with ground truth that can be used, and how many have one that can't."""
     samples = context.tried_on() if held_out else context.masked_samples()
-    masked = [context.task(sample) for sample in samples if sample.mask]
+    masked = [sample for sample in samples if sample.mask]
     usable = _usable(masked, len(context.dataset.classes), context.cpu, context.progress)
     return usable, len(masked) - len(usable)
 
@@ -137,25 +138,24 @@ def evaluate_folder(
         if name not in classes:
             raise unknown_name("class", name, classes)
     check_classes(predictions / CLASSES, classes)
-    masked = [PhotoTask(sample, ()) for sample in dataset.samples if sample.mask]
+    masked = [sample for sample in dataset.samples if sample.mask]
     if foreground is not None:
-        masked = [_of_one_class(task, foreground, classes) for task in masked]
+        masked = [_of_one_class(sample, foreground, classes) for sample in masked]
     with_truth = _usable(masked, len(classes), executor, progress)
     if not with_truth:
         raise WeaksegError(f"Split {split!r} has no masks to evaluate against.")
-    samples = [task.sample for task in with_truth]
-    found = with_files(samples, partial(mask_files, predictions))
-    missing = [task.id for task in with_truth if task.id not in found]
+    found = with_files(with_truth, partial(mask_files, predictions))
+    missing = [sample.id for sample in with_truth if sample.id not in found]
     if missing and not (skip_missing and found):
         raise WeaksegError(
             f"{predictions} has no mask for {len(missing)} of {len(with_truth)} photos of split "
             f"{split!r} (the first: {missing[0]}.png). Predict them, name another split, or leave "
             "them out with --missing skip."
         )
-    compared = [task for task in with_truth if task.id in found]
+    compared = [sample for sample in with_truth if sample.id in found]
 
-    def predicted(task: PhotoTask) -> Path:
-        return mask_files(predictions, task.sample)[0]
+    def predicted(sample: Sample) -> Path:
+        return mask_files(predictions, sample)[0]
 
     matrix = _confusion(compared, predicted, classes, executor, progress, NAME)
     if fault := _nothing_to_measure(matrix, split):
@@ -169,15 +169,14 @@ def evaluate_folder(
     return _row(predictions.resolve().name, split, matrix, protocol, left_out, dropped)
 
 
-def _of_one_class(task: PhotoTask, foreground: int, classes: Sequence[str]) -> PhotoTask:
+def _of_one_class(sample: Sample, foreground: int, classes: Sequence[str]) -> Sample:
     if len(classes) != 1:
         raise WeaksegError(
             f"--foreground is for a data set of one class, and this one has {len(classes)}. Write "
             "each class as its id."
         )
-    assert task.sample.mask is not None
-    mask = OneClass(task.sample.mask, foreground)
-    return replace(task, sample=replace(task.sample, mask=mask))
+    assert sample.mask is not None
+    return replace(sample, mask=OneClass(sample.mask, foreground))
 
 
 def _nothing_to_measure(matrix: ConfusionMatrix, split: str) -> str | None:
@@ -203,46 +202,48 @@ def truth_fault(sample: Sample, classes: int) -> str | None:
 
 
 def _usable(
-    tasks: Sequence[PhotoTask], classes: int, executor: Executor, progress: Progress
-) -> list[PhotoTask]:
+    samples: Sequence[Sample], classes: int, executor: Executor, progress: Progress
+) -> list[Sample]:
     """The photos whose ground truth can be used; says what is left out."""
-    faults = list(executor.map(Each(_fault, (classes,)), tasks))
+    faults = list(executor.map(Each(_fault, (classes,)), samples))
     reasons = [fault for fault in faults if fault]
     if reasons:
-        progress.say(f"left out: {len(reasons)} of {len(tasks)} true masks, such as: {reasons[0]}")
-    return [task for task, fault in zip(tasks, faults, strict=True) if not fault]
+        progress.say(
+            f"left out: {len(reasons)} of {len(samples)} true masks, such as: {reasons[0]}"
+        )
+    return [sample for sample, fault in zip(samples, faults, strict=True) if not fault]
 
 
-def _fault(classes: int, task: PhotoTask) -> str | None:
-    return truth_fault(task.sample, classes)
+def _fault(classes: int, sample: Sample) -> str | None:
+    return truth_fault(sample, classes)
 
 
-_Pair = tuple[PhotoTask, Path]
+_Pair = tuple[Sample, Path]
 """A photo, and the mask that was predicted for it."""
 
 
-def _mask_of(step: Step, task: PhotoTask) -> Path:
-    return step.folder / f"{task.id}{MASK}"
+def _mask_of(step: Step, sample: Sample) -> Path:
+    return step.folder / f"{sample.id}{MASK}"
 
 
 def _confusion(
-    tasks: Sequence[PhotoTask],
-    predicted: Callable[[PhotoTask], Path],
+    samples: Sequence[Sample],
+    predicted: Callable[[Sample], Path],
     classes: Sequence[str],
     executor: Executor,
     progress: Progress,
     label: str,
-    also: Callable[[PhotoTask, NDArray[np.int64]], None] | None = None,
+    also: Callable[[Sample, NDArray[np.int64]], None] | None = None,
 ) -> ConfusionMatrix:
     total = ConfusionMatrix(classes)
-    pairs = ((task, predicted(task)) for task in tasks)
+    pairs = ((sample, predicted(sample)) for sample in samples)
     found = executor.map(Each(_compare, (tuple(classes),)), pairs)
-    with progress.track(label, len(tasks)) as advance:
-        for task, counts in zip(tasks, found, strict=True):
+    with progress.track(label, len(samples)) as advance:
+        for sample, counts in zip(samples, found, strict=True):
             total.counts += counts
             total.images += 1
             if also:
-                also(task, counts)
+                also(sample, counts)
             advance(1)
     return total
 
@@ -255,32 +256,48 @@ class _Reliability:
     """
 
     def __init__(self, context: Context) -> None:
-        content = read_confidence(context.folder)
-        self.step: str | None = content["step"] if content["photos"] else None
-        self._photos = content["photos"]
         self._classes = context.dataset.classes
-        self._pairs: list[tuple[float, float, int]] = []
         self._matrices = [ConfusionMatrix(self._classes) for _ in _LEFT_OUT]
-        surest = sorted(self._photos, key=lambda photo: (self._photos[photo]["confidence"], photo))
-        self._place = {photo: index / len(surest) for index, photo in enumerate(surest)}
+        self._pairs = array("d"), array("d"), array("q")  # confidence, IoU, class
+        # Columns, as an object for each of a million photos takes a gigabyte.
+        step, entries = read_confidence(context.folder)
+        of_photo = array("d")
+        self._index: dict[str, int] = {}
+        self._starts, self._ids, self._sure = array("q", [0]), array("q"), array("d")
+        for photo, entry in entries:
+            self._index[photo] = len(of_photo)
+            of_photo.append(entry.confidence)
+            self._ids.extend(self._classes.index(name) + 1 for name in entry.classes)
+            self._sure.extend(entry.classes.values())
+            self._starts.append(len(self._sure))
+        self.step = step if of_photo else None
+        by_id = np.array([self._index[photo] for photo in sorted(self._index)], np.int64)
+        surest = by_id[np.argsort(np.asarray(of_photo)[by_id], kind="stable")]
+        self._place = np.empty(len(surest))
+        self._place[surest] = np.arange(len(surest)) / max(1, len(surest))
 
-    def add(self, task: PhotoTask, counts: NDArray[np.int64]) -> None:
+    def add(self, sample: Sample, counts: NDArray[np.int64]) -> None:
         """Count a photo of the step's, whose confusion counts are (C+1, C+2)."""
         iou = ConfusionMatrix.of(self._classes, counts).iou()
-        for class_id in task.class_ids:
-            sure = self._photos[task.id]["classes"].get(self._classes[class_id - 1])
-            if sure is not None and not np.isnan(iou[class_id]):
-                self._pairs.append((sure, iou[class_id], class_id))
+        index = self._index[sample.id]
+        its = slice(self._starts[index], self._starts[index + 1])
+        sure = dict(zip(self._ids[its], self._sure[its], strict=True))
+        told, ious, ids = self._pairs
+        for class_id in task_of(sample, self._classes).class_ids:
+            if class_id in sure and not np.isnan(iou[class_id]):
+                told.append(sure[class_id])
+                ious.append(iou[class_id])
+                ids.append(class_id)
         for share, matrix in zip(_LEFT_OUT, self._matrices, strict=True):
-            if self._place[task.id] >= share:
+            if self._place[index] >= share:
                 matrix.counts += counts
                 matrix.images += 1
 
     def figures(self) -> dict[str, Any]:
         """Under "confidence", if it tells anything: correlations, and the mIoU of the surer."""
-        if not self._pairs:
+        sure, iou, ids = map(np.asarray, self._pairs)
+        if not len(ids):
             return {}
-        sure, iou, ids = (np.array(column) for column in zip(*self._pairs, strict=True))
         overall, within_class = reliability(sure, iou, ids)
         surer = [
             {"left_out": share, "images": matrix.images, "miou": matrix.summary()["miou"]}
@@ -298,34 +315,35 @@ class _Reliability:
 
 
 def _compare(classes: Sequence[str], pair: _Pair) -> NDArray[np.int64]:
-    task, path = pair
+    sample, path = pair
     matrix = ConfusionMatrix(classes)
     try:
-        matrix.update(_truth(task), read_prediction(path))
+        matrix.update(_truth(sample), read_prediction(path))
     except ValueError as error:
-        raise WeaksegError(f"{path} can't be compared with {task.sample.mask}: {error}.") from error
+        raise WeaksegError(f"{path} can't be compared with {sample.mask}: {error}.") from error
     return matrix.counts
 
 
-def _truth(task: PhotoTask) -> NDArray[np.uint8]:
-    assert task.sample.mask is not None
-    return task.sample.mask.read()
+def _truth(sample: Sample) -> NDArray[np.uint8]:
+    assert sample.mask is not None
+    return sample.mask.read()
 
 
 def _oracle_row(
-    context: Context, step: Step, tasks: Sequence[PhotoTask], left_out: int, dropped: Sequence[str]
+    context: Context, step: Step, samples: Sequence[Sample], left_out: int, dropped: Sequence[str]
 ) -> dict[str, Any]:
     """A step's maps at the threshold that is best by ground truth, over the whole set."""
     name = f"{step.name}-oracle"
     totals = [ConfusionMatrix(context.dataset.classes) for _ in _THRESHOLDS]
     make = _ThresholdSweep(step)
     photos = context.photos(step)  # its maps are of the tags that it saw
-    seen = {sample.id: photos.task(sample) for sample in photos.samples}
-    tasks = [seen[task.id] for task in tasks]
+    seen = {sample.id: sample for sample in photos.samples}
+    samples = [seen[sample.id] for sample in samples]
     executor = context.network if step.uses_network else context.cpu
-    with context.progress.track(f"evaluate {name}", len(tasks)) as advance:
-        for task, (ids, counts) in zip(tasks, executor.map(make, tasks), strict=True):
-            cells = np.ix_(ids, np.array((0, *task.class_ids)))
+    swept = executor.map(make, map(photos.task, samples))
+    with context.progress.track(f"evaluate {name}", len(samples)) as advance:
+        for sample, (ids, counts) in zip(samples, swept, strict=True):
+            cells = np.ix_(ids, np.array((0, *photos.task(sample).class_ids)))
             for total, at_threshold in zip(totals, counts, strict=True):
                 total.counts[cells] += at_threshold
                 total.images += 1
@@ -343,35 +361,35 @@ def _oracle_row(
 def _object_rows(context: Context, step: Step) -> list[dict[str, Any]]:
     """The Average Best Overlap of objects, if any photo has true ones that can be used."""
     of_objects = [
-        context.task(replace(sample, mask=sample.objects))
+        replace(sample, mask=sample.objects)
         for sample in context.masked_samples()
         if sample.objects
     ]
-    tasks = _usable(of_objects, MAX_OBJECTS, context.cpu, context.progress)
-    if not tasks:
+    samples = _usable(of_objects, MAX_OBJECTS, context.cpu, context.progress)
+    if not samples:
         return []
     best = []
-    with context.progress.track(f"evaluate {step.name}", len(tasks)) as advance:
-        for overlaps in context.cpu.map(Each(_best_overlaps, (step.folder,)), tasks):
+    with context.progress.track(f"evaluate {step.name}", len(samples)) as advance:
+        for overlaps in context.cpu.map(Each(_best_overlaps, (step.folder,)), samples):
             best += overlaps.tolist()
             advance(1)
     return [
         {
             "name": step.name,
             "split": context.recipe.data.split,
-            "images": len(tasks),
+            "images": len(samples),
             **dict.fromkeys(("miou", "mean_accuracy", "pixel_accuracy")),
             "per_class": {},
             "abo": float(np.mean(best)) if best else None,
             "objects": len(best),
             "protocol": {"masks": step["masks"].name, "crf": False, "ignore": IGNORE},
-            "left_out": len(of_objects) - len(tasks),
+            "left_out": len(of_objects) - len(samples),
         }
     ]
 
 
-def _best_overlaps(folder: Path, task: PhotoTask) -> NDArray[np.float64]:
-    return best_overlaps(_truth(task), read_mask(folder / f"{task.id}.png"))
+def _best_overlaps(folder: Path, sample: Sample) -> NDArray[np.float64]:
+    return best_overlaps(_truth(sample), read_mask(folder / f"{sample.id}.png"))
 
 
 @dataclass(frozen=True)
@@ -382,7 +400,7 @@ class _ThresholdSweep:
         maps = open_class_maps(self.step)
 
         def work(task: PhotoTask) -> ThresholdCounts:
-            return sweep_thresholds(_truth(task), maps(task).scores, _THRESHOLDS)
+            return sweep_thresholds(_truth(task.sample), maps(task).scores, _THRESHOLDS)
 
         return work
 

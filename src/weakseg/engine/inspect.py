@@ -10,7 +10,7 @@ from weakseg.engine.context import Context
 from weakseg.engine.executor import Each
 from weakseg.engine.outputs import Output
 from weakseg.errors import WeaksegError, quoted
-from weakseg.files import read_json, write_entries, write_json
+from weakseg.files import read_entries, read_json, write_entries, write_json
 
 NAME = PLACE = "inspect"
 _UNREADABLE = "unreadable.json"
@@ -67,13 +67,15 @@ def readable(context: Context) -> Context:
     """
     folder = context.folder / NAME
     known = read_json(folder / _UNREADABLE)
+    samples = _samples(context)
+    ids = {sample.id: sample.id for sample in samples}  # of a million photos there once
     same: dict[_Size, _Size] = {}
     sizes = {
-        name: same.setdefault(size, size)
-        for name, (height, width) in read_json(folder / _SIZES).items()
+        ids.get(name, name): same.setdefault(size, size)
+        for name, (height, width) in read_entries(folder / _SIZES)[1]
         for size in [(height, width)]
     }
-    again = [sample for sample in _samples(context) if sample.id in known]
+    again = [sample for sample in samples if sample.id in known]
     unreadable = {}
     for sample, seen in _look_at_all(again, context):
         if isinstance(seen, str):
@@ -93,6 +95,8 @@ def readable(context: Context) -> Context:
         _write(context, sizes, unreadable)
 
     def without(dataset: Dataset) -> Dataset:
+        if not unreadable:
+            return dataset
         samples = tuple(s for s in dataset.samples if s.id not in unreadable)
         if not samples:
             raise WeaksegError(f"None of the photos in {dataset.root} can be read.")

@@ -159,8 +159,8 @@ class Run:
 
         Empty before the run has come so far, and where nothing tells.
         """
-        found = read_confidence(self.folder)["photos"]
-        return {photo: entry["confidence"] for photo, entry in found.items()}
+        _, entries = read_confidence(self.folder)
+        return {photo: entry.confidence for photo, entry in entries}
 
     def photos(self, step: str) -> list[str]:
         """Ids of the photos that a step has made masks or maps of, so far."""

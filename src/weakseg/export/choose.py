@@ -84,15 +84,15 @@ def choose(run: Run, choice: Choice, progress: Progress) -> Sequence[Photo]:
 
 def _confidence(run: Run, step: str, needed: bool) -> Mapping[str, float]:
     """Of masks of a step, by id; none where the run says nothing of them."""
-    found = read_confidence(run.folder)
-    if found["step"] == step:
+    of_step, _ = read_confidence(run.folder)
+    if of_step == step:
         return run.confidence
     if needed:
-        of = f"is of the masks of {found['step']}" if found["step"] else "is not there"
+        of = f"is of the masks of {of_step}" if of_step else "is not there"
         raise WeaksegError(
             f"{run.folder / CONFIDENCE} {of}, so that the confidence of those of {step} is "
             "unknown. Leave out --confidence"
-            + (" or --step." if found["step"] else ", or run the recipe again.")
+            + (" or --step." if of_step else ", or run the recipe again.")
         )
     return {}
 

@@ -70,7 +70,7 @@ def build(run: Run, executor: Executor, progress: Progress) -> Path:
     folder = run.folder / NAME
     names = [PAGE.name, *(f"page-{number}.html" for number in range(2, len(pages) + 1))]
     drawer = Drawer(tuple(s.folder for s in steps), last.folder, run.classes)
-    sure = read_confidence(run.folder)["photos"]
+    sure = {photo: entry.classes for photo, entry in read_confidence(run.folder)[1]}
     counts = np.zeros((len(run.classes) + 1, len(run.classes) + 2), np.int64)
     template = _environment().get_template("page.html")
     with progress.track(NAME, len(photos)) as advance:
@@ -140,7 +140,7 @@ def _table(
     run: Run,
     photos: Sequence[_Photo],
     drawn: Sequence[Drawn],
-    sure: Mapping[str, Any],
+    sure: Mapping[str, Mapping[str, float]],
     folder: Path,
 ) -> dict[str, Any]:
     """What the page's script reads: names, and a row of each photo; shares are in thousandths."""
@@ -148,7 +148,7 @@ def _table(
     rows = []
     for photo, one in zip(photos, drawn, strict=True):
         task = photo.task
-        classes = sure.get(task.id, {}).get("classes")
+        classes = sure.get(task.id)
         names = [run.classes[class_id - 1] for class_id in task.class_ids]
         rows.append(
             [
