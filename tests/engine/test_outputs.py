@@ -50,19 +50,19 @@ def test_whatever_a_file_is_cut_to_is_found(tmp_path: Path, suffix: str) -> None
     write, shapes = WRITERS[suffix]
     path = tmp_path / f"a{suffix}"
     output = Output(path, shapes)
-    assert find_faults([output], {}) == [(path, Fault.MISSING)]
+    assert list(find_faults([output], {})) == [(path, Fault.MISSING)]
     write(path)
     whole = path.read_bytes()
-    assert find_faults([output], {}) == []
+    assert list(find_faults([output], {})) == []
     for length in {*range(0, len(whole), 61), len(whole) - 1}:
         path.write_bytes(whole[:length])
-        assert find_faults([output], {}) == [(path, Fault.DAMAGED)]
+        assert list(find_faults([output], {})) == [(path, Fault.DAMAGED)]
     for content in (bytes(len(whole)), whole + b"\0", b"\xff" * len(whole)):
         path.write_bytes(content)
-        assert find_faults([output], {}) == [(path, Fault.DAMAGED)]
+        assert list(find_faults([output], {})) == [(path, Fault.DAMAGED)]
     path.unlink()
     path.mkdir()
-    assert find_faults([output], {}) == [(path, Fault.DAMAGED)]
+    assert list(find_faults([output], {})) == [(path, Fault.DAMAGED)]
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_a_file_of_another_photo_is_found(
 ) -> None:
     path = tmp_path / f"a{suffix}"
     WRITERS[suffix][0](path)
-    assert find_faults([Output(path, shapes)], {}) == [(path, Fault.FOREIGN)]
+    assert list(find_faults([Output(path, shapes)], {})) == [(path, Fault.FOREIGN)]
 
 
 def test_a_table_is_known_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    assert find_faults([Output(path)], {}) == [(path, Fault.MISSING)]
+    assert list(find_faults([Output(path)], {})) == [(path, Fault.MISSING)]
     path.write_text("image,tag\n")
     digests = {path: digest(path)}
-    assert find_faults([Output(path)], digests) == []
+    assert list(find_faults([Output(path)], digests)) == []
     path.write_text("")
-    assert find_faults([Output(path)], digests) == [(path, Fault.DAMAGED)]
+    assert list(find_faults([Output(path)], digests)) == [(path, Fault.DAMAGED)]
     path.unlink()
-    assert find_faults([Output(path)], digests) == [(path, Fault.MISSING)]
+    assert list(find_faults([Output(path)], digests)) == [(path, Fault.MISSING)]
 
 
 def test_what_has_not_changed_is_looked_at_no_further(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_what_has_not_changed_is_looked_at_no_further(tmp_path: Path) -> None:
     paths[2].write_text("{}")
     outputs = [Output(path) for path in paths]
     settled = last_change(outputs)
-    assert find_faults(outputs, {}, settled) == []
-    assert find_faults(outputs, {}) == [(paths[1], Fault.DAMAGED)]
-    assert find_faults(outputs[1:2], {}, 1) == [(paths[1], Fault.DAMAGED)]
+    assert list(find_faults(outputs, {}, settled)) == []
+    assert list(find_faults(outputs, {})) == [(paths[1], Fault.DAMAGED)]
+    assert list(find_faults(outputs[1:2], {}, 1)) == [(paths[1], Fault.DAMAGED)]
     paths[0].unlink()
-    assert find_faults(outputs, {}, settled) == [(paths[0], Fault.MISSING)]
+    assert list(find_faults(outputs, {}, settled)) == [(paths[0], Fault.MISSING)]
 
 
 def test_where_the_system_tells_no_change_every_file_is_looked_at(
@@ -131,7 +131,7 @@ def test_a_time_that_is_set_hides_no_change(tmp_path: Path) -> None:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         if last_change([Output(path)]) > settled:
             break
-    assert find_faults([Output(path)], {}, settled) == [(path, Fault.DAMAGED)]
+    assert list(find_faults([Output(path)], {}, settled)) == [(path, Fault.DAMAGED)]
 
 
 def cut(path: Path) -> None:
@@ -287,11 +287,13 @@ def test_a_record_without_digests_is_believed(
 def test_a_pipe_is_damaged_and_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     digests = {tmp_path / name: "0"}
-    assert find_faults([Output(tmp_path / name)], digests) == [(tmp_path / name, Fault.DAMAGED)]
+    assert list(find_faults([Output(tmp_path / name)], digests)) == [
+        (tmp_path / name, Fault.DAMAGED)
+    ]
 
 
 def test_a_header_that_is_nested_without_end_is_damaged(tmp_path: Path) -> None:
     header = b"[" * 100_000
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    assert find_faults([Output(path)], {}) == [(path, Fault.DAMAGED)]
+    assert list(find_faults([Output(path)], {})) == [(path, Fault.DAMAGED)]

@@ -72,21 +72,19 @@ class Fault(Enum):
 
 def find_faults(
     outputs: Iterable[Output], digests: Mapping[Path, str], settled: int = 0
-) -> list[tuple[Path, Fault]]:
+) -> Iterator[tuple[Path, Fault]]:
     """The files that are not as they were written.
 
     Args:
         digests: of tables, as `digest` gives them; a table without one is looked at no further.
         settled: as `last_change` gives it; what has not changed since then is as it was.
     """
-    found = []
     for output in outputs:
         if settled and 0 < _changed(output.path) <= settled:
             continue
         fault = _find_fault(output, digests)
         if fault:
-            found.append((output.path, fault))
-    return found
+            yield output.path, fault
 
 
 def last_change(outputs: Iterable[Output]) -> int:

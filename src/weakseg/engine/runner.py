@@ -126,6 +126,7 @@ def run_on(
                 progress.say(f"tags: {line}")
             for line in few_lines(faults):
                 progress.say(f"photos: {line}")
+        del used  # of a million photos a hundred megabytes, where classes are dropped
         record.version, record.seed, record.device = VERSION, recipe.seed, _describe(device)
         record.data = {
             "folder": stores.address_of(dataset.root) or str(dataset.root),
@@ -352,15 +353,19 @@ class _Run:
         """
         record, folder = self._record, self._context.folder
         digests = {folder / path: text for path, text in known.digests.items()}
-        faults = find_faults(unit.outputs(), digests, known.settled)
-        changed = [(path, fault) for path, fault in faults if fault is not Fault.MISSING]
-        if known.finished and faults:
-            path, fault = faults[0]
+        number, first, changed = 0, None, []
+        for path, fault in find_faults(unit.outputs(), digests, known.settled):
+            number += 1
+            first = first or (path, fault)
+            if fault is not Fault.MISSING:  # what a million photos may be, and nothing is done of
+                changed.append((path, fault))
+        if known.finished and first:
+            path, fault = first
             self._context.progress.say(
-                f"{unit.name}: {len(faults)} files are not as they were written, such as {path} "
+                f"{unit.name}: {number} files are not as they were written, such as {path} "
                 f"({fault.value}): made again"
             )
-        if any(fault is Fault.FOREIGN for _, fault in faults):
+        if any(fault is Fault.FOREIGN for _, fault in changed):
             said = {assess.NAME, confidence.NAME, evaluate.NAME, panels.NAME}
             stale = _made_of(unit.name, self._context.steps) | said
             record.steps = {name: its for name, its in record.steps.items() if name not in stale}
@@ -371,7 +376,7 @@ class _Run:
             write_record(folder, record)
         for path, _ in changed:
             remove(path)
-        return not faults
+        return not number
 
     def _tables(self, outputs: Iterable[Output]) -> dict[str, str]:
         """Digests of the tables among some files, by path in the run's folder."""
