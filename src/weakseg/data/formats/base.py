@@ -85,14 +85,14 @@ class TagTable:
     """What is known about the images.
 
     Attributes:
-        rows: what the list states.
+        rows: what the list states; of a long one they are made anew each time.
         faults: lines that can't be used, one line each.
         notes: how the list was understood, where that is not plain, and what was passed over.
         doubts: words that may be one tag rather than several -> a fault, which it is unless all
             of them are declared classes.
     """
 
-    rows: tuple[TagRow, ...]
+    rows: Collection[TagRow]
     faults: tuple[str, ...]
     notes: tuple[str, ...] = ()
     doubts: Mapping[tuple[str, ...], str] = field(default_factory=dict)

@@ -3,10 +3,11 @@
 import csv
 import io
 import re
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 from weakseg.data.formats.base import TagRow, TagTable, alike, name_fault, normal, read_text
@@ -63,7 +64,8 @@ class _Sheet:
         delimiter: what separates its columns.
         named: whether the first line has the columns' names.
         header: the columns' names.
-        records: the other lines, with as many cells as there are columns.
+        columns: the cells of each; what is there often in one is there once.
+        lines: the number of each row's line.
         image: index of the column with the photos.
         faults: lines that have another number of cells.
     """
@@ -72,7 +74,8 @@ class _Sheet:
     delimiter: str
     named: bool
     header: Sequence[str]
-    records: Sequence[_Record]
+    columns: Sequence[Sequence[str]]
+    lines: Sequence[int]
     image: int
     faults: tuple[str, ...]
 
@@ -81,11 +84,75 @@ class _Sheet:
         """The columns that have a name, but that with the photos."""
         return [i for i, name in enumerate(self.header) if name and i != self.image]
 
-    def where(self, record: _Record) -> str:
-        return f"{self.path.name} line {record.line}"
+    def where(self, row: int) -> str:
+        return f"{self.path.name} line {self.lines[row]}"
 
     def names(self, columns: Iterable[int]) -> str:
         return listed([quoted(self.header[i]) for i in columns], 20)
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """The lines of a table that aren't blank, read anew each time: they would take most memory."""
+
+    path: Path
+    text: str
+    delimiter: str
+
+    def __iter__(self) -> Iterator[_Record]:
+        # A StringIO would hold four bytes of each letter.
+        lines = io.TextIOWrapper(io.BytesIO(self.text.encode()), "utf-8", newline="")
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        try:
+            for row in reader:
+                record = _Record(reader.line_num, tuple(map(str.strip, row)))
+                if record.filled:
+                    yield record
+        except csv.Error as error:
+            raise WeaksegError(
+                f"{self.path} line {reader.line_num} is no CSV: {error}. Check its quotes."
+            ) from error
+
+    def first(self) -> Sequence[str]:
+        """The cells of the first line; none where columns are separated otherwise."""
+        try:
+            return next((record.cells for record in self), ())
+        except WeaksegError:
+            return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows(Collection[TagRow]):
+    """A sheet's rows; one whose tags are None can't be used."""
+
+    sheet: _Sheet
+    tags: Sequence[tuple[str, ...] | None]
+
+    def __iter__(self) -> Iterator[TagRow]:
+        for _, row in self.numbered():
+            yield row
+
+    def __len__(self) -> int:
+        return len(self.tags) - self.tags.count(None)
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == one for one in self)
+
+    def numbered(self) -> Iterator[tuple[int, TagRow]]:
+        images = self.sheet.columns[self.sheet.image]
+        for number, (image, tags) in enumerate(zip(images, self.tags, strict=True)):
+            if tags is not None:
+                yield number, TagRow(image, tags, self.sheet.where(number))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The tags of a sheet's rows, None where they can't be used; the others as of a `TagTable`."""
+
+    tags: list[tuple[str, ...] | None]
+    faults: Sequence[str]
+    notes: tuple[str, ...]
+    doubts: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
 
 def find_tags_csv(root: Path) -> Path | None:
@@ -127,65 +194,59 @@ def read_tags_csv(path: Path, ids: Collection[str] = ()) -> TagTable:
     """
     sheet = _read_sheet(path, ids)
     marks = _marks(sheet)
-    table = _read_marks(sheet, marks) if marks else _read_lists(sheet, _lists(sheet))
-    rows = []
-    faults = [*sheet.faults, *table.faults]
-    for row in table.rows:
+    read = _read_marks(sheet, marks) if marks else _read_lists(sheet, _lists(sheet))
+    rows = _Rows(sheet, read.tags)
+    faults = [*sheet.faults, *read.faults]
+    for number, row in rows.numbered():
         if fault := name_fault(base_name(row.image)):
             faults.append(f"{row.where} {fault}.")
-        else:
-            rows.append(row)
-    return TagTable(tuple(rows), tuple(faults), table.notes, table.doubts)
+            read.tags[number] = None
+    return TagTable(rows, tuple(faults), read.notes, read.doubts)
 
 
-def _read_lists(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
+def _read_lists(sheet: _Sheet, columns: Sequence[int]) -> _Read:
     one_tag = len(columns) > 1 or _word(sheet.header[columns[0]]) in _ONE_TAG
     known: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a million rows few differ
-    texts = [
-        known.setdefault(of_row, of_row)
-        for record in sheet.records
-        for of_row in [tuple(normal(record.cells[i]) for i in columns)]
-    ]
+    cells = zip(*(map(normal, sheet.columns[i]) for i in columns), strict=True)
+    texts = [known.setdefault(of_row, of_row) for of_row in cells]
     counts = Counter(chain.from_iterable(texts))
     first: dict[str, str] = {}
-    for record, of_row in zip(sheet.records, texts, strict=True):
+    for row, of_row in enumerate(texts):
         for text in of_row:
             if text not in first:
-                first[text] = sheet.where(record)
+                first[text] = sheet.where(row)
     read = read_cells([Cell(text, first[text], n) for text, n in counts.items()], one_tag)
     tags = {
         of_row: tuple(tag for text in of_row for tag in read.tags[text])
         for of_row in known
         if all(text in read.tags for text in of_row)
     }
-    rows = (
-        TagRow(normal(record.cells[sheet.image]), tags[of_row], sheet.where(record))
-        for record, of_row in zip(sheet.records, texts, strict=True)
-        if of_row in tags
-    )
     understood = []
     if [sheet.header[i].casefold() for i in columns] != ["tags"]:
         understood.append(f"tags in {sheet.names(columns)}")
     understood.extend(read.notes)
-    return TagTable(tuple(rows), read.faults, _notes(sheet, columns, understood), read.doubts)
+    notes = _notes(sheet, columns, understood)
+    return _Read(list(map(tags.get, texts)), read.faults, notes, read.doubts)
 
 
-def _read_marks(sheet: _Sheet, columns: Sequence[int]) -> TagTable:
-    rows = []
-    faults = []
-    for record in sheet.records:
-        cells = {i: record.cells[i].casefold() for i in columns}
-        tags = tuple(normal(sheet.header[i]) for i in columns if cells[i] in _YES)
-        rows.append(TagRow(normal(record.cells[sheet.image]), tags, sheet.where(record)))
+def _read_marks(sheet: _Sheet, columns: Sequence[int]) -> _Read:
+    names = {i: normal(sheet.header[i]) for i in columns}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a million rows few differ
+    of_rows: list[tuple[str, ...] | None] = []
+    faults: list[str] = []
+    for row in range(len(sheet.lines)):
+        cells = {i: sheet.columns[i][row].casefold() for i in columns}
+        tags = tuple(names[i] for i in columns if cells[i] in _YES)
+        of_rows.append(known.setdefault(tags, tags))
         faults += [
-            f"{sheet.where(record)} has {quoted(cell)} in the column {quoted(sheet.header[i])}."
+            f"{sheet.where(row)} has {quoted(cell)} in the column {quoted(sheet.header[i])}."
             " Write x, 1 or yes where the tag is in the photo, else no, 0 or nothing; or call the"
             " column tags, if it has the tags' names."
             for i, cell in cells.items()
             if cell and cell not in _MARKS
         ]
     understood = [f"a column for each of {len(columns)} tags: {sheet.names(columns)}"]
-    return TagTable(tuple(rows), tuple(faults), _notes(sheet, columns, understood))
+    return _Read(of_rows, faults, _notes(sheet, columns, understood))
 
 
 def _notes(sheet: _Sheet, columns: Collection[int], tags: Sequence[str]) -> tuple[str, ...]:
@@ -210,7 +271,7 @@ def _lists(sheet: _Sheet) -> list[int]:
     Raises:
         WeaksegError: if it isn't plain which they are, or they have marks in place of names.
     """
-    filled = [i for i in sheet.others if any(record.cells[i] for record in sheet.records)]
+    filled = [i for i in sheet.others if any(sheet.columns[i])]
     columns = _named_for_tags(sheet) or filled or sheet.others
     if not columns or len({_word(sheet.header[i]) for i in columns}) > 1:
         raise WeaksegError(
@@ -218,7 +279,7 @@ def _lists(sheet: _Sheet) -> list[int]:
             " tags? Name that column tags; or have image and a column for each tag alone, with x or"
             " 1 where the photo shows it and 0 or nothing where not."
         )
-    values = {record.cells[i].casefold() for record in sheet.records for i in columns} - {""}
+    values = {cell.casefold() for i in columns for cell in sheet.columns[i]} - {""}
     if values <= _MARKS and values & _YES and values & _NO:
         raise WeaksegError(
             f"{sheet.path} has nothing but {listed(sorted(values))} in {sheet.names(columns)}. Name"
@@ -240,7 +301,7 @@ def _marks(sheet: _Sheet) -> list[int]:
     columns: list[int] = []
     texts: list[int] = []
     for i in sheet.others if not _named_for_tags(sheet) else ():
-        cells = Counter(record.cells[i].casefold() for record in sheet.records)
+        cells = Counter(map(str.casefold, sheet.columns[i]))
         filled = cells.total() - cells[""]
         if filled:
             marks = sum(count for cell, count in cells.items() if cell in _MARKS)
@@ -256,23 +317,25 @@ def _read_sheet(path: Path, ids: Collection[str]) -> _Sheet:
         delimiters, text = [told[1]], f"\n{text[told.end() :]}"
     keys = {loose_key(image) for image in ids}
     for delimiter in delimiters:
-        if any(map(_is_for_image, _first_record(path, text, delimiter))):
-            records = list(_records(path, text, delimiter))
-            named = [i for i, name in enumerate(records[0].cells) if _is_for_image(name)]
+        records = _Records(path, text, delimiter)
+        named = [i for i, name in enumerate(records.first()) if _is_for_image(name)]
+        if named:
             image = _photos_column(records, keys, named)
             if image is None:
                 image = _photos_column(records, keys)
-            return _sheet(path, delimiter, records, named[0] if image is None else image, True)
+            del keys  # of a million photos a tenth of a gigabyte
+            return _sheet(records, named[0] if image is None else image, True)
     for delimiter in delimiters:
+        records = _Records(path, text, delimiter)
         try:
-            records = list(_records(path, text, delimiter))
+            image = _photos_column(records, keys)
         except WeaksegError:  # columns are separated otherwise
             continue
-        image = _photos_column(records, keys)
         if image is not None:
-            first = normal(records[0].cells[image])
+            first = normal(records.first()[image])
             is_photo = loose_key(first) in keys or Path(first).suffix.lower() in PHOTO_SUFFIXES
-            return _sheet(path, delimiter, records, image, not is_photo)
+            del keys
+            return _sheet(records, image, not is_photo)
     start = text.strip().partition("\n")[0].strip()
     if not start:
         raise WeaksegError(f"{path} is empty. Write a line image,tags and one for each photo.")
@@ -282,12 +345,10 @@ def _read_sheet(path: Path, ids: Collection[str]) -> _Sheet:
     )
 
 
-def _sheet(
-    path: Path, delimiter: str, records: Sequence[_Record], image: int, named: bool
-) -> _Sheet:
+def _sheet(records: _Records, image: int, named: bool) -> _Sheet:
+    path = records.path
     if named:
-        header = records[0].cells[: records[0].filled]
-        records = records[1:]
+        header = next(record.cells[: record.filled] for record in records)
     elif (width := max(record.filled for record in records)) > 2:
         raise WeaksegError(
             f"{path} has {width} columns and no names for them. Add a first line that does:"
@@ -295,11 +356,15 @@ def _sheet(
         )
     else:
         header = ["tags", "tags"]
-    fitting = []
+    columns: list[list[str]] = [[] for _ in header]
+    lines = array("q")
+    known: dict[str, str] = {}
     faults = []
-    for record in records:
+    for record in islice(records, int(named), None):
         if record.filled <= len(header) <= len(record.cells):
-            fitting.append(record)
+            lines.append(record.line)
+            for i, (column, cell) in enumerate(zip(columns, record.cells, strict=False)):
+                column.append(normal(cell) if i == image else known.setdefault(cell, cell))
         else:
             more = record.filled > len(header)
             faults.append(
@@ -307,49 +372,28 @@ def _sheet(
                 f" cells, where the header has {len(header)}; "
                 + ("separate tags by ;." if more else "an empty cell says that there is no tag.")
             )
-    return _Sheet(path, delimiter, named, header, fitting, image, tuple(faults))
+    return _Sheet(path, records.delimiter, named, header, columns, lines, image, tuple(faults))
 
 
 def _photos_column(
-    records: Sequence[_Record], keys: Collection[str], columns: Sequence[int] = ()
+    records: _Records, keys: Collection[str], columns: Sequence[int] = ()
 ) -> int | None:
     """The one of `columns` that names most photos, if any; or of all, if it names half of them.
 
     Args:
         keys: the photos' `loose_key`s.
     """
-    enough = 1 if columns else max(1, min(len(records), len(keys)) / 2)
-    hits = {
-        i: sum(loose_key(normal(r.cells[i])) in keys for r in records if i < len(r.cells))
-        for i in columns or range(records[0].filled if records else 0)
-    }
+    hits: dict[int, int] = {}
+    number = 0
+    for number, record in enumerate(records, 1):
+        if number == 1:
+            hits = dict.fromkeys(columns or range(record.filled), 0)
+        for i in hits:
+            if i < len(record.cells):
+                hits[i] += loose_key(normal(record.cells[i])) in keys
+    enough = 1 if columns else max(1, min(number, len(keys)) / 2)
     best = max(hits, key=hits.__getitem__, default=None)
     return best if best is not None and hits[best] >= enough else None
-
-
-def _first_record(path: Path, text: str, delimiter: str) -> Sequence[str]:
-    try:
-        return next((record.cells for record in _records(path, text, delimiter)), ())
-    except WeaksegError:  # columns are separated otherwise
-        return ()
-
-
-def _records(path: Path, text: str, delimiter: str) -> Iterator[_Record]:
-    """The lines that aren't blank.
-
-    Raises:
-        WeaksegError: if the text is no such table.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            record = _Record(reader.line_num, tuple(map(str.strip, row)))
-            if record.filled:
-                yield record
-    except csv.Error as error:
-        raise WeaksegError(
-            f"{path} line {reader.line_num} is no CSV: {error}. Check its quotes."
-        ) from error
 
 
 def _is_for_image(name: str) -> bool:
