@@ -95,7 +95,7 @@ def test_where_photos_lie(any_folder: Folder, place: str, file_name: str) -> Non
 def test_masks_in_files_take_the_place_of_outlines(root: Path) -> None:
     write_mask(root / "masks" / "000000000042.png", np.full((3, 4), 2, np.uint8))
     (sample,) = load_dataset(root, "val2017").samples
-    assert sample.mask == MaskFile(root / "masks" / "000000000042.png")
+    assert sample.mask == MaskFile.of(root / "masks" / "000000000042.png")
     report = check_dataset(root)
     assert (report.masks, report.bad_masks) == (4, {})
 

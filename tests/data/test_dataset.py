@@ -1,4 +1,6 @@
+import gc
 import os
+import tracemalloc
 import unicodedata
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +40,7 @@ def test_tagged_folder(tagged_folder: Folder) -> None:
     a, b = dataset.samples
     assert (a.id, a.image, a.tags) == ("a", root / "images" / "a.jpg", ("cat", "dog"))
     assert (b.id, b.image, b.tags) == ("b", root / "images" / "b.png", ("dog",))
-    assert (a.mask, b.mask) == (MaskFile(root / "masks" / "a.png"), None)
+    assert (a.mask, b.mask) == (MaskFile.of(root / "masks" / "a.png"), None)
     assert (dataset.untagged, dataset.missing) == ((), ())
 
 
@@ -133,7 +135,7 @@ def test_photos_that_nobody_tagged_are_there_where_tags_do_not_matter(
     write_mask(root / "masks" / "2.png", np.zeros((3, 4), np.uint8))
     dataset = load_dataset(root, "val", untagged=True)
     assert tags(dataset) == {"3": (), "2": ()}
-    assert [s.mask for s in dataset.samples] == [None, MaskFile(root / "masks" / "2.png")]
+    assert [s.mask for s in dataset.samples] == [None, MaskFile.of(root / "masks" / "2.png")]
     assert dataset.untagged == ("3", "2")
     with pytest.raises(WeaksegError, match="none of its 2 images is a photo that is tagged"):
         load_dataset(root, "val")
@@ -155,8 +157,10 @@ def test_voc_tags_from_annotations(voc_folder: Folder) -> None:
     assert len(dataset.classes) == 20
     assert tags(dataset) == {"2007_000033": (), "2007_000032": ("aeroplane", "person")}
     assert dataset.untagged == ("2007_000039",)
-    assert dataset.samples[1].mask == MaskFile(root / "SegmentationClass" / "2007_000032.png")
-    assert dataset.samples[1].objects == MaskFile(root / "SegmentationObject" / "2007_000032.png")
+    assert dataset.samples[1].mask == MaskFile.of(root / "SegmentationClass" / "2007_000032.png")
+    assert dataset.samples[1].objects == MaskFile.of(
+        root / "SegmentationObject" / "2007_000032.png"
+    )
     assert dataset.samples[0].objects is None
 
 
@@ -168,7 +172,7 @@ def test_voc_prefers_tags_csv_and_augmented_masks(voc_folder: Folder) -> None:
         write_mask(root / folder / "1.png", np.zeros((3, 4), np.uint8))
     (sample,) = load_dataset(root).samples
     assert sample.tags == ("cat",)
-    assert sample.mask == MaskFile(root / "SegmentationClassAug" / "1.png")
+    assert sample.mask == MaskFile.of(root / "SegmentationClassAug" / "1.png")
 
 
 def test_voc_layout_with_other_classes(voc_folder: Folder) -> None:
@@ -208,8 +212,8 @@ def test_masks_of_labelme(voc_folder: Folder) -> None:
     dataset = load_dataset(root)
     (sample,) = dataset.samples
     assert dataset.classes == ("owl", "car")
-    assert sample.mask == MaskFile(root / "SegmentationClassPNG" / "1.png")
-    assert sample.objects == MaskFile(root / "SegmentationObjectPNG" / "1.png")
+    assert sample.mask == MaskFile.of(root / "SegmentationClassPNG" / "1.png")
+    assert sample.objects == MaskFile.of(root / "SegmentationObjectPNG" / "1.png")
     (root / "classes.txt").write_text("car\nowl\n")
     dataset = load_dataset(root)
     assert dataset.samples[0].mask is None
@@ -395,3 +399,27 @@ def test_voc_2012() -> None:
         present = np.flatnonzero(np.bincount(sample.mask.read().ravel(), minlength=256)[:255])
         agree += sample.tags == tuple(train.classes[i - 1] for i in present if i)
     assert agree >= 0.98 * len(everything.samples)
+
+
+def test_a_photo_takes_few_bytes(tmp_path: Path) -> None:
+    def kept_and_peak(count: int) -> tuple[int, int]:
+        root = tmp_path / str(count)
+        for name in ("images", "masks"):
+            (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / "images" / f"{number:06}.jpg").touch()
+            (root / "masks" / f"{number:06}.png").touch()
+        rows = (f"{number:06}.jpg,{'cat;dog' if number % 2 else 'dog'}" for number in range(count))
+        (root / "tags.csv").write_text("\n".join(("image,tags", *rows)))
+        gc.collect()
+        tracemalloc.start()
+        dataset = load_dataset(root)
+        kept, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(dataset.samples) == count
+        return kept, peak
+
+    kept_and_peak(1)  # what is imported and compiled on the way
+    few, many = kept_and_peak(500), kept_and_peak(2500)
+    kept, peak = ((more - less) / 2000 for less, more in zip(few, many, strict=True))
+    assert kept < 320 and peak < 480

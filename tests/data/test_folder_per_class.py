@@ -64,7 +64,7 @@ def test_what_lies_beside_the_classes(any_folder: Folder) -> None:
     dataset = load_dataset(root, "train")
     assert dataset.classes == ("owl", "emu", "cat")
     assert [(s.id, s.mask) for s in dataset.samples] == [
-        ("owl_1", MaskFile(root / "masks" / "owl_1.png"))
+        ("owl_1", MaskFile.of(root / "masks" / "owl_1.png"))
     ]
     assert check_dataset(root).usable
 

@@ -111,7 +111,7 @@ def test_tags_csv_takes_the_place_of_the_annotations(root: Path) -> None:
 def test_masks(root: Path, folder: str) -> None:
     path = root / folder / "ILSVRC2012_val_00000001.png"
     write_mask(path, np.full((3, 4), 3, np.uint8))
-    assert [s.mask for s in load_dataset(root, "val").samples] == [MaskFile(path)]
+    assert [s.mask for s in load_dataset(root, "val").samples] == [MaskFile.of(path)]
     assert check_dataset(root).bad_masks == {}
 
 

@@ -168,7 +168,7 @@ def test_a_prediction_in_grey_has_no_colours(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_one_class_that_another_number_stands_for(tmp_path: Path) -> None:
-    file = MaskFile(tmp_path / "a.png")
+    file = MaskFile.of(tmp_path / "a.png")
     write_mask(file.path, np.array([[0, 255], [255, 0]], np.uint8))
     mask = OneClass(file, 255)
     assert mask.read().tolist() == [[0, 1], [1, 0]]

@@ -249,7 +249,7 @@ def test_what_is_seen_of_the_data_counts(seen: Photos, tmp_path: Path) -> None:
         digest(with_first(dropped=("dog",))),
     }
     assert len(kinds) == 11
-    assert digest(with_first(mask=MaskFile(tmp_path / "a.png"))) == digest(seen)
+    assert digest(with_first(mask=MaskFile.of(tmp_path / "a.png"))) == digest(seen)
     assert digest(replace(seen, sizes={"a": (1, 2)})) == digest(seen)
     before = digest(seen)
     os.utime(first.image, ns=(0, 0))

@@ -39,7 +39,7 @@ def given_back(path: Path) -> Find:
 
 
 def in_png(folder: Path) -> Find:
-    return lambda sample: [MaskFile(path) for path in mask_files(folder, sample)]
+    return lambda sample: [MaskFile.of(path) for path in mask_files(folder, sample)]
 
 
 def unpacked(out: Path) -> Path:

@@ -118,10 +118,12 @@ def read_contents(root: Path, split: str, format: str) -> Contents:
     notes = (*photos.notes, *lists.notes, *table.notes, *named.notes, *folded)
     del table, named  # of a million rows a third of a gigabyte
     masks = layout.masks(root, photos)
+    if split == ALL:
+        ids = tuple(sorted((*ids, *(image for image in rows if image not in photos.paths))))
     return Contents(
         format=layout,
         photos=photos,
-        ids=tuple(sorted({*ids, *rows})) if split == ALL else ids,
+        ids=ids,
         rows=rows,
         classes=classes,
         declared=bool(declared),

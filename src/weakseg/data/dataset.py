@@ -1,6 +1,5 @@
 """A data set: photos with their tags, and masks where there are some."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from weakseg.data.contents import ALL, read_contents
 from weakseg.data.formats.base import Files
 from weakseg.data.masks import TrueMask
+from weakseg.data.paths import Place
 from weakseg.errors import WeaksegError
 
 
@@ -19,7 +19,7 @@ class Sample:
     Attributes:
         id: the photo's file name without suffix, with its folder's before it where the format
             says so; no two photos of a data set have the same.
-        place: the photo's file, as text: of a million photos paths take half a gigabyte.
+        place: the photo's file.
         tags: the classes in it, in the order of `Dataset.classes`; none if it has none of them.
         mask: the true mask, for evaluation only.
         doubtful: classes that nobody can be sure of: neither among the tags nor denied.
@@ -28,7 +28,7 @@ class Sample:
     """
 
     id: str
-    place: str | Path
+    place: Place | str | Path
     tags: tuple[str, ...]
     mask: TrueMask | None
     doubtful: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Sample:
     objects: TrueMask | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "place", os.fspath(self.place))
+        object.__setattr__(self, "place", Place.of(self.place))
 
     @property
     def image(self) -> Path:
@@ -95,7 +95,7 @@ def load_dataset(
     position = {name: index for index, name in enumerate(contents.classes)}
     samples, nobodys, missing = [], [], []
     paths = contents.photos.paths
-    places: Mapping[str, str | Path] = paths.places if isinstance(paths, Files) else paths
+    places: Mapping[str, Place | Path] = paths.places if isinstance(paths, Files) else paths
     in_order: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a million photos few have others
     for image in contents.ids:
         tags = contents.tags(image)

@@ -1,6 +1,5 @@
 """Masks: one class id per pixel, as PNG files in VOC's colours or as a data set has them."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from weakseg.data.images import open_image
+from weakseg.data.paths import Place
 from weakseg.errors import WeaksegError
 from weakseg.files import describe, stamp, write_atomically, write_text
 
@@ -57,24 +57,8 @@ def usable_mask(mask: TrueMask) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskFile:
-    """A mask in a file of its own; see `read_mask`.
-
-    Attributes:
-        place: the file, as text, for there may be a million.
-    """
-
-    place: str | Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "place", os.fspath(self.place))
-
-    def __str__(self) -> str:
-        return str(self.place)
-
-    @property
-    def path(self) -> Path:
-        return Path(self.place)
+class MaskFile(Place):
+    """A mask in a file of its own; see `read_mask`."""
 
     def read(self) -> npt.NDArray[np.uint8]:
         return read_mask(self.path)

@@ -39,7 +39,9 @@ def match_names(names: Iterable[str], paths: Mapping[str, Path]) -> Matches:
         names: as the list has them, as NFC.
         paths: id -> photo.
     """
-    ids = {name: _written(name, paths) for name in names}
+    known = {image: image for image in paths}  # of a million photos there once
+    ids = {name: known.get(image, image) for name in names for image in [_written(name, paths)]}
+    del known
     by_key: dict[str, list[str]] = defaultdict(list)
     claims: dict[str, list[str]] = defaultdict(list)
     for name in [name for name, image in ids.items() if image not in paths]:

@@ -148,7 +148,7 @@ class _Reader:
 
 def _read(mask: Path, size: tuple[int, int], ids: int) -> NDArray[np.uint8]:
     try:
-        return read_usable(MaskFile(mask), size, ids)
+        return read_usable(MaskFile.of(mask), size, ids)
     except UnreadableMask as error:
         raise WeaksegError(
             f"{error} The same `weakseg run` again makes a step's masks anew; one accepted in "

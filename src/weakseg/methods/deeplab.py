@@ -178,7 +178,7 @@ def _judges(
     folder = Path(settings.validation_masks)
     pairs = [(photo, mask) for photo, mask in mask_pairs(held_out, folder) if mask.is_file()]
     for photo, mask in pairs:
-        if fault := mask_fault(MaskFile(mask), photo_size(photo), len(photos.classes)):
+        if fault := mask_fault(MaskFile.of(mask), photo_size(photo), len(photos.classes)):
             raise WeaksegError(f"{step.name}.validation_masks: {fault}")
     if not pairs:
         raise WeaksegError(

@@ -113,7 +113,7 @@ def _masks_in(path: Path, classes: tuple[str, ...]) -> Find:
     """Finds photos' masks, in a folder of PNG files or in what a tool gave back."""
     if tool := find_tool(path):
         return tool.open(path, classes)
-    return lambda sample: [MaskFile(file) for file in mask_files(path, sample)]
+    return lambda sample: [MaskFile.of(file) for file in mask_files(path, sample)]
 
 
 def _map_files(folder: Path, sample: Sample) -> Sequence[Path]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from weakseg.data.images import PHOTO_SUFFIXES
 from weakseg.data.masks import MaskFile, TrueMask, numbered_classes
 from weakseg.data.names import base_name
+from weakseg.data.paths import Place
 from weakseg.errors import WeaksegError, quoted
 
 ANY_DEPTH = 100
@@ -24,13 +25,13 @@ _NAMED_MASK = re.compile("(.+)[_-](?:mask|masks|label|labels|seg|gt)", re.IGNORE
 
 
 class Files(Mapping[str, Path]):
-    """Files by id, kept as text: a million paths would take half a gigabyte."""
+    """Files by id, as places: a million paths would take half a gigabyte."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
+    def __init__(self, places: Mapping[str, Place]) -> None:
         self.places = places
 
     def __getitem__(self, image: str) -> Path:
-        return Path(self.places[image])
+        return self.places[image].path
 
     def __contains__(self, image: object) -> bool:
         return image in self.places
@@ -237,8 +238,8 @@ def list_photos(root: Path, folders: Iterable[str] = (".",), depth: int = 0) -> 
     Raises:
         WeaksegError: if one of the folders is missing or can't be listed.
     """
-    files = (path for folder in folders for path in _files(root / folder, depth))
-    return _photos(root, files, joined=False)
+    files = (place for folder in folders for place in _files(root / folder, depth))
+    return _photos(root, files, joined=False)[0]
 
 
 def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
@@ -250,17 +251,13 @@ def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
         WeaksegError: if the folder is missing or can't be listed.
     """
     passed_over: list[Path] = []
-    photos = _photos(root, _files(root, ANY_DEPTH, passed_over, without), joined=True)
+    photos, places = _photos(root, _files(root, ANY_DEPTH, passed_over, without), joined=True)
     notes = []
-    here = os.fspath(root)
-    if deeper := [
-        image
-        for image, path in photos.paths.items()
-        if os.path.dirname(path) != here  # noqa: PTH120
-    ]:
+    here = os.path.join(root, "")  # noqa: PTH118
+    if deeper := [image for image, place in places.items() if place.folder != here]:
         inner = quoted(str(photos.paths[deeper[0]].parent.relative_to(root)))
         notes.append(f"photos in folders below {root.name}/: {len(deeper)}, such as in {inner}")
-    if joined := [i for i, path in photos.paths.items() if i != normal(path.stem)]:
+    if joined := [image for image, place in places.items() if image != normal(place.stem)]:
         notes.append(
             "photos of one name in several folders, which are called after both:"
             f" {len(joined)}, such as {quoted(joined[0])}"
@@ -273,53 +270,56 @@ def find_photos(root: Path, without: Collection[str] = ()) -> Photos:
 
 def photos_of(root: Path, files: Iterable[Path]) -> Photos:
     """The photos among files that are anywhere below a folder."""
-    return _photos(root, files, joined=False)
+    return _photos(root, map(Place.of, files), joined=False)[0]
 
 
-def _photos(root: Path, files: Iterable[Path], joined: bool) -> Photos:
-    usable: list[str] = []
-    stems: list[str] = []
+def _photos(root: Path, files: Iterable[Place], joined: bool) -> tuple[Photos, Mapping[str, Place]]:
+    """The photos among files, and their places by id."""
+    usable: list[Place] = []
     ignored: Counter[str] = Counter()
     faults = []
-    for path in files:
-        if not is_photo(path):
-            ignored[_suffix(path.name)] += 1
-        elif fault := name_fault(path.name):
-            faults.append(f"A file in {quoted(path.parent.name)} {fault}.")
+    for place in files:
+        if place.suffix.lower() not in PHOTO_SUFFIXES:
+            ignored[place.suffix.lower()] += 1
+        elif fault := name_fault(place.name):
+            faults.append(f"A file in {quoted(place.path.parent.name)} {fault}.")
         else:
-            usable.append(os.fspath(path))
-            stems.append(normal(path.stem))
+            usable.append(place)
     folders = defaultdict(set)
     if joined:
-        several = {stem for stem, count in Counter(stems).items() if count > 1}
-        for stem, place in zip(stems, usable, strict=True):
-            if stem in several:
-                folders[stem].add(os.path.dirname(place))  # noqa: PTH120
-    paths: dict[str, str] = {}
-    for image, place in zip(stems, usable, strict=True):
+        stems = Counter(normal(place.stem) for place in usable)
+        several = {stem for stem, count in stems.items() if count > 1}
+        del stems  # of a million photos a tenth of a gigabyte
+        for place in usable if several else ():
+            if (stem := normal(place.stem)) in several:
+                folders[stem].add(place.folder)
+    paths: dict[str, Place] = {}
+    for place in usable:
+        image = normal(place.stem)
         if len(folders.get(image, ())) > 1:
-            within = Path(place).relative_to(root)
+            within = place.path.relative_to(root)
             image = normal("_".join((*within.parent.parts, within.stem)))
         if fault := name_fault(image):
             faults.append(f"A folder in {root.name}/ {fault}.")
             continue
         other = paths.setdefault(image, place)
         if other != place:
-            both = (str(Path(p).relative_to(root)) for p in (other, place))
+            both = (str(one.path.relative_to(root)) for one in (other, place))
             faults.append(
                 f"{root.name}/ holds both {' and '.join(map(repr, both))}, where an id belongs"
                 " to one photo; rename or remove one of them."
             )
     ordered = {image: paths[image] for image in sorted(paths)}
-    return Photos(Files(ordered), dict(sorted(ignored.items())), tuple(faults))
+    photos = Photos(Files(ordered), dict(sorted(ignored.items())), tuple(faults))
+    return photos, ordered
 
 
 def list_by_stem(folder: Path, suffix: str, depth: int = 0) -> dict[str, Path]:
     """Id -> file with `suffix`, up to `depth` folders below `folder`; empty without the folder."""
     if not folder.is_dir():
         return {}
-    files = (path for path in _files(folder, depth) if is_printable(path.name))
-    return {normal(path.stem): path for path in files if _suffix(path.name) == suffix}
+    files = (place for place in _files(folder, depth) if is_printable(place.name))
+    return {normal(one.stem): one.path for one in files if one.suffix.lower() == suffix}
 
 
 def list_masks(folder: Path, photos: Photos) -> Masks:
@@ -329,21 +329,30 @@ def list_masks(folder: Path, photos: Photos) -> Masks:
     """
     if not folder.is_dir():
         return Masks({})
-    ranked: dict[str, tuple[bool, int, str]] = {}
+    ids = {image: image for image in photos.paths}  # of a million photos there once
+    found: dict[str, MaskFile] = {}
     passed_over: Counter[str] = Counter()
     strays = []
-    for path in _files(folder, 0):
-        suffix = _suffix(path.name)
-        stem = normal(path.stem)
+
+    def rank(image: str, file: MaskFile) -> tuple[bool, int, str]:
+        place = _MASK_SUFFIXES.index(file.suffix.lower())
+        return image != normal(file.stem), place, os.fspath(file)
+
+    for place in _files(folder, 0):
+        suffix = place.suffix.lower()
+        stem = normal(place.stem)
         named = _NAMED_MASK.fullmatch(stem)
-        image = named[1] if named and stem not in photos.paths else stem
+        image = named[1] if named and stem not in ids else stem
         if suffix not in _MASK_SUFFIXES:
-            passed_over[suffix] += image in photos.paths
-        elif image not in photos.paths:
-            strays.append(path.name)
+            passed_over[suffix] += image in ids
+        elif image not in ids:
+            strays.append(place.name)
         else:
-            rank = (image != stem, _MASK_SUFFIXES.index(suffix), os.fspath(path))
-            ranked[image] = min(ranked.get(image, rank), rank)
+            image = ids[image]
+            file = MaskFile(place.folder, ids.get(place.stem, place.stem), place.suffix)
+            other = found.setdefault(image, file)
+            if other is not file and rank(image, file) < rank(image, other):
+                found[image] = file
     notes = [
         f"{folder.name}/ has {count} files {suffix} that are not read: masks are PNG or TIFF, as"
         " JPEG changes ids."
@@ -352,7 +361,7 @@ def list_masks(folder: Path, photos: Photos) -> Masks:
     ]
     if strays:
         notes.append(f"{folder.name}/ has {len(strays)} masks of no photo, such as {strays[0]!r}.")
-    return Masks({image: MaskFile(place) for image, (*_, place) in ranked.items()}, tuple(notes))
+    return Masks(found, tuple(notes))
 
 
 def is_photo(path: Path) -> bool:
@@ -433,7 +442,7 @@ def _files(
     passed_over: list[Path] | None = None,
     without: Collection[str] = (),
     seen: set[Path] | None = None,
-) -> Iterator[Path]:
+) -> Iterator[Place]:
     """Regular files by name; a pipe or a device would block whoever opens it.
 
     A folder that links lead to once more is not entered again. Folders of the system that aren't
@@ -444,15 +453,25 @@ def _files(
     if real in seen:
         return
     seen.add(real)
+    remaining: list[str] = []
+    folders: set[str] = set()
     try:
         with os.scandir(folder) as entries:
-            visible = sorted((e.name, e.is_dir(), e.is_file()) for e in entries if e.name[0] != ".")
+            for entry in entries:
+                if entry.name[0] != "." and entry.is_dir():
+                    folders.add(entry.name)
+                elif entry.name[0] != "." and entry.is_file():
+                    remaining.append(entry.name)
     except OSError as error:
         raise WeaksegError(f"Can't list {folder}: {error.strerror or error}.") from error
-    for name, is_folder, is_file in visible:
-        if is_file:
-            yield folder / name
-        elif is_folder and depth and name not in without:
+    within = os.path.join(folder, "")  # noqa: PTH118
+    remaining += folders
+    remaining.sort(reverse=True)
+    while remaining:  # a name goes as its place comes
+        name = remaining.pop()
+        if name not in folders:
+            yield Place.within(within, name)
+        elif depth and name not in without:
             if not is_of_the_system(name):
                 yield from _files(folder / name, depth - 1, passed_over, (), seen)
             elif passed_over is not None:

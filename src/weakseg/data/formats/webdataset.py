@@ -68,7 +68,7 @@ class WebDataset(Format):
 
     def masks(self, root: Path, photos: Photos) -> Masks:
         found = {
-            image: MaskFile(path)
+            image: MaskFile.of(path)
             for path in _members(root)
             if path.name.endswith(_MASK)
             and (image := normal(path.name.removesuffix(_MASK))) in photos.paths
