@@ -260,12 +260,13 @@ class _Reliability:
         self._matrices = [ConfusionMatrix(self._classes) for _ in _LEFT_OUT]
         self._pairs = array("d"), array("d"), array("q")  # confidence, IoU, class
         # Columns, as an object for each of a million photos takes a gigabyte.
+        ids = {sample.id: sample.id for sample in context.masked_samples()}
         step, entries = read_confidence(context.folder)
         of_photo = array("d")
         self._index: dict[str, int] = {}
         self._starts, self._ids, self._sure = array("q", [0]), array("q"), array("d")
         for photo, entry in entries:
-            self._index[photo] = len(of_photo)
+            self._index[ids.get(photo, photo)] = len(of_photo)
             of_photo.append(entry.confidence)
             self._ids.extend(self._classes.index(name) + 1 for name in entry.classes)
             self._sure.extend(entry.classes.values())

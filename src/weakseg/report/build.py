@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weakseg import stores
+from weakseg.data.dataset import Sample
 from weakseg.data.masks import BACKGROUND, hex_colour
 from weakseg.engine.confidence import read_confidence
 from weakseg.engine.context import mask_steps
@@ -20,7 +21,7 @@ from weakseg.engine.fingerprints import digest_of
 from weakseg.engine.opened import Run
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json, write_atomically
-from weakseg.methods.base import Executor, PhotoTask, Step, task_of
+from weakseg.methods.base import Executor, PhotoTask, task_of
 from weakseg.names import FIGURES
 from weakseg.progress import Progress
 from weakseg.recipe import dump_recipe
@@ -42,8 +43,11 @@ _HEAD = 1024  # bytes of a page in which that stands
 
 
 class _Photo(NamedTuple):
-    task: PhotoTask
+    sample: Sample
     split: str
+
+    def task(self, classes: Sequence[str]) -> PhotoTask:
+        return task_of(self.sample, classes)
 
 
 def build(run: Run, executor: Executor, progress: Progress) -> Path:
@@ -59,12 +63,15 @@ def build(run: Run, executor: Executor, progress: Progress) -> Path:
     Raises:
         WeaksegError: there are no masks yet, or the data set is not there any more.
     """
-    found = ((step, run.photos(step.name)) for step in mask_steps(run.steps.values()))
-    masked = [(step, ids) for step, ids in found if ids]
-    if not masked:
+    steps, ids = [], dict[str, set[str]]()
+    for step in mask_steps(run.steps.values()):
+        if its := run.photos(step.name):
+            steps.append(step)
+            held_out = run.recipe.data.held_out if step.kind.photos == "held out" else None
+            ids.setdefault(held_out or run.record.data["split"], set()).update(its)
+    if not steps:
         raise WeaksegError(f"{run.folder} has no masks yet: the report needs some.")
-    steps = [step for step, _ in masked]
-    photos = _photos(run, masked)
+    photos = _photos(run, ids)
     last = (mask_steps(steps, held_out=False) or steps)[-1]
     pages = [photos[i : i + PAGE_PHOTOS] for i in range(0, len(photos), PAGE_PHOTOS)]
     folder = run.folder / NAME
@@ -77,7 +84,7 @@ def build(run: Run, executor: Executor, progress: Progress) -> Path:
         # The first page has the figures of all photos, and so comes last.
         for number in reversed(range(len(pages))):
             drawn = []
-            for one in executor.map(drawer, [photo.task for photo in pages[number]]):
+            for one in executor.map(drawer, [photo.task(run.classes) for photo in pages[number]]):
                 drawn.append(one)
                 if one.counts is not None:
                     counts += one.counts
@@ -118,20 +125,16 @@ def _made_of(run: Run) -> str:
     return digest_of(VERSION, steps, dump_recipe(run.recipe))
 
 
-def _photos(run: Run, masked: Sequence[tuple[Step, Sequence[str]]]) -> list[_Photo]:
-    """The photos that a step has a mask of, under the split that they are of."""
-    data = run.record.data
-    of_split: dict[str, set[str]] = {}
-    for step, ids in masked:
-        held_out = run.recipe.data.held_out if step.kind.photos == "held out" else None
-        of_split.setdefault(held_out or data["split"], set()).update(ids)
+def _photos(run: Run, ids: Mapping[str, set[str]]) -> list[_Photo]:
+    """The photos of each split with some ids, under that split."""
     found = []
-    for split, its in of_split.items():
-        samples = (one for one in run.dataset(split, untagged=True).samples if one.id in its)
-        found += [_Photo(task_of(sample, run.classes), split) for sample in samples]
+    for split, its in ids.items():
+        samples = run.dataset(split, untagged=True).samples
+        found += [_Photo(sample, split) for sample in samples if sample.id in its]
     if not found:
         raise WeaksegError(
-            f"None of the photos that {run.folder} has masks of is in {data['folder']} any more."
+            f"None of the photos that {run.folder} has masks of is in "
+            f"{run.record.data['folder']} any more."
         )
     return found
 
@@ -147,7 +150,7 @@ def _table(
     splits = list(dict.fromkeys(photo.split for photo in photos))
     rows = []
     for photo, one in zip(photos, drawn, strict=True):
-        task = photo.task
+        task = photo.task(run.classes)
         classes = sure.get(task.id)
         names = [run.classes[class_id - 1] for class_id in task.class_ids]
         rows.append(
