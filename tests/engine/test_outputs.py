@@ -114,11 +114,11 @@ def test_where_the_system_tells_no_change_every_file_is_looked_at(
     path = tmp_path / "a.png"
     path.write_bytes(b"no mask")
     settled = last_change([Output(path)])
-    assert find_faults([Output(path)], {}, settled) == []
+    assert list(find_faults([Output(path)], {}, settled)) == []
     with monkeypatch.context() as patch:
         patch.setattr("os.name", "nt")
         assert last_change([Output(path)]) == 0
-        assert find_faults([Output(path)], {}, settled) == [(path, Fault.DAMAGED)]
+        assert list(find_faults([Output(path)], {}, settled)) == [(path, Fault.DAMAGED)]
 
 
 def test_a_time_that_is_set_hides_no_change(tmp_path: Path) -> None:
