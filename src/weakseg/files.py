@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import glob
 import io
 import json
 import os
@@ -74,17 +75,29 @@ def write_atomically(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def write_folder(path: Path) -> Iterator[Path]:
+def write_folder(path: Path, of: str | None = None) -> Iterator[Path]:
     """Give an empty folder beside `path` that takes its name when the block ends well.
 
     A folder that is there is replaced then. After an exception `path` is what it was before.
 
+    Args:
+        of: what its files are made of, as a digest. After an exception, or a kill, those that are
+            whole stay for the next to write a folder of the same there.
+
     Raises:
         WeaksegError: if it can't be written or the disk is full.
     """
+    unfinished = f"{stores.PARTIAL}{path.name}-"
     temporary, before = (path.with_name(f"{stores.PARTIAL}{uuid.uuid4().hex}") for _ in range(2))
+    if of:
+        temporary = path.with_name(f"{unfinished}{of}")
     try:
-        temporary.mkdir(parents=True)
+        for other in path.parent.glob(f"{glob.escape(unfinished)}*"):
+            if other != temporary and "-" not in other.name.removeprefix(unfinished):
+                _remove_here(other)
+        temporary.mkdir(parents=True, exist_ok=True)
+        for leftover in list(temporary.rglob(f"{stores.PARTIAL}*")):
+            _remove_here(leftover)
         yield temporary
         stores.remove(path)
         stores.put(temporary, path)
@@ -97,7 +110,8 @@ def write_folder(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             if before.exists() and not path.exists():
                 before.rename(path)
-        for leftover in (temporary, before):
+        kept = of and any(file.is_file() for file in temporary.rglob("*"))
+        for leftover in (before,) if kept else (temporary, before):
             with suppress(OSError):
                 _remove_here(leftover)
 

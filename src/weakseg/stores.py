@@ -380,13 +380,15 @@ def _cache() -> Path:
 
 
 def _within(path: Path) -> tuple[str, str, str] | None:
-    """Scheme, bucket and key of a place here; None where it is of no store."""
+    """Scheme, bucket and key of a place here; None where it is of no store, or not whole yet."""
     text, root = os.fspath(path), _root(os.environ.get(CACHE), os.environ.get("XDG_CACHE_HOME"))
     if not text.startswith(root):
         return None
     scheme, _, rest = text[len(root) :].replace(os.sep, "/").partition("/")
     bucket, _, key = rest.partition("/")
-    return (scheme, bucket, key) if scheme in SCHEMES and key else None
+    return (
+        (scheme, bucket, key) if scheme in SCHEMES and key and f"/{PARTIAL}" not in rest else None
+    )
 
 
 @cache

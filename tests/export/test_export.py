@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from handmade import CLASSES, PHOTOS, Made
 from tiny import IRN, Lines, tiny_values
 from weakseg import cli
 from weakseg.data.masks import read_mask, write_mask
-from weakseg.engine.executor import LocalExecutor
+from weakseg.engine.executor import InProcessExecutor, LocalExecutor
 from weakseg.engine.record import read_record, write_record
 from weakseg.errors import WeaksegError
 from weakseg.export import EXPORTERS
@@ -169,6 +170,72 @@ def test_the_same_bytes_with_any_number_of_workers(made: Made, tmp_path: Path, n
     with LocalExecutor(2) as executor:
         out = export(made.run, EXPORTERS[name], tmp_path / "two", Choice(), executor, Lines())
     assert files(out) == expected
+
+
+class Stopping(Lines):
+    """A progress whose user ends the command at some photo."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.left = last
+
+    def track(
+        self, name: str, total: int, done: int = 0
+    ) -> AbstractContextManager[Callable[[int], None]]:
+        super().track(name, total, done)
+        return nullcontext(self.advance)
+
+    def advance(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["webdataset", "huggingface"])
+def test_shards_that_are_whole_are_gone_on_from(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "huggingface":
+        pytest.importorskip("pyarrow")
+    monkeypatch.setattr("weakseg.export.base._SHARD", 1)  # one photo is more
+    expected = files(made.export(name, tmp_path / "whole"))
+    shards = [file for file in expected if file.endswith((".tar", ".parquet"))]
+    assert len(shards) == len(ALL)
+    out = tmp_path / "out"
+
+    def stopped(after: int) -> Path:
+        with pytest.raises(KeyboardInterrupt):
+            export(made.run, EXPORTERS[name], out, Choice(), InProcessExecutor(), Stopping(after))
+        assert not out.exists()
+        (unfinished,) = tmp_path.glob(".partial-out-*")
+        assert sorted(files(unfinished)) == sorted(shards[:after])
+        return unfinished
+
+    unfinished = stopped(2)
+    left = (unfinished / shards[0]).with_name(f".partial-1{Path(shards[0]).suffix}")
+    left.write_bytes(b"of a kill")
+    before = (unfinished / shards[0]).stat()
+    lines = Lines()
+    export(made.run, EXPORTERS[name], out, Choice(), InProcessExecutor(), lines)
+    assert files(out) == expected
+    assert os.path.samestat((out / shards[0]).stat(), before)
+    assert lines.said == [f"export: 2 of {len(ALL)} done before"]
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_shards_of_other_masks_are_not_gone_on_from(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weakseg.export.base._SHARD", 1)
+    out, executor = tmp_path / "out", InProcessExecutor()
+    with pytest.raises(KeyboardInterrupt):
+        export(made.run, EXPORTERS["webdataset"], out, Choice(), executor, Stopping(3))
+    made.accept(ALL[0], np.zeros_like(made.mask(ALL[0])))
+    lines = Lines()
+    export(made.run, EXPORTERS["webdataset"], out, Choice(), executor, lines)
+    assert lines.said == [f"export: 0 of {len(ALL)} done before"]
+    assert files(out) == files(made.export("webdataset", tmp_path / "whole"))
+    assert not list(tmp_path.glob(".partial*"))
 
 
 def test_a_class_that_cvat_cannot_write(made: Made, tmp_path: Path) -> None:

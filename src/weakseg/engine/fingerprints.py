@@ -87,7 +87,7 @@ class Digests:
         for known, found in self._known[what]:
             if known == samples:
                 return found
-        self._known[what].append((samples, _digest_of_all(map(value, samples))))
+        self._known[what].append((samples, digest_of_all(map(value, samples))))
         return self._known[what][-1][1]
 
 
@@ -95,7 +95,7 @@ def digest_of(*values: Any) -> str:
     return hashlib.sha256(_as_text(values)).hexdigest()[:16]
 
 
-def _digest_of_all(values: Iterable[Any]) -> str:
+def digest_of_all(values: Iterable[Any]) -> str:
     """`digest_of` of a list of values, of which some are in memory at a time."""
     found = hashlib.sha256(b"[[")
     for some in _entries(values, list):

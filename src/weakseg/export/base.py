@@ -14,10 +14,13 @@ from weakseg.data.images import photo_size
 from weakseg.data.masks import IGNORE, MaskFile, UnreadableMask
 from weakseg.engine.opened import Run
 from weakseg.errors import WeaksegError
+from weakseg.files import stamp
 from weakseg.methods.base import Executor
 from weakseg.progress import Progress
 
 Result = TypeVar("Result")
+
+_SHARD = 2**28  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +121,49 @@ class Job:
         Raises:
             WeaksegError: a photo or a mask can't be read, or they don't fit each other.
         """
-        make = _Reader(work, given, len(self.run.classes))
         with self.progress.track("export", len(self.photos)) as advance:
-            results = self.executor.map(make, self.photos)
-            for photo, (result, uncertain) in zip(self.photos, results, strict=True):
-                self.uncertain += uncertain
-                yield photo, result
-                advance(1)
+            yield from self._map(self.photos, advance, work, given)
+
+    def map_shards(
+        self, path: Callable[[int], Path], work: Work[Result], *given: Any
+    ) -> Iterator[tuple[Path, Iterator[tuple[Photo, Result]]]]:
+        """What `map` gives, in parts of some 256 MB, but for those whose file is there.
+
+        Args:
+            path: the file of a part, by its number from 0; written whole or not at all.
+        """
+        shards = [(path(number), photos) for number, photos in enumerate(_shards(self.photos))]
+        done = sum(len(photos) for file, photos in shards if file.exists())
+        with self.progress.track("export", len(self.photos), done) as advance:
+            for file, photos in shards:
+                if not file.exists():
+                    yield file, self._map(photos, advance, work, given)
+
+    def _map(
+        self,
+        photos: Sequence[Photo],
+        advance: Callable[[int], None],
+        work: Work[Result],
+        given: Sequence[Any],
+    ) -> Iterator[tuple[Photo, Result]]:
+        make = _Reader(work, tuple(given), len(self.run.classes))
+        results = self.executor.map(make, photos)
+        for photo, (result, uncertain) in zip(photos, results, strict=True):
+            self.uncertain += uncertain
+            yield photo, result
+            advance(1)
+
+
+def _shards(photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
+    """Photos that follow each other, whose files have some 256 MB together."""
+    start = size = 0
+    for number, photo in enumerate(photos):
+        size += stamp(photo.image)[0]
+        if size > _SHARD:
+            yield photos[start : number + 1]
+            start, size = number + 1, 0
+    if start < len(photos):
+        yield photos[start:]
 
 
 @dataclass(frozen=True)
@@ -171,6 +210,8 @@ class Exporter:
         uncertain: what becomes of uncertain pixels, where the format can't say so; a sentence's end
             after "photos have uncertain pixels (255), which".
         check: finds out before anything is written whether it can be done, and raises WeaksegError.
+        sharded: whether it is in shards (`Job.map_shards`), so that after a kill the same export
+            goes on behind those that are whole.
     """
 
     name: str
@@ -179,3 +220,4 @@ class Exporter:
     file: str | None = None
     uncertain: str | None = None
     check: Callable[[Run], None] | None = None
+    sharded: bool = False

@@ -2,7 +2,6 @@
 
 import json
 import re
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import yaml
 from weakseg.data.masks import BACKGROUND, IGNORE, mask_image
 from weakseg.export.base import Exporter, Job, Masked
 from weakseg.export.pictures import picture_of, png
-from weakseg.files import write_text
+from weakseg.files import write_atomically, write_text
 
-_SHARD = 2**28  # bytes
 _GROUP = 100  # photos that are written, and read, at once
 _NO_SPLIT = "all"  # what `datasets` calls all splits together
 
@@ -50,19 +48,17 @@ def write(job: Job, folder: Path) -> None:
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     split = "train" if job.split == _NO_SPLIT else re.sub(r"\W", "_", job.split)
-    (folder / "data").mkdir()
-    shard = written = 0
-    rows = job.map(describe)
-    with ExitStack() as opened:
-        writer = None
-        while group := [row for _, row in islice(rows, _GROUP)]:
-            if writer is None or written > _SHARD:
-                opened.close()
-                path = folder / "data" / f"{split}-{shard:05}.parquet"
-                writer = opened.enter_context(pq.ParquetWriter(path, schema))
-                shard, written = shard + 1, 0
-            writer.write_table(pa.Table.from_pylist(group, schema))
-            written += sum(len(row["image"]["bytes"]) for row in group)
+
+    def path(number: int) -> Path:
+        return folder / "data" / f"{split}-{number:05}.parquet"
+
+    for shard, photos in job.map_shards(path, describe):
+        with (
+            write_atomically(shard, durable=True) as temporary,
+            pq.ParquetWriter(temporary, schema) as writer,
+        ):
+            while group := [row for _, row in islice(photos, _GROUP)]:
+                writer.write_table(pa.Table.from_pylist(group, schema))
     id2label = {str(i): name for i, name in enumerate((BACKGROUND, *names))}
     write_text(folder / "id2label.json", json.dumps(id2label, indent=2, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", _card(split, len(job.photos)))
@@ -103,4 +99,5 @@ EXPORTER = Exporter(
     name="huggingface",
     summary="Hugging Face datasets: data/SPLIT-*.parquet, README.md, id2label.json",
     write=write,
+    sharded=True,
 )

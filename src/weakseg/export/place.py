@@ -13,20 +13,22 @@ MARK = "weakseg-export.json"
 
 
 @contextmanager
-def whole_folder(out: Path, about: Mapping[str, Any]) -> Iterator[Path]:
+def whole_folder(out: Path, about: Mapping[str, Any], of: str | None = None) -> Iterator[Path]:
     """Give an empty folder that takes the name `out` when the block ends well.
 
     An export that is there is replaced.
 
     Args:
         about: what `weakseg-export.json` says.
+        of: what the export is made of, as a digest, where it may be gone on with after a kill: the
+            folder then has the files that were whole. See `weakseg.files.write_folder`.
 
     Raises:
         WeaksegError: `out` is no export, or one in which something was changed; or it can't be
             written.
     """
     check_replaceable(out)
-    with write_folder(out) as temporary:
+    with write_folder(out, of) as temporary:
         yield temporary
         files = sum(path.is_file() for path in temporary.rglob("*"))
         write_json(temporary / MARK, {**about, "files": files})

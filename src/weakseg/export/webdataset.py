@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ from PIL import Image
 
 from weakseg.export.base import Exporter, Job, Masked, Photo
 from weakseg.export.pictures import picture_of, png
-from weakseg.files import write_text
-
-_SHARD = 2**28  # bytes
+from weakseg.files import write_atomically, write_text
 
 
 def write(job: Job, folder: Path) -> None:
@@ -24,21 +21,19 @@ def write(job: Job, folder: Path) -> None:
     tagged it. `classes.txt`: what ids 1, 2, 3, ... are.
     """
     tags = job.run.tags()
-    shard = 0
-    with ExitStack() as opened:
-        tar: tarfile.TarFile | None = None
-        for photo, files in job.map(pack):
-            if tar is None or tar.offset > _SHARD:
-                opened.close()
-                path = folder / f"{job.split}-{shard:06}.tar"
-                tar = opened.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT))
-                shard += 1
-            about = json.dumps(_about(photo, tags.get(photo.id)), ensure_ascii=False).encode()
-            for suffix, content in {**files, ".json": about}.items():
-                entry = tarfile.TarInfo(f"{photo.number - 1:09}{suffix}")
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+    for path, photos in job.map_shards(lambda n: folder / f"{job.split}-{n:06}.tar", pack):
+        with write_atomically(path, durable=True) as temporary, _tar(temporary) as tar:
+            for photo, files in photos:
+                about = json.dumps(_about(photo, tags.get(photo.id)), ensure_ascii=False).encode()
+                for suffix, content in {**files, ".json": about}.items():
+                    entry = tarfile.TarInfo(f"{photo.number - 1:09}{suffix}")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in job.run.classes))
+
+
+def _tar(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
 
 
 def pack(masked: Masked) -> dict[str, bytes]:
@@ -60,4 +55,5 @@ EXPORTER = Exporter(
     name="webdataset",
     summary='WebDataset: tar files of photo, mask (8-bit grey) and JSON ("tags")',
     write=write,
+    sharded=True,
 )

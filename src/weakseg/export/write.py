@@ -3,13 +3,14 @@
 from functools import partial
 from pathlib import Path
 
+from weakseg.engine.fingerprints import digest_of, digest_of_all
 from weakseg.engine.opened import Run
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.export import EXPORTERS
 from weakseg.export.base import Exporter, Job
 from weakseg.export.choose import Choice, choose
 from weakseg.export.place import whole_folder
-from weakseg.files import write_atomically
+from weakseg.files import stamp, write_atomically
 from weakseg.methods.base import Executor
 from weakseg.progress import Progress
 from weakseg.version import VERSION
@@ -58,10 +59,24 @@ def export(
         with write_atomically(place) as file:
             exporter.write(job, file)
         return place
-    with whole_folder(place, {"weakseg": VERSION, "format": exporter.name}) as folder:
+    of = _digest(job) if exporter.sharded else None
+    with whole_folder(place, {"weakseg": VERSION, "format": exporter.name}, of) as folder:
         exporter.write(job, folder)
     if job.uncertain and exporter.uncertain:
         progress.say(
             f"{job.uncertain} photos have uncertain pixels (255), which {exporter.uncertain}"
         )
     return place
+
+
+def _digest(job: Job) -> str:
+    """Of all that an export in shards is made of."""
+    tags = job.run.tags()
+    values = (
+        (
+            *(photo.id, photo.confidence, photo.accepted, tags.get(photo.id)),
+            *map(stamp, filter(None, (photo.image, photo.mask, photo.objects))),
+        )
+        for photo in job.photos
+    )
+    return digest_of(VERSION, job.split, job.run.classes, digest_of_all(values))
