@@ -15,7 +15,7 @@ from weakseg.files import remove
 from weakseg.refine.teaching import Lesson, background_trust, cells_of, follow, lesson_of
 from weakseg.review.photos import Review
 
-WEIGHT = 5
+WEIGHT = 20
 """What a cell weighs that a person has had before them, beside one of a pseudo mask."""
 
 
