@@ -1,6 +1,6 @@
 """What an exporter is, and what it is given: photos with their masks, and workers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +109,11 @@ class Job:
     def photos(self) -> Sequence[Photo]:
         """What is exported, by id; one at least."""
         return self.choose()
+
+    @cached_property
+    def tags(self) -> Mapping[str, tuple[str, ...]]:
+        """The photos' tags by id, but for those that nobody tagged."""
+        return self.run.tags()
 
     @property
     def split(self) -> str:

@@ -20,11 +20,12 @@ def write(job: Job, folder: Path) -> None:
     which keeps its ids when a decoder makes it RGB. The JSON has the photo's `tags`, null if nobody
     tagged it. `classes.txt`: what ids 1, 2, 3, ... are.
     """
-    tags = job.run.tags()
     for path, photos in job.map_shards(lambda n: folder / f"{job.split}-{n:06}.tar", pack):
         with write_atomically(path, durable=True) as temporary, _tar(temporary) as tar:
             for photo, files in photos:
-                about = json.dumps(_about(photo, tags.get(photo.id)), ensure_ascii=False).encode()
+                about = json.dumps(
+                    _about(photo, job.tags.get(photo.id)), ensure_ascii=False
+                ).encode()
                 for suffix, content in {**files, ".json": about}.items():
                     entry = tarfile.TarInfo(f"{photo.number - 1:09}{suffix}")
                     entry.size = len(content)

@@ -71,10 +71,9 @@ def export(
 
 def _digest(job: Job) -> str:
     """Of all that an export in shards is made of."""
-    tags = job.run.tags()
     values = (
         (
-            *(photo.id, photo.confidence, photo.accepted, tags.get(photo.id)),
+            *(photo.id, photo.confidence, photo.accepted, job.tags.get(photo.id)),
             *map(stamp, filter(None, (photo.image, photo.mask, photo.objects))),
         )
         for photo in job.photos
