@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 TOOLS := $(VENV)/tools
 INPUTS ?= 10000
 KILLS ?= 100
+ON ?= folder
 SEED ?= 0
 DEVICE ?= cuda
 
@@ -61,7 +62,7 @@ fuzz: $(VENV)/installed
 	PYTHONPATH=tests $(BIN)/python fuzz/fuzz.py --inputs $(INPUTS) --seed $(SEED)
 
 kills: $(VENV)/installed
-	PYTHONPATH=tests $(BIN)/python fuzz/kills.py --kills $(KILLS) --seed $(SEED)
+	PYTHONPATH=tests $(BIN)/python fuzz/kills.py --kills $(KILLS) --seed $(SEED) --on $(ON)
 
 # What is pinned stays but for UPGRADE=--upgrade.
 lock: $(TOOLS)/installed

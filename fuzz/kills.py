@@ -1,12 +1,17 @@
 """Kills a run again and again, and compares what it comes to with a run that nothing disturbed.
 
-    make kills KILLS=100 SEED=0
+    make kills KILLS=100 SEED=0 ON=folder
 
 The recipe has a step of every kind (`tests/tiny.py`), the photos are generated. Half of the kills
 come at a change of the file system that is drawn, between a file's making and its name; the others
 after a time of the processor's that is drawn. Neither leaves the process a last word: SIGKILL, and
 SIGPROF without a handler. A run that ended is begun anew, until there were so many kills. At its
-end every mask, map and picture has to have the bytes of the undisturbed run. Linux alone.
+end every mask, map and picture has to have the bytes of the undisturbed run, which is in a folder
+and one process. Linux alone.
+
+With ON=store the run is in a bucket of moto's server, and every third start finds none of its files
+here, as on another machine. With ON=ray actors work photo by photo, and one of them is killed as
+well, at a moment that is drawn: the run itself has to outlast that.
 """
 
 import argparse
@@ -15,63 +20,159 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import boto3
 import torch
 
 from tiny import EVERY_KIND, Lines, masks, tiny_recipe
+from weakseg import stores
 from weakseg.data.synth import generate
-from weakseg.engine import runner
-from weakseg.engine.executor import InProcessExecutor
+from weakseg.engine import ray_executor, runner
+from weakseg.engine.executor import InProcessExecutor, executor_named
+from weakseg.engine.record import RECORD
+from weakseg.files import absolute
+from weakseg.names import RAY
 from weakseg.recipe import Recipe
 
 _IMAGES = 10
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 _NOTHING = "between steps"
+_AN_ACTOR = "an actor of Ray"
 
 
-def start(recipe: Recipe, data: Path, out: Path) -> int:
-    """Bring a run up to date in a process of its own; how often it changed the file system."""
-    reading, writing = os.pipe()
-    if child := os.fork():
+class Cost(NamedTuple):
+    """Of a start to its end: changes of the file system, the processor's seconds, and seconds."""
+
+    changes: int
+    processor: float
+    seconds: float
+
+
+class Run:
+    """A run in a folder, and its starts, each in a process of its own."""
+
+    def __init__(self, recipe: Recipe, data: Path, out: Path | str, on_ray: bool = False) -> None:
+        self.out = out
+        self._recipe, self._data, self._on_ray = recipe, data, on_ray
+
+    def whole(self) -> Cost:
+        """Start it, and let it come to its end."""
+        begun = time.monotonic()
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            counter = _Counter(-1)
+            self._go()
+            used = os.times()
+            os.write(writing, json.dumps([counter.changes, used.user + used.system]).encode())
+            os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as told:
-            count = told.read()
+            said = told.read()
         os.waitpid(child, 0)
-        return int(count or -1)
-    os.close(reading)
-    counter = _Counter(-1)
-    _go(recipe, data, out)
-    os.write(writing, str(counter.changes).encode())
-    os._exit(0)
+        if not said:
+            raise SystemExit("the undisturbed run did not come to its end: see above")
+        changes, processor = json.loads(said)
+        return Cost(changes, processor, time.monotonic() - begun)
 
-
-def kill(recipe: Recipe, data: Path, out: Path, changes: int, seconds: float) -> bool:
-    """Start a run in a process that is killed; whether that came before the run's end.
-
-    Args:
-        changes: at which change of the file system; negative: at none.
-        seconds: after how many of the processor's; 0: never.
-    """
-    child = os.fork()
-    if not child:
-        _Counter(changes)
-        if seconds:
+    def killed(self, rng: random.Random, cost: Cost) -> tuple[bool, bool]:
+        """Start it, and kill it if it does not end before; whether it, and an actor, was killed."""
+        by_change = rng.random() < 0.5
+        change = rng.randrange(1, max(2, cost.changes // 4)) if by_change else -1
+        processor = 0 if by_change else rng.uniform(0.01, cost.processor / 4)
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            _Counter(change)
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_PROF, seconds)
-        _go(recipe, data, out)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        raise SystemExit("a run that was killed can't be gone on with: see above")
-    return False
+            signal.setitimer(signal.ITIMER_PROF, processor)
+            if self._on_ray:
+                moment = rng.uniform(0, cost.seconds / 4)
+                timer = threading.Timer(moment, _kill_an_actor, (rng, writing))
+                timer.daemon = True
+                timer.start()
+            self._go()
+            os._exit(0)
+        os.close(writing)
+        _, status = os.waitpid(child, 0)
+        with os.fdopen(reading) as told:
+            actor = bool(told.read())
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+            raise SystemExit("a run that was killed can't be gone on with: see above")
+        return os.WIFSIGNALED(status), actor
+
+    def _go(self) -> None:
+        ray_executor.FEW = 0  # type: ignore[attr-defined]
+        working = executor_named(RAY, 2, None) if self._on_ray else nullcontext(InProcessExecutor())
+        try:
+            with working as executor:
+                out, device = absolute(self.out), torch.device("cpu")
+                runner.run(self._recipe, self._data, out, executor, Lines(), device)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def under_way(self) -> str:
+        """The step that it was at when it was killed."""
+        text = self._record()
+        steps = json.loads(text)["steps"] if text else {}
+        unfinished = [name for name, step in steps.items() if not step["finished"]]
+        return unfinished[-1] if unfinished else _NOTHING
+
+    def files(self) -> dict[str, bytes]:
+        """Every mask, map and picture."""
+        return masks(Path(self.out))
+
+    def forget(self) -> None:
+        """As on another machine: without what is here of a run that is elsewhere."""
+
+    def remove(self) -> None:
+        shutil.rmtree(self.out)
+
+    def _record(self) -> str | None:
+        path = Path(self.out, RECORD)
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+class StoredRun(Run):
+    """The same in a bucket, whose objects are read here by another client."""
+
+    def __init__(self, recipe: Recipe, data: Path, cache: Path, server: str) -> None:
+        os.environ |= {
+            stores.CACHE: str(cache),
+            "AWS_ENDPOINT_URL": server,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        super().__init__(recipe, data, "s3://kills/out")
+        self._cache = cache
+        self._bucket = boto3.resource("s3").create_bucket(Bucket="kills")
+
+    def files(self) -> dict[str, bytes]:
+        return {
+            found.key.removeprefix("out/"): found.get()["Body"].read()
+            for found in self._bucket.objects.filter(Prefix="out/")
+            if found.key.endswith((".png", ".safetensors"))
+        }
+
+    def forget(self) -> None:
+        shutil.rmtree(self._cache, ignore_errors=True)
+
+    def remove(self) -> None:
+        self._bucket.objects.filter(Prefix="out/").delete()
+
+    def _record(self) -> str | None:
+        found = list(self._bucket.objects.filter(Prefix=f"out/{RECORD}"))
+        return found[0].get()["Body"].read().decode() if found else None
 
 
 class _Counter:
@@ -91,83 +192,100 @@ class _Counter:
             os.kill(self._own, signal.SIGKILL)
 
 
-def _go(recipe: Recipe, data: Path, out: Path) -> None:
-    try:
-        runner.run(recipe, data, out, InProcessExecutor(), Lines(), torch.device("cpu"))
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+def _kill_an_actor(rng: random.Random, tell: int) -> None:
+    """Kill one of this process's actors, if there are any, and tell so by a byte."""
+    parents, actors = dict[int, int](), list[int]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            process = int(folder.name)
+            parents[process] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                actors.append(process)
+
+    def is_own(process: int) -> bool:
+        while process and process != os.getpid():
+            process = parents.get(process, 0)
+        return process != 0
+
+    if own := sorted(filter(is_own, actors)):
+        os.kill(rng.choice(own), signal.SIGKILL)
+        os.write(tell, b".")
 
 
-def under_way(out: Path) -> str:
-    """The step that a killed run was at."""
-    path = out / "run.json"
-    steps = json.loads(path.read_text(encoding="utf-8"))["steps"] if path.exists() else {}
-    unfinished = [name for name, step in steps.items() if not step["finished"]]
-    return unfinished[-1] if unfinished else _NOTHING
+@contextmanager
+def _served() -> Iterator[str]:
+    """The address of a server of S3, in a process of its own."""
+    program = (
+        "import logging, signal; from moto.server import ThreadedMotoServer as Server;"
+        "logging.getLogger('werkzeug').setLevel('ERROR');"
+        "server = Server(ip_address='127.0.0.1', port=0, verbose=False); server.start();"
+        "print('http://%s:%d' % server.get_host_and_port(), flush=True); signal.pause()"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def _try(run: Run, expected: dict[str, bytes], kills: int, seed: int) -> None:
+    cost = run.whole()
+    print(f"{cost.changes} changes, {cost.processor:.0f} s of the processor's, {cost.seconds:.0f}")
+    counts = Counter[str]()
+    compared = 0
+    while True:
+        found = run.files()
+        differing = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+        if differing:
+            raise SystemExit(
+                f"after {counts.total()} kills (seed {seed}) other bytes: "
+                f"{', '.join(differing[:5])} of {run.out}"
+            )
+        compared += 1
+        if counts.total() >= kills:
+            break
+        run.remove()
+        killed, starts = True, 0
+        while killed:
+            rng = random.Random(f"{seed} {compared} {(starts := starts + 1)}")
+            if rng.random() < 1 / 3:
+                run.forget()
+            killed, actor = run.killed(rng, cost)
+            counts.update([_AN_ACTOR] * actor + [run.under_way()] * killed)
+    print("| step under way | kills |\n|---|---:|")
+    for name, count in sorted(counts.items()):
+        print(f"| {name} | {count} |")
+    print(f"\n{counts.total()} kills, {compared} runs to their ends, all of the same bytes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=1e6, help="end after so many")
-    parser.add_argument("--work", type=Path, help="a folder to go on in; by default a new one")
-    parser.add_argument(
-        "--small", action="store_true", help="a classifier, its CAMs, their SVM and CRF alone"
-    )
+    parser.add_argument("--on", choices=("folder", "store", "ray"), default="folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="weakseg-kills-") as temporary:
-        place = (arguments.work or Path(temporary)).resolve()
-        data, whole, out = place / "data", place / "whole", place / "out"
-        if not data.exists():
-            generate(data, _IMAGES, seed=3)
+    on_store = arguments.on == "store"
+    with (
+        tempfile.TemporaryDirectory(prefix="kills-") as temporary,
+        _served() if on_store else nullcontext("") as server,
+    ):
+        place = Path(temporary)
+        tempfile.tempdir = os.environ["TMPDIR"] = temporary  # what killed processes leave
+        data = place / "data"
+        generate(data, _IMAGES, seed=3)
         given = {**EVERY_KIND["given"], "path": str(data / "SegmentationClass")}
-        recipe = tiny_recipe(**({} if arguments.small else {**EVERY_KIND, "given": given}))
-        changes_file, counts_file = place / "changes.json", place / "kills.json"
-        if not changes_file.exists():
-            processor = os.times().children_user
-            changes = start(recipe, data, whole)
-            if changes < 0:
-                raise SystemExit("the undisturbed run did not come to its end: see above")
-            seconds = os.times().children_user - processor
-            changes_file.write_text(json.dumps([changes, seconds]))
-        changes, seconds = json.loads(changes_file.read_text())
-        expected = masks(whole)
-        counts = Counter(json.loads(counts_file.read_text()) if counts_file.exists() else {})
-        print(f"{changes} changes, {seconds:.0f} s, {len(expected)} files of an undisturbed run")
-        compared = counts.pop("runs", 0)
-        while (
-            counts.total() < arguments.kills and time.monotonic() - begun < 60 * arguments.minutes
-        ):
-            rng = random.Random(f"{arguments.seed} {counts.total()}")
-            by_change = rng.random() < 0.5
-            killed = kill(
-                recipe,
-                data,
-                out,
-                rng.randrange(1, max(2, changes // 4)) if by_change else -1,
-                0 if by_change else rng.uniform(0.01, seconds / 4),
-            )
-            if killed:
-                counts[under_way(out)] += 1
-            else:
-                found = masks(out)
-                differing = sorted(n for n in expected | found if expected.get(n) != found.get(n))
-                if differing:
-                    raise SystemExit(
-                        f"after {counts.total()} kills (seed {arguments.seed}) other bytes: "
-                        f"{', '.join(differing[:5])}; see {place if arguments.work else 'none'}"
-                    )
-                compared += 1
-                shutil.rmtree(out)
-            counts_file.write_text(json.dumps({**counts, "runs": compared}))
-        print("| step under way | kills |\n|---|---:|")
-        for name, count in sorted(counts.items()):
-            print(f"| {name} | {count} |")
-        print(f"\n{counts.total()} kills, {compared} runs to their ends, all of the same bytes")
+        recipe = tiny_recipe(**{**EVERY_KIND, "given": given})
+        undisturbed = Run(recipe, data, place / "whole")
+        undisturbed.whole()
+        run = (
+            StoredRun(recipe, data, place / "cache", server)
+            if on_store
+            else Run(recipe, data, place / "out", on_ray=arguments.on == "ray")
+        )
+        _try(run, undisturbed.files(), arguments.kills, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -168,6 +168,27 @@ def test_a_run_in_a_store_has_the_masks_of_a_local_one_and_resumes_on_another_ma
     assert stores.is_here(opened.mask_file(photo))
 
 
+@pytest.mark.slow
+def test_a_network_learns_from_photos_that_are_not_here_yet(
+    machine: Machine, photos: Path, tmp_path: Path
+) -> None:
+    data, out = f"s3://{machine.bucket}/photos", f"s3://{machine.bucket}/run"
+    upload(photos, machine.bucket, "photos")
+    recipe = tmp_path / "recipe.yaml"
+    others = dict.fromkeys(name for name in tiny_values()["steps"] if name != "classify")
+    for epochs in (1, 2):
+        recipe.write_text(yaml.safe_dump(tiny_values(**others, classify={"epochs": epochs})))
+        _, said = start(recipe, data, out)
+        machine.use("elsewhere")
+    assert "inspect: up to date" in said
+    place = stores.place_of(data)
+    assert place is not None
+    assert all(stores.is_here(photo) for photo in (place / "JPEGImages").iterdir())
+    weakseg.run(recipe, photos, tmp_path / "local", workers=1, device="cpu", progress=Lines())
+    network = "classify/classifier.safetensors"
+    assert objects(machine.bucket, "run")[network] == (tmp_path / "local" / network).read_bytes()
+
+
 def test_what_a_store_lost_is_made_again_alone(
     machine: Machine, recipe: Path, photos: Path
 ) -> None:
@@ -636,6 +657,10 @@ def test_what_another_machine_removed_is_gone_here(machine: Machine) -> None:
     assert objects(machine.bucket, "some") == {"a/y.txt": b"a/y.txt"}
     machine.use("here")
     assert [file.name for file in (absolute(address) / "a").iterdir()] == ["y.txt"]
+    machine.use("elsewhere")
+    remove(absolute(address) / "a/y.txt")
+    machine.use("here")
+    assert not absolute(address).exists()
 
 
 @pytest.mark.parametrize("name", ["x.txt", "other.txt"])

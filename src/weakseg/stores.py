@@ -123,14 +123,25 @@ def lay_out(place: Path) -> None:
             if not _same(place, meta) and _changed(place) < begun:
                 _stand_in(place, meta)
             small = [place] if not _is_here(place) else []
-    for folder, _, names in os.walk(place):
+    emptied = set[Path]()
+    for folder, _, names in os.walk(place, topdown=False):
         for name in names:
             other = f"{folder}{os.sep}{name}"
             if other in seen or name == OWNER or name.startswith(PARTIAL):
                 continue
             if _changed(Path(other)) < begun:
                 Path(other).unlink(missing_ok=True)
+                emptied.add(Path(folder))
+        if Path(folder) in emptied:  # a store has no folders
+            with suppress(OSError):
+                Path(folder).rmdir()
+                emptied.add(Path(folder).parent)
     _all(bring, small)
+
+
+def is_in_use() -> bool:
+    """Whether this process has a client of a store, which works by threads that no fork has."""
+    return _open.cache_info().currsize > 0
 
 
 def is_here(path: Path) -> bool:

@@ -1,11 +1,9 @@
 """Per-photo work on all cores of this machine."""
 
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,6 +21,7 @@ from weakseg.errors import WeaksegError
 from weakseg.memory import cores_here, keep_few_convolutions, keep_freed_memory, use_huge_pages
 from weakseg.methods.base import Executor, Item, Result
 from weakseg.names import RAY
+from weakseg.processes import end_with_parent, script_unseen
 
 if TYPE_CHECKING:
     from weakseg.engine.ray_executor import RayExecutor
@@ -76,7 +75,7 @@ class LocalExecutor:
         own_script = b"__main__" in pickle.dumps(make)
 
         def submit(item: Item) -> Future[Result]:
-            with _interrupts_held_back(), nullcontext() if own_script else _script_unseen():
+            with _interrupts_held_back(), nullcontext() if own_script else script_unseen():
                 return pool.submit(_work, make, item)
 
         try:
@@ -214,29 +213,6 @@ def _one_thread() -> Iterator[None]:
                 torch.set_num_threads(threads)
 
 
-_one_hides = threading.Lock()
-
-
-@contextmanager
-def _script_unseen() -> Iterator[None]:
-    """Have processes that are started not import the script that runs, which may start a run.
-
-    They need nothing of it, unless it defines what they do.
-    """
-    main = sys.modules["__main__"]
-    with _one_hides:
-        hidden: dict[str, Any] = {
-            name: main.__dict__.pop(name)
-            for name in ("__file__", "__spec__")
-            if name in main.__dict__
-        }
-        main.__spec__ = None
-        try:
-            yield
-        finally:
-            main.__dict__.update(hidden)
-
-
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
     """Delay Ctrl-C; a worker that is started meanwhile never gets it, not even while it imports."""
@@ -267,16 +243,8 @@ def set_up_worker() -> None:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     set_up_worker()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed closes no pool, and its workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _work(make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:

@@ -21,6 +21,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from weakseg import stores
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.files import remove, write_atomically, written_by_run
@@ -31,6 +32,7 @@ from weakseg.methods.networks import usable_precision
 from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
+from weakseg.processes import FreshProcesses
 from weakseg.progress import Progress
 from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
 
@@ -363,7 +365,10 @@ class _Batches(L.LightningDataModule):
     def _loader(self, examples: "TorchDataset[Any]", drop_last: bool) -> Any:
         assert self.trainer is not None
         devices, device = self.trainer.world_size, self.trainer.global_rank
-        if self._loaders:
+        fresh = None
+        if self._loaders and stores.is_in_use():
+            fresh = FreshProcesses(type(examples).__module__)
+        elif self._loaders:
             give_back_freed_memory()  # the loaders are forks
         return DataLoader(
             examples,
@@ -373,6 +378,7 @@ class _Batches(L.LightningDataModule):
                 devices,
             ),
             num_workers=min(_MAX_LOADERS, -(-cores_here() // devices)) if self._loaders else 0,
+            multiprocessing_context=fresh,
             collate_fn=getattr(examples, "collate", None),
         )
 
