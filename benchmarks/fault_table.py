@@ -1,7 +1,7 @@
 """What balancing and the handling of missing tags are worth on tags at fault.
 
-    python benchmarks/faults.py --data ../shared/data/VOC2012 --out runs/faulty
-    python benchmarks/fault_table.py --data runs/faulty --whole ../shared/data/VOC2012 \\
+    python benchmarks/faults.py --data VOC2012 --out runs/faulty
+    python benchmarks/fault_table.py --data runs/faulty --whole VOC2012 \\
         --out runs/fault_table
 
 Each row is `svm_three_step` on the faulty tags with one thing changed; its figures are the

@@ -1,6 +1,6 @@
 """A copy of a VOC folder whose training tags have the faults of LID's: missing, and unbalanced.
 
-    python benchmarks/faults.py --data ../shared/data/VOC2012 --out runs/faulty
+    python benchmarks/faults.py --data VOC2012 --out runs/faulty
 
 Of the split `train`, half of the classes, drawn, are left with a tenth of their photos (a photo is
 dropped only while all of these classes in it have more), and then half of the photos tagged

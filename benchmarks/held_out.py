@@ -1,6 +1,6 @@
 """A run's figures on the photos that no number of its recipe was chosen on: all but every n-th.
 
-python benchmarks/held_out.py --data ../shared/data/VOC2012 --run runs/cpu --every 4
+python benchmarks/held_out.py --data VOC2012 --run runs/cpu --every 4
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Whether the remarks on classes hit tags that were spoilt on purpose, and no others.
 
-    python benchmarks/spoilt_tags.py --data ../shared/data/VOC2012 --out runs/spoilt
+    python benchmarks/spoilt_tags.py --data VOC2012 --out runs/spoilt
 
 `everywhere`: another tag on 99 of 100 photos. `spoilt`: `bottle` is moved to as many drawn photos,
 and there are three more tags: `rails` wherever a train is, `noise` on a tenth of the photos, drawn,

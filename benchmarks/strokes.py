@@ -84,8 +84,9 @@ def inner_line(region: NDArray[np.bool_]) -> tuple[tuple[tuple[float, float], ..
     return points, float(min(4, max(1, depth.max() / 2)))
 
 
-def mend(review: Review, photos: Sequence[str], strokes: int, crf: bool) -> None:
-    """Mend photos by strokes, keep their masks, and print the figures of all, by strokes."""
+def mend(review: Review, photos: Sequence[str], strokes: int, crf: bool) -> list[float]:
+    """Mend photos by strokes, keep their masks, and print and give the mIoU of all, by strokes."""
+    figures: list[float] = []
     found = [ConfusionMatrix(review.run.classes) for _ in range(strokes + 1)]
     seconds = []
     for number, photo in enumerate(photos, 1):
@@ -102,10 +103,12 @@ def mend(review: Review, photos: Sequence[str], strokes: int, crf: bool) -> None
             after.update(true, mask)
         write_mask(review.reviewed.mended(photo), mask)
         if number % 10 == 0 or number == len(photos):
-            figures = " ".join(f"{100 * one.summary()['miou']:.1f}" for one in found)
-            print(f"{number} photos, mIoU after 0, 1, ... strokes: {figures}", flush=True)
+            figures = [100 * float(one.summary()["miou"]) for one in found]
+            said = " ".join(f"{figure:.1f}" for figure in figures)
+            print(f"{number} photos, mIoU after 0, 1, ... strokes: {said}", flush=True)
     median, most = np.median(seconds), np.quantile(seconds, 0.95)
     print(f"seconds a stroke: median {median:.2f}, p95 {most:.2f}")
+    return figures
 
 
 def teach(review: Review, photos: Sequence[str]) -> None:

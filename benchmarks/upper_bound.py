@@ -1,6 +1,6 @@
 """What the segmentation network of a recipe reaches when it learns from true masks.
 
-    python benchmarks/upper_bound.py --data ../shared/data/VOC2012 --out runs/upper_bound
+    python benchmarks/upper_bound.py --data VOC2012 --out runs/upper_bound
 
 The same network, schedule and photos as in the recipe, with the data set's masks in the place of
 pseudo masks: the bound against which retention is measured. No shipped kind of step reads true
