@@ -20,6 +20,10 @@ PATIENCE = 60_000
 def out(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("review") / "<b>out</b>"
     shutil.copytree(finished, folder)
+    told = json.loads((folder / "confidence.json").read_text())
+    for number, photo in enumerate(told["photos"].values()):
+        photo["confidence"] = [0.314, 0.004, 0.62][min(number, 2)]
+    (folder / "confidence.json").write_text(json.dumps(told))
     return folder
 
 
@@ -69,6 +73,13 @@ def pixels(page: Any) -> int:
         return all.filter((value, index) => index % 4 === 3 && value).length; }"""
     )
     return count
+
+
+def test_the_least_sure_photo_comes_first_and_is_not_said_to_be_0_percent_sure(page: Any) -> None:
+    expect(page.locator("#place")).to_have_text("1 of 10")
+    expect(page.locator("#sure")).to_have_text("under 1 % sure")
+    page.keyboard.press("d")
+    expect(page.locator("#sure")).to_have_text("31 % sure")
 
 
 def test_a_photo_is_mended_and_accepted_by_hand_and_key(page: Any, out: Path) -> None:
