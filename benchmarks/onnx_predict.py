@@ -27,7 +27,7 @@ from weakseg.engine.predict import find_network
 from weakseg.export.onnx import export_onnx
 from weakseg.methods.base import Item, Result
 from weakseg.methods.networks import read_segmenter
-from weakseg.methods.segment import TTA, Views, segment_photos
+from weakseg.methods.segment import TTA, Segment, segment_photos
 from weakseg.progress import Silence
 from weakseg.segment.onnx import OnnxModel
 
@@ -66,10 +66,10 @@ class Kept(InProcessExecutor):
         return map(self._made[make], items)
 
 
-def seconds(model: Path, photo: Path, folder: Path, views: Views, executor: Kept) -> float:
+def seconds(model: Path, photo: Path, folder: Path, settings: Segment, executor: Kept) -> float:
     start = time.process_time()
     named = [(photo.stem, photo)]
-    left_out = segment_photos(model, named, folder, executor, Silence(), "cpu", views)
+    left_out = segment_photos(model, named, folder, executor, Silence(), "cpu", settings)
     assert not left_out, left_out
     return time.process_time() - start
 
@@ -90,7 +90,7 @@ def main() -> None:
         print(f"{exported.stat().st_size / 1e6:.1f} MB")
         agreement(network, exported, [read_photo(photo) for photo in photos])
         executor = Kept()
-        for views in (Views(), TTA) if arguments.tta else (Views(),):
+        for views in (Segment(), TTA) if arguments.tta else (Segment(),):
             taken: dict[Path, list[float]] = {network: [], exported: []}
             equal = []
             for photo in photos:

@@ -10,8 +10,8 @@ end every mask, map and picture has to have the bytes of the undisturbed run, wh
 and one process. Linux alone.
 
 With ON=store the run is in a bucket of moto's server, and every third start finds none of its files
-here, as on another machine. With ON=ray actors work photo by photo, and one of them is killed as
-well, at a moment that is drawn: the run itself has to outlast that.
+here, as on another machine. With ON=ray actors work photo by photo, and one after the other is
+killed as well, at moments that are drawn: the run itself has to outlast that.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import boto3
 import torch
+from threadpoolctl import threadpool_limits
 
 from tiny import EVERY_KIND, Lines, masks, tiny_recipe
 from weakseg import stores
@@ -84,8 +85,8 @@ class Run:
         changes, processor = json.loads(said)
         return Cost(changes, processor, time.monotonic() - begun)
 
-    def killed(self, rng: random.Random, cost: Cost) -> tuple[bool, bool]:
-        """Start it, and kill it if it does not end before; whether it, and an actor, was killed."""
+    def killed(self, rng: random.Random, cost: Cost) -> tuple[bool, int]:
+        """Start it, and kill it if it does not end before; whether it was, and how many actors."""
         by_change = rng.random() < 0.5
         change = rng.randrange(1, max(2, cost.changes // 4)) if by_change else -1
         processor = 0 if by_change else rng.uniform(0.01, cost.processor / 4)
@@ -95,19 +96,17 @@ class Run:
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_PROF, processor)
             if self._on_ray:
-                moment = rng.uniform(0, cost.seconds / 4)
-                timer = threading.Timer(moment, _kill_an_actor, (rng, writing))
-                timer.daemon = True
-                timer.start()
+                killing = (rng, cost.seconds / 4, writing)
+                threading.Thread(target=_kill_actors, args=killing, daemon=True).start()
             self._go()
             os._exit(0)
         os.close(writing)
         _, status = os.waitpid(child, 0)
         with os.fdopen(reading) as told:
-            actor = bool(told.read())
+            actors = len(told.read())
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
             raise SystemExit("a run that was killed can't be gone on with: see above")
-        return os.WIFSIGNALED(status), actor
+        return os.WIFSIGNALED(status), actors
 
     def _go(self) -> None:
         ray_executor.FEW = 0  # type: ignore[attr-defined]
@@ -192,8 +191,21 @@ class _Counter:
             os.kill(self._own, signal.SIGKILL)
 
 
-def _kill_an_actor(rng: random.Random, tell: int) -> None:
-    """Kill one of this process's actors, if there are any, and tell so by a byte."""
+def _kill_actors(rng: random.Random, most: float, tell: int) -> None:
+    """Kill one of this process's actors after another, and tell each by a byte.
+
+    Args:
+        most: seconds between two of them.
+    """
+    while True:
+        time.sleep(rng.uniform(1, most))
+        if actors := _actors():
+            os.kill(rng.choice(actors), signal.SIGKILL)
+            os.write(tell, b".")
+
+
+def _actors() -> list[int]:
+    """Processes of Ray's actors that this one has started."""
     parents, actors = dict[int, int](), list[int]()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -207,9 +219,7 @@ def _kill_an_actor(rng: random.Random, tell: int) -> None:
             process = parents.get(process, 0)
         return process != 0
 
-    if own := sorted(filter(is_own, actors)):
-        os.kill(rng.choice(own), signal.SIGKILL)
-        os.write(tell, b".")
+    return sorted(filter(is_own, actors))
 
 
 @contextmanager
@@ -252,8 +262,8 @@ def _try(run: Run, expected: dict[str, bytes], kills: int, seed: int) -> None:
             rng = random.Random(f"{seed} {compared} {(starts := starts + 1)}")
             if rng.random() < 1 / 3:
                 run.forget()
-            killed, actor = run.killed(rng, cost)
-            counts.update([_AN_ACTOR] * actor + [run.under_way()] * killed)
+            killed, actors = run.killed(rng, cost)
+            counts.update([_AN_ACTOR] * actors + [run.under_way()] * killed)
     print("| step under way | kills |\n|---|---:|")
     for name, count in sorted(counts.items()):
         print(f"| {name} | {count} |")
@@ -269,6 +279,7 @@ def main() -> None:
     torch.set_num_threads(1)
     on_store = arguments.on == "store"
     with (
+        threadpool_limits(1),  # as workers have it: sums of another number may round differently
         tempfile.TemporaryDirectory(prefix="kills-") as temporary,
         _served() if on_store else nullcontext("") as server,
     ):

@@ -165,6 +165,7 @@ EVERY_KIND: dict[str, Any] = {
     "is-cam": {"kind": "is_cam", "of": "taught", "scales": [0.5, 1.0]},
     "objects": {"kind": "instances", "of": ["irnet", "irn"]},
     "relabel": {"kind": "relabel", "of": "segmenter"},
+    "segment+crf": {"kind": "segment", "of": "segmenter", "crf": CRF},
     "seeded": {"kind": "deeplab", "of": "seed", "loss": {"name": "dsrg"}, **NETWORK},
     "diffused": {"kind": "par", "of": "cam", "iterations": 2},
     "given": {"kind": "folder", "path": "/masks", "holds": "masks"},

@@ -125,6 +125,7 @@ def predict(
     workers: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    crf: bool = False,
 ) -> int:
     """Segment photos with the network of a run; see `weakseg.engine.predict.run`.
 
@@ -138,6 +139,7 @@ def predict(
         workers: as `run` has it.
         device: as `run` has it.
         progress: as `run` has it.
+        crf: whether a dense CRF draws the masks along the photos' edges.
 
     Returns:
         How many masks were written.
@@ -167,6 +169,7 @@ def predict(
             str(device_named(device)) if place.suffix != ONNX else "cpu",
             tta,
             scores,
+            crf,
         )
 
 

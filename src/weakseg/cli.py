@@ -192,7 +192,7 @@ def report(
 @app.command(
     epilog=_examples(
         "predict runs/mine photos --out masks",
-        "predict runs/mine kitchen.jpg --out masks --tta --scores",
+        "predict runs/mine kitchen.jpg --out masks --tta --crf --scores",
         "predict model.onnx photos --out masks",
     )
 )
@@ -215,6 +215,9 @@ def predict(
     scores: Annotated[
         bool, typer.Option("--scores", help="Also write the probability of every class.")
     ] = False,
+    crf: Annotated[
+        bool, typer.Option("--crf", help="Draw masks along the photos' edges, by a dense CRF.")
+    ] = False,
     workers: Workers = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -223,7 +226,9 @@ def predict(
     """Segment photos with the network of a finished run."""
     from weakseg import api
 
-    written = api.predict(model, photos, out, tta, scores, workers, device, _progress(quiet))
+    written = api.predict(
+        model, photos, out, tta, scores, workers, device, _progress(quiet), crf=crf
+    )
     if as_json:
         _print_json({"folder": str(out), "masks": written})
     else:

@@ -9,16 +9,21 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import tiny
 from tiny import SEGMENT, Lines, Start, masks, tiny_recipe
+from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import read_mask
 from weakseg.engine import predict, runner
 from weakseg.engine.executor import InProcessExecutor
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
+from weakseg.grid import upsample
 from weakseg.methods import segment
 from weakseg.methods.networks import read_segmenter
 from weakseg.methods.segment import Views
 from weakseg.recipe import Recipe, dump_recipe
+from weakseg.refine.crf import dense_crf
+from weakseg.refine.settings import CRFSettings
 
 CPU = torch.device("cpu")
 
@@ -219,6 +224,55 @@ def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: 
     mask = read_mask(out / "a.png")
     highest = np.take_along_axis(scores, mask[None].astype(np.int64), axis=0)[0]
     assert (highest == scores.max(axis=0)).all()
+
+
+CRF = {"unary": "scores", "temperature": 0.5, "scale": 0.5, "kernels": tiny.CRF["kernels"]}
+
+
+def test_a_crf_between_the_likely_classes_draws_the_masks(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    crf = {"segment+crf": {"kind": "segment", "of": "segmenter", "crf": CRF}}
+    recipe = tiny_recipe(data=HELD_OUT, **LEFT_OUT, **SEGMENT, **crf)
+    start(photos, out, recipe)
+    rows = {row["name"]: row for row in read_json(out / "metrics.json")["stages"]}
+    assert rows["segment+crf"]["protocol"] == {"masks": "cam", "crf": True, "ignore": 255}
+
+    held_out = [photos / "JPEGImages" / f"{name}.jpg" for name in ("000002", "000007")]
+    _predict(out, held_out, tmp_path / "plain", scores=True)
+    _predict(out, held_out, tmp_path / "refined", scores=True, crf=True)
+    for photo in held_out:
+        scores = safetensors.numpy.load_file(tmp_path / "plain" / f"{photo.stem}.safetensors")
+        before = scores["scores"].astype(np.float32)
+        likely = [
+            label for label in range(len(before)) if label == 0 or before[label].max() >= 0.02
+        ]
+        pixels = read_photo(photo)
+        half = resize(pixels, round(max(pixels.shape[:2]) / 2))
+        chances = upsample(before[likely], *half.shape[:2]) ** 2  # of temperature 0.5
+        unary = -np.log(chances / chances.sum(axis=0)).astype(np.float32)
+        kernels = CRFSettings(**tiny.CRF["kernels"]).scaled(0.5)
+        expected = upsample(dense_crf(half, unary, kernels), *pixels.shape[:2])
+        found = safetensors.numpy.load_file(tmp_path / "refined" / f"{photo.stem}.safetensors")
+        np.testing.assert_allclose(found["scores"][likely], expected, atol=0.02)
+        rest = [label for label in range(len(before)) if label not in likely]
+        assert not found["scores"][rest].any()
+        mask = (out / "segment+crf" / f"{photo.stem}.png").read_bytes()
+        assert mask == (tmp_path / "refined" / f"{photo.stem}.png").read_bytes()
+        assert np.abs(found["scores"] - before).max() > 0.05
+
+
+def test_a_run_without_a_crf_of_its_own_has_the_usual_one(finished: Path, tmp_path: Path) -> None:
+    photo = _photo(tmp_path / "a.png", 40, 60)
+    _predict(finished, [photo], tmp_path / "out", scores=True, crf=True)
+    _predict(finished, [photo], tmp_path / "plain", scores=True)
+    plain, found = (
+        safetensors.numpy.load_file(tmp_path / name / "a.safetensors")["scores"]
+        for name in ("plain", "out")
+    )
+    expected = segment.refine_all(read_photo(photo), plain.astype(np.float32), segment.CRF)
+    np.testing.assert_allclose(found, upsample(expected, 40, 60), atol=0.01)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no kernel\nat all"), MemoryError("too large")])

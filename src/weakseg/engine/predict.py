@@ -12,7 +12,7 @@ from weakseg.engine.executor import network_executor
 from weakseg.errors import WeaksegError, unknown_name
 from weakseg.methods.base import Artefact, Executor, Step
 from weakseg.methods.deeplab import BEST_SO_FAR, SEGMENTER
-from weakseg.methods.segment import ONNX, TTA, Views, segment_photos
+from weakseg.methods.segment import CRF, ONNX, TTA, Segment, Views, segment_photos
 from weakseg.progress import Progress
 from weakseg.recipe import RECIPE, Recipe, load_recipe
 
@@ -26,6 +26,7 @@ def run(
     device: str,
     tta: bool = False,
     scores: bool = False,
+    crf: bool = False,
 ) -> int:
     """Write a mask for every photo, at the photo's own size, and what its ids mean: `classes.txt`.
 
@@ -41,6 +42,8 @@ def run(
         tta: average over the scales and mirror images that the run's own test-time augmentation
             has, or else over `weakseg.methods.segment.TTA`.
         scores: see `weakseg.methods.segment.segment_photos`.
+        crf: have a dense CRF draw the masks along the photos' edges: the run's own, or else
+            `weakseg.methods.segment.CRF`.
 
     Returns:
         How many masks were written.
@@ -55,7 +58,8 @@ def run(
     named = name_photos(photos)
     classes, usual = _described(network, model)
     check_targets(named, folder, classes, f"those of {network}")
-    views = usual if tta else Views()
+    seen = usual if tta else Segment()
+    settings = seen.model_copy(update={"crf": usual.crf if crf else None})
     left_out = segment_photos(
         network,
         list(named.items()),
@@ -63,7 +67,7 @@ def run(
         network_executor(executor, device),
         progress,
         device,
-        views,
+        settings,
         scores,
     )
     if len(left_out) == len(named):
@@ -72,16 +76,16 @@ def run(
     return len(named) - len(left_out)
 
 
-def _described(network: Path, model: Path) -> tuple[tuple[str, ...], Views]:
-    """The classes of a network's file, and the views of its test-time augmentation."""
+def _described(network: Path, model: Path) -> tuple[tuple[str, ...], Segment]:
+    """The classes of a network's file, its test-time augmentation and its CRF."""
     if network.suffix == ONNX:
         from weakseg.segment.onnx import read_card as read_onnx_card
 
         card = read_onnx_card(network)
-        return card.classes, Views(scales=card.tta_scales, flip=card.tta_flip)
+        return card.classes, Segment(scales=card.tta_scales, flip=card.tta_flip, crf=CRF)
     from weakseg.methods.networks import read_segmenter_card
 
-    return read_segmenter_card(network).classes, usual_views(model)
+    return read_segmenter_card(network).classes, usual(model)
 
 
 def find_network(model: Path, step: str | None = None) -> Path:
@@ -118,13 +122,13 @@ def _networks(run: Path) -> list[Step]:
     return [step for step in steps if Artefact.SEGMENTER in step.gives]
 
 
-def usual_views(model: Path) -> Views:
-    """The views of a run's own test-time augmentation, or else the usual ones."""
-    if model.is_dir():
-        for step in reversed(_recipe(model).build(model)):
-            if isinstance(step.settings, Views) and step.settings != Views():
-                return step.settings
-    return TTA
+def usual(model: Path) -> Segment:
+    """A run's own test-time augmentation and CRF, or else the usual ones."""
+    steps = _recipe(model).build(model) if model.is_dir() else ()
+    own = [step.settings for step in reversed(steps) if isinstance(step.settings, Views)]
+    views = next((one for one in own if not one.one), TTA)
+    crfs = (one.crf for one in own if isinstance(one, Segment) and one.crf)
+    return Segment(scales=views.scales, flip=views.flip, crf=next(crfs, CRF))
 
 
 def _recipe(run: Path) -> Recipe:

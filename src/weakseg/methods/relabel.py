@@ -8,19 +8,14 @@ it was taught.
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from weakseg.data.images import read_photo
 from weakseg.errors import WeaksegError
 from weakseg.grid import CELL
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
 from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.pixel_head import open_scorer
-from weakseg.methods.segment import TTA, SegmentationModel, Views, describe
+from weakseg.methods.segment import TTA, SegmentationModel, Views, describe, logarithms
 from weakseg.methods.settings import Scales
-
-_LEAST = np.float32(1e-6)
-"""Probability that no class is under: a logarithm of 0 is no score."""
 
 
 class Relabel(Views):
@@ -48,7 +43,7 @@ def work(step: Step) -> PhotoWork:
 
     def compute(task: PhotoTask) -> PhotoMaps:
         (found,) = model.probabilities([read_photo(task.sample.image)], step.settings)
-        return PhotoMaps(np.log(np.maximum(found[[0, *task.class_ids]], _LEAST)))
+        return PhotoMaps(logarithms(found[[0, *task.class_ids]]))
 
     return compute
 
@@ -63,7 +58,7 @@ def _check(step: Step, photos: Photos, device: Any) -> None:
 
 
 def _protocol(step: Step) -> Mapping[str, Any]:
-    return describe(Views() if step.get("features") else step.settings)
+    return {"crf": False, **describe(Views() if step.get("features") else step.settings)}
 
 
 def _cell(step: Step) -> int | None:

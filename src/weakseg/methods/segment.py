@@ -26,10 +26,12 @@ from weakseg.methods.base import (
     Tools,
     same_size,
 )
+from weakseg.methods.crf import Crf, refine
 from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.maps import MAPS, MASK
 from weakseg.methods.settings import Scales, Section
 from weakseg.progress import Progress
+from weakseg.refine.settings import CRFSettings
 
 if TYPE_CHECKING:
     import torch
@@ -56,9 +58,71 @@ class Views(Section):
     scales: Scales = (1.0,)
     flip: bool = False
 
+    @property
+    def one(self) -> bool:
+        """Whether a photo is seen once, as it is."""
+        return self.scales == (1.0,) and not self.flip
 
-TTA = Views(scales=(0.5, 1.0, 2.0), flip=True)
+
+class Segment(Views):
+    """What a network sees of a photo, and what becomes of its probabilities.
+
+    Attributes:
+        crf: the dense CRF that masks come from; by default they come from the probabilities.
+    """
+
+    crf: Crf | None = None
+
+
+TTA = Segment(scales=(0.5, 1.0, 2.0), flip=True)
 """The paper's."""
+
+CRF = Crf(
+    unary="scores",
+    kernels=CRFSettings(
+        gaussian_sxy=3,
+        gaussian_compat=3,
+        bilateral_sxy=50,
+        bilateral_srgb=5,
+        bilateral_compat=4,
+    ),
+    scale=0.5,
+)
+"""The numbers of the recipes' `svm+crf`, at half the size."""
+
+_LIKELY = 0.02
+"""A class that no pixel of a photo has at this probability is none of its CRF's labels."""
+
+_LEAST = np.float32(1e-6)
+"""Probability that no class is under: a logarithm of 0 is no score."""
+
+
+def logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores, of any shape, of probabilities."""
+    found: NDArray[np.float32] = np.log(np.maximum(probabilities, _LEAST))
+    return found
+
+
+def refine_all(
+    photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Crf
+) -> NDArray[np.float32]:
+    """The dense CRF's probabilities (C+1, h', w') of a network's (C+1, h, w).
+
+    Between the background and the classes that some pixel has at 2 % or more, for time and memory
+    grow with the labels; of the others they are 0.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        crf: its `scale` says how large h' by w' is.
+    """
+    likely = probabilities.max(axis=(1, 2)) >= _LIKELY
+    likely[0] = True
+    if likely.sum() == 1:
+        return probabilities
+    refined = refine(photo, logarithms(probabilities[likely]), crf)
+    found = np.zeros((len(probabilities), *refined.shape[1:]), np.float32)
+    found[likely] = refined
+    return found
 
 
 def run(step: Step, tools: Tools) -> None:
@@ -92,7 +156,7 @@ def segment_photos(
     executor: Executor,
     progress: Progress,
     device: str,
-    views: Views,
+    settings: Segment,
     scores: bool = False,
     name: str = "segment",
 ) -> list[str]:
@@ -102,7 +166,7 @@ def segment_photos(
         model: a segmentation network's file.
         executor: the one for networks.
         device: as torch names it.
-        views: of each photo, whose probabilities are averaged.
+        settings: what is seen of each photo, and whether a CRF makes its mask.
         scores: also write `folder/NAME.safetensors`: `scores`, float16 (C+1, H, W) in [0, 1].
         name: shown with the progress.
 
@@ -110,13 +174,13 @@ def segment_photos(
         Why photos were left out: one line for each that could not be read, or that the network or
         the memory fails at.
     """
-    make = _Segmenter(model, folder, views, scores, device)
+    make = _Segmenter(model, folder, settings, scores, device)
     groups = same_size(photos, lambda photo: photo[1])
     batches: Iterable[tuple[_Photo, ...]] = ((photo,) for _, same in groups for photo in same)
     if device.startswith("cuda"):
         from weakseg.methods.networks import read_segmenter_card
 
-        batches = _batches(groups, read_segmenter_card(model), views)
+        batches = _batches(groups, read_segmenter_card(model), settings)
     left_out = []
     with progress.track(name, len(photos)) as advance:
         for done, reasons in executor.map(make, batches):
@@ -173,12 +237,11 @@ class SegmentationModel:
 def describe(views: Views) -> Mapping[str, Any]:
     """What a row of figures says of views."""
     scales = ", ".join(f"{scale:g}" for scale in views.scales)
-    tta = {"tta": f"{'flip x ' if views.flip else ''}{scales}"} if views != Views() else {}
-    return {"crf": False, **tta}
+    return {} if views.one else {"tta": f"{'flip x ' if views.flip else ''}{scales}"}
 
 
 def _protocol(step: Step) -> Mapping[str, Any]:
-    return describe(step.settings)
+    return {"crf": step.settings.crf is not None, **describe(step.settings)}
 
 
 def _files(step: Step, photos: Photos) -> Iterator[File]:
@@ -206,7 +269,7 @@ def _batches(
 class _Segmenter:
     model: Path
     folder: Path
-    views: Views
+    settings: Segment
     scores: bool
     device: str
 
@@ -223,7 +286,12 @@ class _Segmenter:
             if not read:
                 return len(batch), reasons
             try:
-                found = score([photo for _, photo in read])
+                found = [
+                    self._refined(photo, scored)
+                    for (_, photo), scored in zip(
+                        read, score([photo for _, photo in read]), strict=True
+                    )
+                ]
             except (ValueError, RuntimeError, MemoryError) as error:
                 if len(batch) > 1:
                     return len(batch), [line for photo in batch for line in work((photo,))[1]]
@@ -242,7 +310,7 @@ class _Segmenter:
             import torch
 
             model = SegmentationModel(self.model, torch.device(self.device))
-            return lambda photos: model.probabilities(photos, self.views)
+            return lambda photos: model.probabilities(photos, self.settings)
 
         from weakseg.segment.onnx import OnnxModel
 
@@ -250,11 +318,19 @@ class _Segmenter:
 
         def score(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
             whole = max(photo.shape[:2]) <= exported.card.long_side
-            if whole and self.views == Views() and not self.scores:
+            if whole and self.settings == Segment() and not self.scores:
                 return exported.score(photo)
-            return exported.probabilities(photo, self.views.scales, self.views.flip)
+            return exported.probabilities(photo, self.settings.scales, self.settings.flip)
 
         return lambda photos: [score(photo) for photo in photos]
+
+    def _refined(
+        self, photo: NDArray[np.uint8], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if self.settings.crf is None:
+            return scores
+        seen = shrink(photo, max(scores.shape[1:]))  # as large as the network's limit lets it be
+        return refine_all(seen, scores, self.settings.crf)
 
     def _write(self, name: str, size: tuple[int, ...], scores: NDArray[np.float32]) -> None:
         """At the photo's own size, from scores rather than from labels."""
@@ -272,7 +348,7 @@ class _Segmenter:
 KIND = Kind(
     name="segment",
     summary="masks of the photos held out, by a segmentation network",
-    settings=Views,
+    settings=Segment,
     gives=frozenset({Artefact.MASKS}),
     takes=(Slot("network", frozenset({Artefact.SEGMENTER})),),
     run=run,
