@@ -108,15 +108,15 @@ def _photos(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize(("tta", "crf"), [(False, False), (False, True), (True, False)])
 def test_predict_makes_the_same_masks_of_either_file(
-    one: tuple[Path, Path], tmp_path: Path, tta: bool
+    one: tuple[Path, Path], tmp_path: Path, tta: bool, crf: bool
 ) -> None:
     photos = _photos(tmp_path / "photos")
     for model in one:
         out = tmp_path / model.stem
         written = predict.run(
-            model, [photos], out, InProcessExecutor(), Lines(), "cpu", tta, scores=True
+            model, [photos], out, InProcessExecutor(), Lines(), "cpu", tta, True, crf
         )
         assert written == len(SIZES) + 1
     true, found = (tmp_path / model.stem for model in one)
@@ -146,7 +146,7 @@ main()
 
 def test_the_command_predicts_without_pytorch(one: tuple[Path, Path], tmp_path: Path) -> None:
     photos = _photos(tmp_path / "photos")
-    call = [one[1], photos, "--out", tmp_path / "masks", "--tta", "--json"]
+    call = [one[1], photos, "--out", tmp_path / "masks", "--tta", "--crf", "--json"]
     ran = subprocess.run(
         [sys.executable, "-c", PREDICTED, *map(str, call)], capture_output=True, text=True
     )
