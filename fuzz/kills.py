@@ -10,8 +10,8 @@ end every mask, map and picture has to have the bytes of the undisturbed run, wh
 and one process. Linux alone.
 
 With ON=store the run is in a bucket of moto's server, and every third start finds none of its files
-here, as on another machine. With ON=ray actors work photo by photo, and two of a start are killed as
-well, at moments that are drawn: the run itself has to outlast that.
+here, as on another machine. With ON=ray actors work photo by photo, and two of a start are killed
+as well, at moments that are drawn: the run itself has to outlast that.
 """
 
 import argparse
