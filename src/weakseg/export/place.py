@@ -1,6 +1,6 @@
 """The folder of an export: whole or absent, and nobody's work written over."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,24 @@ MARK = "weakseg-export.json"
 
 
 @contextmanager
-def whole_folder(out: Path, about: Mapping[str, Any], of: str | None = None) -> Iterator[Path]:
+def whole_folder(
+    out: Path, about: Mapping[str, Any], of: Callable[[], str] | None = None
+) -> Iterator[Path]:
     """Give an empty folder that takes the name `out` when the block ends well.
 
     An export that is there is replaced.
 
     Args:
         about: what `weakseg-export.json` says.
-        of: what the export is made of, as a digest, where it may be gone on with after a kill: the
-            folder then has the files that were whole. See `weakseg.files.write_folder`.
+        of: gives a digest of what the export is made of, where it may be gone on with after a kill:
+            the folder then has the files that were whole. See `weakseg.files.write_folder`.
 
     Raises:
         WeaksegError: `out` is no export, or one in which something was changed; or it can't be
             written.
     """
     check_replaceable(out)
-    with write_folder(out, of) as temporary:
+    with write_folder(out, of() if of else None) as temporary:
         yield temporary
         files = sum(path.is_file() for path in temporary.rglob("*"))
         write_json(temporary / MARK, {**about, "files": files})

@@ -59,7 +59,7 @@ def export(
         with write_atomically(place) as file:
             exporter.write(job, file)
         return place
-    of = _digest(job) if exporter.sharded else None
+    of = partial(_digest, job) if exporter.sharded else None
     with whole_folder(place, {"weakseg": VERSION, "format": exporter.name}, of) as folder:
         exporter.write(job, folder)
     if job.uncertain and exporter.uncertain:
