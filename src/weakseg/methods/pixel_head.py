@@ -13,7 +13,7 @@ from pydantic import Field
 
 from weakseg.data.masks import read_mask
 from weakseg.errors import WeaksegError
-from weakseg.files import write_bytes, write_json, written_by_run
+from weakseg.files import remove, write_bytes, write_json, written_by_run
 from weakseg.methods.base import Artefact, File, Kind, Photos, PhotoTask, Slot, Step, Tools, made
 from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.features import check_features, check_scales, open_cells
@@ -247,12 +247,13 @@ def _teach(
         tools,
         _Examples(taught, settings.batch_size, step.seed),
         name=name,
+        folder=step.folder / name,  # a training goes on from its own checkpoints alone
         batch_size=1,
         loaders=False,
         devices=1,
     )
     epochs = loop.fit(training)
-    loop.forget()
+    remove(loop.folder)
     return {"cells": len(taught.features), "epochs": epochs}
 
 
