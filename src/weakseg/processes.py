@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_THREADED = frozenset({"obstore", "ray"})
+
 _one_hides = threading.Lock()
 
 
@@ -43,6 +45,14 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def forks_fail() -> bool:
+    """Whether this process uses a library that works by threads, none of which a fork has.
+
+    The client of object storage waits for them for ever; Ray, on Python 3.13, ends the fork.
+    """
+    return not _THREADED.isdisjoint(sys.modules)
+
+
 if sys.platform != "win32":
     from multiprocessing.context import ForkServerContext, ForkServerProcess
 
@@ -59,9 +69,6 @@ if sys.platform != "win32":
 
     class FreshProcesses(ForkServerContext):
         """Forks of a process that has no threads, which see nothing of the script.
-
-        A fork of this one would have none of its threads: a library that works by its own, as the
-        client of object storage does, waits in it for ever.
 
         Args:
             module: what that process imports, so that they need not.

@@ -139,11 +139,6 @@ def lay_out(place: Path) -> None:
     _all(bring, small)
 
 
-def is_in_use() -> bool:
-    """Whether this process has a client of a store, which works by threads that no fork has."""
-    return _open.cache_info().currsize > 0
-
-
 def is_here(path: Path) -> bool:
     """Whether a file has its content here."""
     return _within(path) is None or _is_here(path)

@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,43 @@ def test_what_ends_a_training_is_said_in_one_line(
         _fit(tmp_path, 1, loaders=loaders, examples=_FaultyExamples(fault))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+class _Telling(Dataset[tuple[Tensor, ...]]):
+    """Examples that write down which process has started the one that makes them."""
+
+    def __init__(self, told: Path) -> None:
+        self._told = told
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        with self._told.open("a") as told:
+            print(os.getppid(), file=told)
+        return torch.zeros(1), torch.zeros(1)
+
+
+@dataclass(frozen=True)
+class _TellingExamples:
+    told: Path
+
+    def __call__(self, epoch: int | None) -> Dataset[tuple[Tensor, ...]]:
+        return _Telling(self.told)
+
+
+@pytest.mark.parametrize("library", ["obstore", "ray", None])
+def test_examples_are_not_made_in_forks_of_a_process_that_uses_threads_of_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str | None
+) -> None:
+    for name in ("obstore", "ray"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    if library:
+        monkeypatch.setitem(sys.modules, library, sys)
+    told = tmp_path / "told"
+    _fit(tmp_path, 1, 1, loaders=True, examples=_TellingExamples(told))
+    parents = {int(line) for line in told.read_text().split()}
+    assert (os.getpid() in parents) is (library is None)
 
 
 @pytest.mark.parametrize("fault", ["compressed", "other"])

@@ -21,7 +21,6 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from weakseg import stores
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.files import remove, write_atomically, written_by_run
@@ -32,7 +31,7 @@ from weakseg.methods.networks import usable_precision
 from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
-from weakseg.processes import FreshProcesses
+from weakseg.processes import FreshProcesses, forks_fail
 from weakseg.progress import Progress
 from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
 
@@ -366,7 +365,7 @@ class _Batches(L.LightningDataModule):
         assert self.trainer is not None
         devices, device = self.trainer.world_size, self.trainer.global_rank
         fresh = None
-        if self._loaders and stores.is_in_use():
+        if self._loaders and forks_fail():
             fresh = FreshProcesses(type(examples).__module__)
         elif self._loaders:
             give_back_freed_memory()  # the loaders are forks
