@@ -187,6 +187,8 @@ class _TellingExamples:
 def test_examples_are_not_made_in_forks_of_a_process_that_uses_threads_of_a_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str | None
 ) -> None:
+    if library is None and "ray" in sys.modules and sys.version_info >= (3, 13):
+        pytest.skip("another test uses Ray in this process, whose forks end")
     for name in ("obstore", "ray"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     if library:

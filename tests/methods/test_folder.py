@@ -302,7 +302,7 @@ def nan() -> np.ndarray:
         ({"x": GOOD[:1]}, "it has 1 maps, where the photo has 2 tags and there are 3 classes"),
         ({"x": np.zeros((4, 6, 8))}, "it has 4 maps"),
         ({"x": GOOD, "y": GOOD}, r"it has 2 arrays \(x, y\), none called scores"),
-        ({"x": np.array([print], object)}, "allow_pickle"),
+        ({"x": np.array([len], object)}, "allow_pickle"),
         ({}, "it has 0 arrays"),
     ],
 )

@@ -89,13 +89,15 @@ def test_a_map_that_is_missing_is_made_again_without_a_training(
     assert masks(out) == before
 
 
+class TooLargePhotos(oaa.WholePhotos):
+    def __getitem__(self, index: int) -> oaa.Visit:
+        raise MemoryError
+
+
 def test_want_of_memory_names_what_lowers_it(
     photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: oaa.WholePhotos, index: int) -> oaa.Visit:
-        raise MemoryError
-
-    monkeypatch.setattr(oaa.WholePhotos, "__getitem__", full)
+    monkeypatch.setattr(oaa, "WholePhotos", TooLargePhotos)
     message = r"oaa runs out of memory\. Lower oaa\.long_side \(now 64\)\."
     with pytest.raises(WeaksegError, match=message):
         start(photos, tmp_path, recipe())
