@@ -102,8 +102,9 @@ class Run:
             os._exit(0)
         os.close(writing)
         _, status = os.waitpid(child, 0)
-        with os.fdopen(reading) as told:
-            actors = len(told.read())
+        os.set_blocking(reading, False)  # what the killed one has started may hold the other end
+        with os.fdopen(reading, "rb", buffering=0) as told:
+            actors = len(told.read() or b"")
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
             raise SystemExit("a run that was killed can't be gone on with: see above")
         return os.WIFSIGNALED(status), actors

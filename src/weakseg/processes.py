@@ -33,8 +33,11 @@ def script_unseen() -> Iterator[None]:
             main.__dict__.update(hidden)
 
 
-def end_with_parent() -> None:
-    """Have this process end when its parent does: one that is killed ends no other."""
+def end_with_parent(*_: object) -> None:
+    """Have this process end when its parent does: one that is killed ends no other.
+
+    torch's loaders look after that themselves, but for one whose parent ends before they begin to.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
 

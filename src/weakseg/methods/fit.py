@@ -31,7 +31,7 @@ from weakseg.methods.networks import usable_precision
 from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
-from weakseg.processes import FreshProcesses, forks_fail
+from weakseg.processes import FreshProcesses, end_with_parent, forks_fail
 from weakseg.progress import Progress
 from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
 
@@ -378,6 +378,7 @@ class _Batches(L.LightningDataModule):
             ),
             num_workers=min(_MAX_LOADERS, -(-cores_here() // devices)) if self._loaders else 0,
             multiprocessing_context=fresh,
+            worker_init_fn=end_with_parent if self._loaders and not fresh else None,
             collate_fn=getattr(examples, "collate", None),
         )
 
