@@ -243,7 +243,7 @@ def _served() -> Iterator[str]:
 
 def _try(run: Run, expected: dict[str, bytes], kills: int, seed: int) -> None:
     cost = run.whole()
-    print(f"{cost.changes} changes, {cost.processor:.0f} s of the processor's, {cost.seconds:.0f}")
+    print(f"{cost.changes} changes, {cost.processor:.0f} s, {len(expected)} files of a whole run")
     counts = Counter[str]()
     compared = 0
     while True:
