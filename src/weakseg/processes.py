@@ -53,7 +53,7 @@ def forks_fail() -> bool:
 
     The client of object storage waits for them for ever; Ray, on Python 3.13, ends the fork.
     """
-    return not _THREADED.isdisjoint(sys.modules)
+    return sys.platform != "win32" and not _THREADED.isdisjoint(sys.modules)
 
 
 if sys.platform != "win32":

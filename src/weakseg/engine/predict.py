@@ -85,7 +85,7 @@ def _described(network: Path, model: Path) -> tuple[tuple[str, ...], Segment]:
         return card.classes, Segment(scales=card.tta_scales, flip=card.tta_flip, crf=CRF)
     from weakseg.methods.networks import read_segmenter_card
 
-    return read_segmenter_card(network).classes, usual(model)
+    return read_segmenter_card(network).classes, usual_settings(model)
 
 
 def find_network(model: Path, step: str | None = None) -> Path:
@@ -122,7 +122,7 @@ def _networks(run: Path) -> list[Step]:
     return [step for step in steps if Artefact.SEGMENTER in step.gives]
 
 
-def usual(model: Path) -> Segment:
+def usual_settings(model: Path) -> Segment:
     """A run's own test-time augmentation and CRF, or else the usual ones."""
     steps = _recipe(model).build(model) if model.is_dir() else ()
     own = [step.settings for step in reversed(steps) if isinstance(step.settings, Views)]

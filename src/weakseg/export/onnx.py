@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weakseg.data.masks import VOC_PALETTE
-from weakseg.engine.predict import find_network, usual
+from weakseg.engine.predict import find_network, usual_settings
 from weakseg.errors import WeaksegError
 from weakseg.export.base import Exporter, Job
 
@@ -54,7 +54,7 @@ def export_onnx(model: Path, out: Path, step: str | None = None) -> None:
             f"The network of {step or model} is a pixel head, which sees a photo twice and at "
             "several sizes: ONNX gets DeepLabv3+ alone. Name such a step with --step."
         )
-    views = usual(model)
+    views = usual_settings(model)
     described = OnnxCard(
         classes=card.classes,
         palette=tuple(map(tuple, VOC_PALETTE[: len(card.classes) + 1].tolist())),

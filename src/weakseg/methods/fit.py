@@ -21,6 +21,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
+from weakseg import processes
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.files import remove, write_atomically, written_by_run
@@ -31,7 +32,6 @@ from weakseg.methods.networks import usable_precision
 from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
-from weakseg.processes import FreshProcesses, end_with_parent, forks_fail
 from weakseg.progress import Progress
 from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
 
@@ -365,8 +365,8 @@ class _Batches(L.LightningDataModule):
         assert self.trainer is not None
         devices, device = self.trainer.world_size, self.trainer.global_rank
         fresh = None
-        if self._loaders and forks_fail():
-            fresh = FreshProcesses(type(examples).__module__)
+        if self._loaders and processes.forks_fail():
+            fresh = processes.FreshProcesses(type(examples).__module__)
         elif self._loaders:
             give_back_freed_memory()  # the loaders are forks
         return DataLoader(
@@ -378,7 +378,7 @@ class _Batches(L.LightningDataModule):
             ),
             num_workers=min(_MAX_LOADERS, -(-cores_here() // devices)) if self._loaders else 0,
             multiprocessing_context=fresh,
-            worker_init_fn=end_with_parent if self._loaders and not fresh else None,
+            worker_init_fn=None if fresh else processes.end_with_parent,
             collate_fn=getattr(examples, "collate", None),
         )
 
