@@ -199,6 +199,23 @@ class Lines:
         return nullcontext(lambda count: None)
 
 
+class CutOff(Exception):  # noqa: N818
+    """Ends a run that has `Cutting` for its progress."""
+
+
+class Cutting(Lines):
+    """Cuts a run off when a line begins in some way."""
+
+    def __init__(self, start: str) -> None:
+        super().__init__()
+        self._start = start
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if text.startswith(self._start):
+            raise CutOff
+
+
 def tiny_values(**changes: Any) -> dict[str, Any]:
     """A tiny recipe's values, with changes: of `data`, `report` and `seed`, and of steps by name.
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tiny import CELLS, Lines, Start, masks, tiny_recipe
+from tiny import CELLS, CutOff, Cutting, Start, masks, tiny_recipe
 from weakseg.data.dataset import load_dataset
 from weakseg.data.images import photo_size, read_photo
 from weakseg.data.masks import read_mask, write_mask
@@ -97,19 +97,9 @@ def test_a_run_gives_the_same_masks_again(
 def test_each_head_goes_on_from_its_own_training(
     out: Path, photos: Path, tmp_path: Path, start: Start, cut_off_in: str
 ) -> None:
-    class CutOff(Exception):  # noqa: N818
-        pass
-
-    class Cutting(Lines):
-        def say(self, text: str) -> None:
-            super().say(text)
-            if text.startswith(f"{cut_off_in}: epoch 2"):
-                raise CutOff
-
+    cutting, cpu = Cutting(f"{cut_off_in}: epoch 2"), torch.device("cpu")
     with pytest.raises(CutOff):
-        runner.run(
-            _recipe(), photos, tmp_path / "out", InProcessExecutor(), Cutting(), torch.device("cpu")
-        )
+        runner.run(_recipe(), photos, tmp_path / "out", InProcessExecutor(), cutting, cpu)
     assert (tmp_path / "out" / "pixels" / cut_off_in / "last.ckpt").is_file()
     start(photos, tmp_path / "out", _recipe())
     assert masks(tmp_path / "out") == masks(out)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import tiny
-from tiny import SEGMENT, Lines, Start, masks, tiny_recipe
+from tiny import SEGMENT, CutOff, Cutting, Lines, Start, masks, tiny_recipe
 from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import read_mask
 from weakseg.engine import predict, runner
@@ -19,6 +19,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 from weakseg.grid import upsample
 from weakseg.methods import segment
+from weakseg.methods.crf import refine_all
 from weakseg.methods.networks import read_segmenter
 from weakseg.methods.segment import Views
 from weakseg.recipe import Recipe, dump_recipe
@@ -72,17 +73,8 @@ def test_the_network_learns_from_masks_alone(
 def test_a_cut_off_training_goes_on_to_the_same_network(
     finished: Path, photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class CutOff(Exception):  # noqa: N818
-        pass
-
-    class Cutting(Lines):
-        def say(self, text: str) -> None:
-            super().say(text)
-            if text.startswith("segmenter: epoch 2"):
-                raise CutOff
-
     out = tmp_path / "out"
-    cut_off = Cutting()
+    cut_off = Cutting("segmenter: epoch 2")
     with pytest.raises(CutOff):
         runner.run(_recipe(), photos, out, InProcessExecutor(), cut_off, CPU)
     assert not (out / "segmenter" / "segmenter.safetensors").exists()
@@ -271,7 +263,7 @@ def test_a_run_without_a_crf_of_its_own_has_the_usual_one(finished: Path, tmp_pa
         safetensors.numpy.load_file(tmp_path / name / "a.safetensors")["scores"]
         for name in ("plain", "out")
     )
-    expected = segment.refine_all(read_photo(photo), plain.astype(np.float32), segment.CRF)
+    expected = refine_all(read_photo(photo), plain.astype(np.float32), segment.CRF)
     np.testing.assert_allclose(found, upsample(expected, 40, 60), atol=0.01)
 
 

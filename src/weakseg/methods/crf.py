@@ -14,6 +14,12 @@ from weakseg.methods.maps import open_scores
 from weakseg.methods.settings import Section, Share
 from weakseg.refine.settings import CRFSettings
 
+_LIKELY = 0.02
+"""A class that no pixel of a photo has at this probability is none of its CRF's labels."""
+
+_LEAST = np.float32(1e-6)
+"""Probability that no class is under: a logarithm of 0 is no score."""
+
 
 class Crf(Section):
     """The dense CRF, and the unary it starts from.
@@ -57,6 +63,34 @@ def refine(
         photo = resize(photo, max(1, round(max(photo.shape[:2]) * settings.scale)))
     unary = unary_of(upsample(scores, *photo.shape[:2]), settings, of_masks)
     return dense_crf(photo, unary, settings.kernels.scaled(settings.scale))
+
+
+def logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores, of any shape, of probabilities."""
+    found: NDArray[np.float32] = np.log(np.maximum(probabilities, _LEAST))
+    return found
+
+
+def refine_all(
+    photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Crf
+) -> NDArray[np.float32]:
+    """The dense CRF's probabilities (C+1, h', w') of a network's (C+1, h, w).
+
+    Between the background and the classes that some pixel has at 2 % or more, for time and memory
+    grow with the labels; of the others they are 0.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        crf: its `scale` says how large h' by w' is.
+    """
+    likely = probabilities.max(axis=(1, 2)) >= _LIKELY
+    likely[0] = True
+    if likely.sum() == 1:
+        return probabilities
+    refined = refine(photo, logarithms(probabilities[likely]), crf)
+    found = np.zeros((len(probabilities), *refined.shape[1:]), np.float32)
+    found[likely] = refined
+    return found
 
 
 def unary_of(

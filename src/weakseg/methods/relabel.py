@@ -12,9 +12,10 @@ from weakseg.data.images import read_photo
 from weakseg.errors import WeaksegError
 from weakseg.grid import CELL
 from weakseg.methods.base import Artefact, Kind, PhotoMaps, Photos, PhotoTask, PhotoWork, Slot, Step
+from weakseg.methods.crf import logarithms
 from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.pixel_head import open_scorer
-from weakseg.methods.segment import TTA, SegmentationModel, Views, describe, logarithms
+from weakseg.methods.segment import TTA, SegmentationModel, Views, describe
 from weakseg.methods.settings import Scales
 
 

@@ -26,7 +26,7 @@ from weakseg.methods.base import (
     Tools,
     same_size,
 )
-from weakseg.methods.crf import Crf, refine
+from weakseg.methods.crf import Crf, refine_all
 from weakseg.methods.deeplab import SEGMENTER
 from weakseg.methods.maps import MAPS, MASK
 from weakseg.methods.settings import Scales, Section
@@ -89,40 +89,6 @@ CRF = Crf(
     scale=0.5,
 )
 """The numbers of the recipes' `svm+crf`, at half the size."""
-
-_LIKELY = 0.02
-"""A class that no pixel of a photo has at this probability is none of its CRF's labels."""
-
-_LEAST = np.float32(1e-6)
-"""Probability that no class is under: a logarithm of 0 is no score."""
-
-
-def logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores, of any shape, of probabilities."""
-    found: NDArray[np.float32] = np.log(np.maximum(probabilities, _LEAST))
-    return found
-
-
-def refine_all(
-    photo: NDArray[np.uint8], probabilities: NDArray[np.float32], crf: Crf
-) -> NDArray[np.float32]:
-    """The dense CRF's probabilities (C+1, h', w') of a network's (C+1, h, w).
-
-    Between the background and the classes that some pixel has at 2 % or more, for time and memory
-    grow with the labels; of the others they are 0.
-
-    Args:
-        photo: uint8 (H, W, 3).
-        crf: its `scale` says how large h' by w' is.
-    """
-    likely = probabilities.max(axis=(1, 2)) >= _LIKELY
-    likely[0] = True
-    if likely.sum() == 1:
-        return probabilities
-    refined = refine(photo, logarithms(probabilities[likely]), crf)
-    found = np.zeros((len(probabilities), *refined.shape[1:]), np.float32)
-    found[likely] = refined
-    return found
 
 
 def run(step: Step, tools: Tools) -> None:

@@ -20,18 +20,12 @@ from weakseg.errors import WeaksegError
 from weakseg.methods.base import Artefact, PhotoTask, Step, task_of
 from weakseg.methods.features import open_levels
 from weakseg.methods.maps import MAPS, open_scores
+from weakseg.methods.segment import CRF
 from weakseg.names import final
 from weakseg.refine.settings import CRFSettings
 from weakseg.refine.strokes import Mender
 
-CRF = CRFSettings(
-    gaussian_sxy=3,
-    gaussian_compat=3,
-    bilateral_sxy=50,
-    bilateral_srgb=5,
-    bilateral_compat=4,
-    iterations=5,
-)
+KERNELS = replace(CRF.kernels, iterations=5)
 """Where a run's recipe has no CRF of its own."""
 
 
@@ -93,9 +87,9 @@ class Review:
 
     @property
     def crf(self) -> CRFSettings:
-        """The CRF's kernels: the recipe's last, or `CRF`."""
+        """The CRF's kernels: the recipe's last, or `KERNELS`."""
         own = [one.settings.kernels for one in self.run.steps.values() if one.kind.name == "crf"]
-        return own[-1] if own else CRF
+        return own[-1] if own else KERNELS
 
     def base(self, photo: str) -> NDArray[np.uint8]:
         """A photo's mask before any stroke on it, uint8 (H, W).
