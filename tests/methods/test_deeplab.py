@@ -42,6 +42,8 @@ def test_a_network_learns_from_seeds_and_tags(photos: Path, start: Start, tmp_pa
             {"loss": {"name": "sec"}, "long_side": [40, 49]},
             r"\[40, 49\] must end at .*, 48",
         ),
+        ({"accumulate": 3}, r"seeded: accumulate 3 parts batch_size 4 into no equal parts"),
+        ({"accumulate": 4}, r"seeded: accumulate 4 leaves one photo of batch_size 4 to a part"),
         ({"loss": {"name": "ce"}}, r"seeded\.loss.*'ce'"),
         ({"loss": "sec"}, r"seeded\.loss"),
         ({"loss": {"name": "sec", "foreground": 0.9}}, r"seeded\.loss\.foreground"),

@@ -15,9 +15,9 @@ from weakseg.methods.classifier import TaggedExamples
 from weakseg.methods.fit import (
     Loop,
     MaskedExamples,
+    batches_of,
     fill_of,
     mask_pairs,
-    parts_of,
     synchronize_statistics,
 )
 from weakseg.methods.irnet import Irnet
@@ -45,7 +45,7 @@ SETTINGS = Irnet.model_validate({**NETWORK, "decay_power": 0})
 def test_batches_are_whole_or_large_enough_for_all_devices(
     count: int, size: int, least: int, drop_last: bool, expected: list[range]
 ) -> None:
-    assert parts_of(count, size, least, drop_last) == expected
+    assert batches_of(count, size, least, drop_last) == expected
 
 
 def _fit(

@@ -4,19 +4,22 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset, get_worker_info
 
-from tiny import Lines
+from tiny import Lines, Start, tiny_recipe
 from weakseg.data.images import read_photo
 from weakseg.engine.executor import InProcessExecutor
 from weakseg.errors import WeaksegError
 from weakseg.methods.base import Executor
 from weakseg.methods.fit import Examples, Loop
+from weakseg.training.classifier import ClassifierTraining
 
 
 class _Line(L.LightningModule):
@@ -63,6 +66,7 @@ def _fit(
     executor: Executor | None = None,
     rate: float = 0.1,
     examples: Examples = _Examples(),
+    **others: Any,
 ) -> tuple[float, list[dict[str, float]]]:
     training = _Line(rate)
     figures = Loop(
@@ -80,6 +84,7 @@ def _fit(
         monitor="nearness",
         loaders=loaders,
         devices=devices,
+        **others,
     ).fit(training)
     return training.slope.item(), figures
 
@@ -147,8 +152,8 @@ class _FaultyExamples:
         ("killed", True, "line: a process of the training was ended from outside, most likely for"),
         ("vanished", True, "gone.jpg can't be read: no such file or directory."),
         ("vanished", False, "gone.jpg can't be read: no such file or directory."),
-        ("full", True, "line runs out of memory. Lower line.batch_size (now 8) or line.crop."),
-        ("full", False, "line runs out of memory. Lower line.batch_size (now 8) or line.crop."),
+        ("full", True, "line runs out of memory: lower the batch size."),
+        ("full", False, "line runs out of memory: lower the batch size."),
     ],
 )
 def test_what_ends_a_training_is_said_in_one_line(
@@ -158,6 +163,102 @@ def test_what_ends_a_training_is_said_in_one_line(
         _fit(tmp_path, 1, loaders=loaders, examples=_FaultyExamples(fault))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@dataclass(frozen=True)
+class _Count:
+    count: int
+
+    def __call__(self, epoch: int | None) -> Dataset[tuple[Tensor, ...]]:
+        x = torch.linspace(-1, 1, self.count)[:, None]
+        return TensorDataset(x, 3 * x)
+
+
+def test_a_batch_in_parts_makes_the_steps_of_a_whole_one(tmp_path: Path) -> None:
+    slope, figures = _fit(tmp_path / "whole", 1, examples=_Count(22))
+    parted, others = _fit(tmp_path / "parts", 1, examples=_Count(22), accumulate=4)
+    assert parted == pytest.approx(slope, rel=1e-5)
+    for row, other in zip(figures, others, strict=True):
+        assert other == pytest.approx(row, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_devices_part_the_parts_of_a_batch(tmp_path: Path) -> None:
+    slope, _ = _fit(tmp_path / "whole", 1)
+    parted, _ = _fit(tmp_path / "parts", 2, accumulate=4)
+    assert parted == pytest.approx(slope, rel=1e-5)
+
+
+class _Noting(_Line):
+    """Notes what each pass has, what is drawn in it, and after how many steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[tuple[int, int, float]] = []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        self.passes.append((self.global_step, len(batch[0]), torch.rand(1).item()))
+        return super().training_step(batch, index)
+
+
+@pytest.mark.parametrize(
+    ("count", "every_example", "steps"),
+    [
+        (16, False, [[2, 2, 2, 2], [2, 2, 2, 2]]),
+        (21, False, [[2, 2, 2, 2], [2, 2, 2, 2]]),
+        (21, True, [[2, 2, 2, 2], [2, 2, 2, 2], [2, 1, 1, 1]]),
+        (10, True, [[2, 2, 2, 2], [1, 1]]),
+        (7, False, [[3, 2, 2]]),
+        (5, False, [[3, 2]]),
+        (1, False, [[1]]),
+    ],
+)
+def test_into_which_parts_batches_go(
+    tmp_path: Path, count: int, every_example: bool, steps: list[list[int]]
+) -> None:
+    training = _Noting()
+    Loop(
+        name="line",
+        section="line",
+        folder=tmp_path,
+        examples=_Count(count),
+        epochs=1,
+        batch_size=8,
+        seed=0,
+        precision="32-true",
+        device=torch.device("cpu"),
+        executor=InProcessExecutor(),
+        progress=Lines(),
+        loaders=False,
+        accumulate=4,
+        every_example=every_example,
+    ).fit(training)
+    found = [[n for at, n, _ in training.passes if at == step] for step in range(len(steps))]
+    assert found == steps
+    assert len({drawn for _, _, drawn in training.passes}) == len(training.passes)
+
+
+def test_a_recipes_batches_go_in_parts(
+    photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[int] = []
+    step = ClassifierTraining.training_step
+
+    def look(self: ClassifierTraining, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        passed.append(len(batch[1]))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(ClassifierTraining, "training_step", look)
+    left_out = dict.fromkeys(("cam", "cam+crf", "seed", "svm", "svm+crf"))
+    weights = []
+    for parts in (1, 2):
+        classify = {"batch_size": 4, "accumulate": parts}
+        start(photos, tmp_path / str(parts), tiny_recipe(classify=classify, **left_out))
+        weights.append(load_file(tmp_path / str(parts) / "classify" / "classifier.safetensors"))
+        assert set(passed) == {4 // parts}
+        passed.clear()
+    for name, values in weights[0].items():
+        torch.testing.assert_close(weights[1][name], values, rtol=1e-3, atol=1e-5)
 
 
 class _Telling(Dataset[tuple[Tensor, ...]]):

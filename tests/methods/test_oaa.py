@@ -98,7 +98,7 @@ def test_want_of_memory_names_what_lowers_it(
     photos: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(oaa, "WholePhotos", TooLargePhotos)
-    message = r"oaa runs out of memory\. Lower oaa\.long_side \(now 64\)\."
+    message = r"oaa runs out of memory: lower oaa\.long_side \(now 64\)\."
     with pytest.raises(WeaksegError, match=message):
         start(photos, tmp_path, recipe())
 

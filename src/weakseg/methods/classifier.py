@@ -18,11 +18,11 @@ from weakseg.methods.settings import (
     LARGEST_SIDE,
     BackboneSection,
     LongSideRange,
+    PartedTraining,
     PhotoTraining,
     Precision,
     Scale,
     Share,
-    Training,
 )
 from weakseg.names import FIGURES, AugmentationName, Head, final
 from weakseg.networks.pooling import AVERAGE, Pooling
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 CLASSIFIER = "classifier.safetensors"
 
 
-class Classifier(Training):
+class Classifier(PartedTraining):
     """Training of the classifier on tags.
 
     It learns from the features of a step that `of` names, whose backbone it has: from pooled ones,
     or, with a `pooling` other than the mean, from the final map at `scale`. Or else, with a
-    `backbone` of its own, it learns from photos; `head`, `long_side`, `crop`, `augmentation` and
-    `precision` are for that alone.
+    `backbone` of its own, it learns from photos; `head`, `long_side`, `crop`, `augmentation`,
+    `precision` and `accumulate` are for that alone.
 
     Attributes:
         backbone: what it starts from; none where it learns from a step's features.
@@ -73,7 +73,7 @@ class Classifier(Training):
     @model_validator(mode="after")
     def _whole(self) -> "Classifier":
         if self.backbone is None:
-            beside = ("head", "long_side", "crop", "augmentation", "precision")
+            beside = ("head", "long_side", "crop", "augmentation", "precision", "accumulate")
             for key in beside:
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{key} is for training on photos; name a backbone as well")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -73,7 +73,7 @@ class Deeplab(PhotoTraining):
     """Training of the segmentation network.
 
     Attributes:
-        batch_size: photos a step.
+        batch_size: photos a step, two at least in each of its parts.
         validation_fraction: the share of the photos that it is judged by: the epoch that is kept is
             the best by their masks, of the same step.
         validation_masks: a folder of the same photos' real masks, to judge by instead: the one use
@@ -88,7 +88,16 @@ class Deeplab(PhotoTraining):
     loss: Annotated[Sec | Dsrg, Field(discriminator="name")] | None = None
 
     @model_validator(mode="after")
-    def _whole_photos(self) -> "Deeplab":
+    def _pairs(self) -> Self:
+        if self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate {self.accumulate} leaves one photo of batch_size {self.batch_size} to "
+                "a part, and BatchNorm needs two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_photos(self) -> Self:
         if isinstance(self.loss, Sec) and self.long_side[1] > self.crop:
             raise ValueError(
                 f"loss sec expects each tag in what is cut from the photo, so long_side "

@@ -29,7 +29,7 @@ from weakseg.memory import cores_here, give_back_freed_memory, keep_freed_memory
 from weakseg.methods.base import Executor, Step, Tools
 from weakseg.methods.maps import MASK
 from weakseg.methods.networks import usable_precision
-from weakseg.methods.settings import PhotoTraining
+from weakseg.methods.settings import PhotoTraining, less_memory
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
 from weakseg.progress import Progress
@@ -85,9 +85,10 @@ class Loop:
             default the last epoch is.
         loaders: whether examples are made in processes of their own.
         devices: how many at most; by default all GPUs, or the one CPU.
-        accumulate: batches whose gradients are added up before a step.
-        memory: the settings that its memory depends on, for messages; by default the section's
-            batch size and crop.
+        accumulate: in how many parts a batch goes through the module, their gradients added up;
+            fewer where there are fewer examples than a batch has.
+        every_example: whether an epoch ends with a smaller batch where examples are left over.
+        memory: what to change where memory is short, for messages.
         on_best: with `monitor`, what is done with each epoch's weights that are the best so far.
     """
 
@@ -106,7 +107,8 @@ class Loop:
     loaders: bool = True
     devices: int | None = None
     accumulate: int = 1
-    memory: str | None = None
+    every_example: bool = False
+    memory: str = "lower the batch size"
     on_best: OnBest | None = None
 
     @classmethod
@@ -123,6 +125,8 @@ class Loop:
             "folder": step.folder,
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
+            "accumulate": getattr(settings, "accumulate", 1),
+            "memory": less_memory(step.name, settings),
             "seed": step.seed,
             "precision": getattr(settings, "precision", "32-true"),
             "device": tools.device,
@@ -156,7 +160,10 @@ class Loop:
         if self.device.type == "cpu":
             keep_freed_memory()
             use_fast_gradients(training)
-        batches = _Batches(self.examples, self.batch_size, self.loaders)
+        accumulate = self._count_parts()
+        batches = _Batches(
+            self.examples, self.batch_size, self.loaders, accumulate, self.every_example
+        )
         best = _BEST if self.monitor else _LAST
         _hush()
         trainer = L.Trainer(
@@ -164,7 +171,7 @@ class Loop:
             devices=devices,
             strategy="ddp_spawn" if devices > 1 else "auto",
             max_epochs=self.epochs,
-            accumulate_grad_batches=self.accumulate,
+            accumulate_grad_batches=accumulate,
             precision=usable_precision(self.precision, self.device),
             callbacks=[
                 *([_Keep(self.folder / f"{best}.ckpt", self.monitor)] if self.monitor else []),
@@ -229,7 +236,11 @@ class Loop:
             return 1
         epochs = (0, None) if self.monitor else (0,)
         counts = (len(self.examples(epoch)) for epoch in epochs)  # type: ignore[arg-type]
-        return min(most, self.batch_size, *counts)
+        return min(most, self.batch_size // self.accumulate, *counts)
+
+    def _count_parts(self) -> int:
+        count = len(self.examples(0))  # type: ignore[arg-type]
+        return max(1, min(self.accumulate, count * self.accumulate // self.batch_size))
 
     def _checkpoints(self) -> set[Path]:
         best = _BEST if self.monitor else _LAST
@@ -247,22 +258,19 @@ class Loop:
             return f"{self.name} diverged: {said}. {self._lower_rates(trainer)}"
         if from_process or isinstance(error, WeaksegError):
             return said
-        numbers = self.memory or (
-            f"{self.section}.batch_size (now {self.batch_size}) or {self.section}.crop"
-        )
         if any(sign in said for sign in _NO_SHARED_MEMORY):
             return (
                 f"{self.name}: /dev/shm is too small to pass photos between processes. Give it "
-                f"more (docker run --shm-size=1g), or lower {numbers}."
+                f"more (docker run --shm-size=1g), or {self.memory}."
             )
         if _LOADER_ENDED in said or isinstance(error, ProcessExitedException):
             return (
                 f"{self.name}: a process of the training was ended from outside, most likely for "
                 "want of memory. The same command goes on from the last whole epoch; if it happens "
-                f"again, lower {numbers}."
+                f"again, {self.memory}."
             )
         if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or _NO_MEMORY in said:
-            return f"{self.name} runs out of memory. Lower {numbers}."
+            return f"{self.name} runs out of memory: {self.memory}."
         return None
 
     def _lower_rates(self, trainer: L.Trainer) -> str:
@@ -349,19 +357,28 @@ class SeededExamples(MaskedExamples):
 
 
 class _Batches(L.LightningDataModule):
-    def __init__(self, examples: Examples, batch_size: int, loaders: bool) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        loaders: bool,
+        accumulate: int = 1,
+        every_example: bool = False,
+    ) -> None:
         super().__init__()
         self._examples, self._batch_size = examples, batch_size
         self._loaders = loaders
+        self._accumulate, self._every_example = accumulate, every_example
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
-        return self._loader(self._examples(self.trainer.current_epoch), drop_last=True)
+        examples = self._examples(self.trainer.current_epoch)
+        return self._loader(examples, not self._every_example, self._accumulate)
 
     def val_dataloader(self) -> Any:
-        return self._loader(self._examples(None), drop_last=False)
+        return self._loader(self._examples(None), drop_last=False, parts=1)
 
-    def _loader(self, examples: "TorchDataset[Any]", drop_last: bool) -> Any:
+    def _loader(self, examples: "TorchDataset[Any]", drop_last: bool, parts: int) -> Any:
         assert self.trainer is not None
         devices, device = self.trainer.world_size, self.trainer.global_rank
         fresh = None
@@ -372,7 +389,8 @@ class _Batches(L.LightningDataModule):
         return DataLoader(
             examples,
             batch_sampler=_Shares(
-                parts_of(len(examples), self._batch_size, devices, drop_last),  # type: ignore[arg-type]
+                batches_of(len(examples), self._batch_size, devices, drop_last),  # type: ignore[arg-type]
+                parts,
                 device,
                 devices,
             ),
@@ -384,23 +402,25 @@ class _Batches(L.LightningDataModule):
 
 
 class _Shares(Sampler[list[int]]):
-    """A device's examples of each batch, every n-th for n devices: all have as many batches.
+    """A device's examples of each part of each batch, every n-th for n devices.
 
-    Lightning's own sampler fills up what does not come out even with examples that count twice.
+    All devices have as many parts, and examples of each. Lightning's own sampler fills up what does
+    not come out even with examples that count twice.
     """
 
-    def __init__(self, batches: Sequence[range], device: int, devices: int) -> None:
-        self._batches, self._device, self._devices = batches, device, devices
+    def __init__(self, batches: Sequence[range], parts: int, device: int, devices: int) -> None:
+        self._parts = [batch[i::parts] for batch in batches for i in range(min(parts, len(batch)))]
+        self._device, self._devices = device, devices
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._parts)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._batches:
-            yield list(batch[self._device :: self._devices])
+        for part in self._parts:
+            yield list(part[self._device :: self._devices])
 
 
-def parts_of(count: int, size: int, least: int, drop_last: bool) -> list[range]:
+def batches_of(count: int, size: int, least: int, drop_last: bool) -> list[range]:
     """Batches of `size` of some examples; one batch of all where there are fewer.
 
     Args:
@@ -445,13 +465,16 @@ class _Keep(Checkpoint):
 
 
 class _Seeds(Callback):
-    """Seeds each step by itself: a resumed training draws what an uninterrupted one does."""
+    """Seeds each pass by itself: a resumed training draws what an uninterrupted one does."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        drawn = np.random.SeedSequence((self._seed, trainer.global_step, trainer.global_rank))
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        part = index % trainer.accumulate_grad_batches
+        drawn = np.random.SeedSequence((self._seed, trainer.global_step, trainer.global_rank, part))
         torch.manual_seed(int(drawn.generate_state(1)[0]))
 
 

@@ -17,7 +17,7 @@ from weakseg import stores
 from weakseg.errors import WeaksegError, mismatch, quoted
 from weakseg.files import describe, write_bytes
 from weakseg.memory import memory_here
-from weakseg.methods.settings import BackboneSection, PhotoTraining, Precision
+from weakseg.methods.settings import BackboneSection, PhotoTraining, Precision, less_memory
 from weakseg.names import Head
 from weakseg.networks.backbones import Backbone, count_weights
 from weakseg.networks.cam_classifier import CamClassifier
@@ -86,7 +86,8 @@ def check_memory(
     Raises:
         WeaksegError: if they do.
     """
-    count, side = min(training.batch_size, photos), training.crop
+    count = min(training.batch_size // training.accumulate, photos)
+    side = training.crop
     most = memory_here()
     if device.type == "cuda":
         most = sum(
@@ -100,8 +101,9 @@ def check_memory(
         wanted //= 2
     if wanted > most:
         raise WeaksegError(
-            f"{name}: a step with {count} crops of {side} pixels takes over {wanted / 2**30:.0f} "
-            f"GiB of memory, of {most / 2**30:.0f}. Lower {name}.batch_size or {name}.crop."
+            f"{name}: a step with {count} crops of {side} pixels at a time takes over "
+            f"{wanted / 2**30:.0f} GiB of memory, of {most / 2**30:.0f}: "
+            f"{less_memory(name, training)}."
         )
 
 

@@ -83,10 +83,10 @@ def _train(step: Step, tools: Tools) -> None:
         step,
         tools,
         _Visits(samples, classes, settings.long_side, step.seed),
-        batch_size=1,
         accumulate=settings.batch_size,
+        every_example=True,
         devices=1,  # one process sees every visit
-        memory=f"{step.name}.long_side (now {settings.long_side})",
+        memory=f"lower {step.name}.long_side (now {settings.long_side})",
     )
     epochs = loop.fit(training)
     attention = {photo: seen.numpy() for photo, seen in training.attention.items()}

@@ -1,8 +1,8 @@
 """Settings that several kinds of steps share, each checked where it is read."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from weakseg.files import absolute
 from weakseg.names import AugmentationName
@@ -83,7 +83,28 @@ class Training(Section):
     decay_power: Annotated[float, Field(ge=0, le=100)] = 0.9
 
 
-class PhotoTraining(Training):
+class PartedTraining(Training):
+    """How a network is trained that a batch may pass in parts.
+
+    Attributes:
+        accumulate: in how many equal parts, one after the other, a batch passes the network; their
+            gradients are added up. Memory is that of a part, steps and learning rates are those of
+            the batch; what is a mean over pixels, and BatchNorm where it learns, sees a part alone.
+    """
+
+    accumulate: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] = 1
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate {self.accumulate} parts batch_size {self.batch_size} into no equal "
+                "parts; choose one that divides it"
+            )
+        return self
+
+
+class PhotoTraining(PartedTraining):
     """How a network is trained on photos.
 
     Attributes:
@@ -100,3 +121,17 @@ class PhotoTraining(Training):
     crop: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 512
     augmentation: AugmentationName = "flip"
     precision: Precision = "32-true"
+
+
+def less_memory(step: str, settings: Any) -> str:
+    """What to change where a training's memory is short, for messages.
+
+    Args:
+        step: its name.
+        settings: a `Training`.
+    """
+    lower = [key for key in ("batch_size", "crop") if hasattr(settings, key)]
+    numbers = " or ".join(f"{step}.{key} (now {getattr(settings, key)})" for key in lower)
+    if not hasattr(settings, "accumulate"):
+        return f"lower {numbers}"
+    return f"raise {step}.accumulate (now {settings.accumulate}), or lower {numbers}"
