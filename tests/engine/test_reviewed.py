@@ -118,8 +118,13 @@ def test_tags_of_a_review_take_the_place_of_the_datas(reviewed: Reviewed, photos
 
 def test_reviewed_masks_are_learned_in_place_of_a_steps(photos: Path, tmp_path: Path) -> None:
     first, second, *_ = load_dataset(photos, "all").samples
-    pairs = mask_pairs([first, second], tmp_path, {first.id: Path("accepted.png")})
-    assert [mask for _, mask in pairs] == [Path("accepted.png"), tmp_path / f"{second.id}.png"]
+    pairs = mask_pairs(
+        [first, second], [tmp_path, tmp_path / "other"], {first.id: Path("accepted.png")}
+    )
+    assert [mask for _, mask in pairs] == [
+        (Path("accepted.png"),),
+        (tmp_path / f"{second.id}.png", tmp_path / "other" / f"{second.id}.png"),
+    ]
 
 
 def test_every_kind_that_learns_from_masks_says_so() -> None:

@@ -35,6 +35,26 @@ def test_a_network_learns_from_seeds_and_tags(photos: Path, start: Start, tmp_pa
         assert rows[f"{name}-masks"]["images"] == 2
 
 
+def test_a_network_learns_what_two_steps_agree_on(
+    photos: Path, start: Start, tmp_path: Path
+) -> None:
+    both = {"kind": "combine", "of": ["cam", "svm"], "how": "agreement"}
+    network = {key: value for key, value in SEGMENT["segmenter"].items() if key != "of"}
+    networks = {"direct": {**network, "of": ["cam", "svm"]}, "combined": {**network, "of": "both"}}
+    masks = {f"{name}-masks": {"kind": "segment", "of": name} for name in networks}
+    start(
+        photos,
+        tmp_path,
+        tiny_recipe(**{"cam+crf": None, "svm+crf": None}, both=both, **networks, **masks),
+    )
+    direct, combined = (tmp_path / name / "segmenter.safetensors" for name in networks)
+    assert direct.read_bytes() == combined.read_bytes()
+    scores = read_json(tmp_path / "direct" / "scores.json")
+    assert scores["miou_against"] == "held-out masks of cam and svm"
+    rows = {row["name"]: row for row in read_json(tmp_path / "metrics.json")["stages"]}
+    assert rows["direct-masks"]["protocol"]["agreeing"] == "svm"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

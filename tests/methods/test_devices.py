@@ -87,7 +87,7 @@ def _assert_equal(
 def test_two_devices_go_on_as_one_would(photos: Path, tmp_path: Path) -> None:
     """Batches of 5 make shares of 3 and 2, of which each kind of pairs has other numbers."""
     samples = load_dataset(photos, "all").samples
-    pairs = mask_pairs(samples, photos / "SegmentationClass")
+    pairs = mask_pairs(samples, [photos / "SegmentationClass"])
 
     def train(folder: Path, parts: list[tuple[int, int]]) -> tuple[Any, list[dict[str, float]]]:
         torch.manual_seed(0)

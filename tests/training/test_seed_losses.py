@@ -199,7 +199,7 @@ def test_examples_have_their_photos_tags_and_where_they_lie(tmp_path: Path) -> N
         write_mask(mask, np.full((20, 40), number, np.uint8))
         doubtful = ("cow",) if tag == "cat" else ()
         samples.append(Sample(str(number), photo, (tag,), None, doubtful=doubtful))
-        pairs.append((photo, mask))
+        pairs.append((photo, (mask,)))
     common = (pairs, (32, 48), 48, (0.5, 0.5, 0.5), "flip", 0, 1)
     seeded = SeededPhotos(samples, ("cat", "cow", "dog"), *common)
     expected = {0: [1.0, -1.0, 0.0], 1: [0.0, 0.0, 1.0], 2: [0.0, 1.0, 0.0]}

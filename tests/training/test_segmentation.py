@@ -10,13 +10,13 @@ from weakseg.data.masks import write_mask
 from weakseg.networks.backbones import Backbone
 from weakseg.networks.segmenter import Segmenter
 from weakseg.training.optimizers import SGD
-from weakseg.training.segmentation import MaskedPhotos, SegmentationTraining, pixel_loss
+from weakseg.training.segmentation import MaskedPhotos, MaskPair, SegmentationTraining, pixel_loss
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> list[tuple[Path, Path]]:
+def pairs(tmp_path: Path) -> list[MaskPair]:
     """Photos whose red says which label a pixel has."""
-    made = []
+    made: list[MaskPair] = []
     for number, size in enumerate([(40, 60), (60, 30), (8, 8)]):
         rng = np.random.default_rng(number)
         blocks = rng.integers(0, 3, (size[0] // 4, size[1] // 4)).astype(np.uint8)
@@ -25,18 +25,18 @@ def pairs(tmp_path: Path) -> list[tuple[Path, Path]]:
         photo_path, mask_path = tmp_path / f"{number}.png", tmp_path / f"{number}_mask.png"
         Image.fromarray(photo).save(photo_path)
         write_mask(mask_path, mask)
-        made.append((photo_path, mask_path))
+        made.append((photo_path, (mask_path,)))
     return made
 
 
 def _photos(
-    pairs: list[tuple[Path, Path]], epoch: int | None, seed: int = 0, crop: int = 48
+    pairs: list[MaskPair], epoch: int | None, seed: int = 0, crop: int = 48
 ) -> MaskedPhotos:
     return MaskedPhotos(pairs, (40, 80), crop, (0.5, 0.5, 0.5), "flip", seed, epoch)
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 1, 2, 3])
-def test_a_mask_stays_on_its_photo(pairs: list[tuple[Path, Path]], epoch: int | None) -> None:
+def test_a_mask_stays_on_its_photo(pairs: list[MaskPair], epoch: int | None) -> None:
     for image, labels in DataLoader(_photos(pairs, epoch), batch_size=None):
         side = 60 if epoch is None else 48
         assert image.shape == (3, side, side)
@@ -51,7 +51,7 @@ def test_a_mask_stays_on_its_photo(pairs: list[tuple[Path, Path]], epoch: int | 
         torch.testing.assert_close(image[:, ~known], torch.full_like(image[:, ~known], 0.5))
 
 
-def test_draws_depend_on_seed_and_epoch_alone(pairs: list[tuple[Path, Path]]) -> None:
+def test_draws_depend_on_seed_and_epoch_alone(pairs: list[MaskPair]) -> None:
     def drawn(epoch: int | None, seed: int = 0) -> torch.Tensor:
         photos = _photos(pairs, epoch, seed)
         return torch.stack([photos[i][0] for i in range(len(photos))])

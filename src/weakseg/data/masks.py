@@ -113,6 +113,14 @@ def hex_colour(mask_id: int) -> str:
     return f"#{VOC_PALETTE[mask_id].tobytes().hex()}"
 
 
+def agreement(masks: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """What masks, uint8 (H, W) each, agree on; 255 elsewhere. The first of them is written to."""
+    first, *others = masks
+    for other in others:
+        first[first != other] = IGNORE
+    return first
+
+
 def resized_mask(mask: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
     """A mask at another size: each pixel that of the old one at its centre."""
     return np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))

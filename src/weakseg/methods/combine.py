@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from weakseg.data.masks import IGNORE
+from weakseg.data.masks import IGNORE, agreement
 from weakseg.errors import WeaksegError
 from weakseg.grid import upsample
 from weakseg.methods.base import (
@@ -70,13 +70,6 @@ def _resized(maps: NDArray[np.float32], like: NDArray[np.float32]) -> NDArray[np
     return maps if maps.shape == like.shape else upsample(maps, *like.shape[1:])
 
 
-def _agreement(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    first, *others = masks
-    for other in others:
-        first[first != other] = IGNORE
-    return first
-
-
 def _filled(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     first, *others = masks
     for other in others:
@@ -93,7 +86,7 @@ def _first_known(masks: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return first
 
 
-_OF_MASKS = {"agreement": _agreement, "fill": _filled, "first": _first_known}
+_OF_MASKS = {"agreement": agreement, "fill": _filled, "first": _first_known}
 
 
 def _gives(step: Step) -> Gives:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from weakseg.methods.networks import SegmenterCard
     from weakseg.networks.segmenter import Segmenter
-    from weakseg.training.segmentation import SegmentationTraining
+    from weakseg.training.segmentation import MaskPair, SegmentationTraining
 
 SEGMENTER = "segmenter.safetensors"
 BEST_SO_FAR = "best-so-far.safetensors"
@@ -72,10 +72,13 @@ class Dsrg(Section):
 class Deeplab(PhotoTraining):
     """Training of the segmentation network.
 
+    Where `of` names a second step, masks of another origin, a pixel is learned where both agree:
+    what two ways came to is right more often.
+
     Attributes:
         batch_size: photos a step, two at least in each of its parts.
         validation_fraction: the share of the photos that it is judged by: the epoch that is kept is
-            the best by their masks, of the same step.
+            the best by what it would learn of them.
         validation_masks: a folder of the same photos' real masks, to judge by instead: the one use
             of real masks before evaluation, and only where a recipe names them.
         loss: by default the cross-entropy; or one that learns from seeds and the photos' tags
@@ -140,7 +143,7 @@ def run(step: Step, tools: Tools) -> None:
     L.seed_everything(step.seed, verbose=False)
     network = build_segmenter(settings.backbone, len(photos.classes))
     assert isinstance(network, Segmenter)
-    pairs = mask_pairs(kept, step["masks"].folder, photos.reviewed)
+    pairs = mask_pairs(kept, _folders(step), photos.reviewed)
     examples = MaskedExamples(pairs, judges, settings, step.seed, fill_of(network))
     if settings.loss:
         examples = SeededExamples(**vars(examples), samples=kept, classes=photos.classes)
@@ -174,19 +177,17 @@ def _training(network: "Segmenter", settings: Deeplab) -> "SegmentationTraining"
     return SeedTraining(*common, growing, loss.kernels)
 
 
-def _judges(
-    step: Step, held_out: Sequence[Sample], photos: Photos
-) -> tuple[list[tuple[Path, Path]], str]:
+def _judges(step: Step, held_out: Sequence[Sample], photos: Photos) -> "tuple[list[MaskPair], str]":
     """Photos and masks that choose the epoch, and what masks they are."""
     from weakseg.methods.fit import mask_pairs
 
     settings = step.settings
     if settings.validation_masks is None:
-        pairs = mask_pairs(held_out, step["masks"].folder, photos.reviewed)
-        return pairs, f"held-out masks of {step['masks'].name}"
+        pairs = mask_pairs(held_out, _folders(step), photos.reviewed)
+        return pairs, f"held-out masks of {' and '.join(one.name for _, one in step.inputs)}"
     folder = Path(settings.validation_masks)
-    pairs = [(photo, mask) for photo, mask in mask_pairs(held_out, folder) if mask.is_file()]
-    for photo, mask in pairs:
+    pairs = [(photo, mask) for photo, mask in mask_pairs(held_out, [folder]) if mask[0].is_file()]
+    for photo, (mask,) in pairs:
         if fault := mask_fault(MaskFile.of(mask), photo_size(photo), len(photos.classes)):
             raise WeaksegError(f"{step.name}.validation_masks: {fault}")
     if not pairs:
@@ -195,6 +196,10 @@ def _judges(
             f"there are {len(held_out)} (the first: {held_out[0].id}.png)."
         )
     return pairs, f"real masks of {len(pairs)} photos held out, in {folder}"
+
+
+def _folders(step: Step) -> list[Path]:
+    return [given.folder for _, given in step.inputs]
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,12 @@ class _BestKeeper:
 def _check(step: Step, photos: Photos, device: Any) -> None:
     from weakseg.methods.networks import build_segmenter, check_memory
 
+    agreeing = step.get("agreeing")
+    if agreeing and agreeing.tags is not step.tags:
+        raise WeaksegError(
+            f"{step.name}: {agreeing.name} sees other tags than {step['masks'].name}, so that "
+            "their masks can't agree."
+        )
     network = build_segmenter(step.settings.backbone, classes=1)
     check_memory(step.name, network, step.settings, len(photos.samples), device)
 
@@ -226,8 +237,12 @@ def _files(step: Step, photos: Photos) -> tuple[File, ...]:
 
 
 def _protocol(step: Step) -> dict[str, Any]:
-    loss = step.settings.loss
-    return {"masks": step["masks"].name, **({"loss": loss.name} if loss else {})}
+    loss, agreeing = step.settings.loss, step.get("agreeing")
+    return {
+        "masks": step["masks"].name,
+        **({"agreeing": agreeing.name} if agreeing else {}),
+        **({"loss": loss.name} if loss else {}),
+    }
 
 
 KIND = Kind(
@@ -235,7 +250,10 @@ KIND = Kind(
     summary="DeepLabv3+ over any backbone, learned from masks",
     settings=Deeplab,
     gives=frozenset({Artefact.SEGMENTER}),
-    takes=(Slot("masks", frozenset({Artefact.MASKS})),),
+    takes=(
+        Slot("masks", frozenset({Artefact.MASKS})),
+        Slot("agreeing", frozenset({Artefact.MASKS}), optional=True),
+    ),
     role="network",
     run=run,
     learns_masks=True,

@@ -33,7 +33,7 @@ from weakseg.methods.settings import PhotoTraining, less_memory
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
 from weakseg.progress import Progress
-from weakseg.training.segmentation import MaskedPhotos, SeededPhotos
+from weakseg.training.segmentation import MaskedPhotos, MaskPair, SeededPhotos
 
 Examples = Callable[[int | None], "TorchDataset[Any]"]
 """What is learned from in an epoch; for epoch `None` what is held out. Picklable."""
@@ -301,11 +301,14 @@ def fill_of(network: Any) -> tuple[float, ...]:
 
 
 def mask_pairs(
-    samples: Sequence[Sample], masks: Path, reviewed: Mapping[str, Path] | None = None
-) -> list[tuple[Path, Path]]:
-    """Photos, and their masks: those that were reviewed, by id, else those in a folder."""
-    own = reviewed or {}
-    return [(s.image, own.get(s.id, masks / f"{s.id}{MASK}")) for s in samples]
+    samples: Sequence[Sample], folders: Sequence[Path], reviewed: Mapping[str, Path] | None = None
+) -> list[MaskPair]:
+    """Photos, and their masks: those that were reviewed, by id, else one of each folder."""
+    own = {photo: (mask,) for photo, mask in (reviewed or {}).items()}
+    return [
+        (s.image, own.get(s.id) or tuple(folder / f"{s.id}{MASK}" for folder in folders))
+        for s in samples
+    ]
 
 
 @dataclass(frozen=True)
@@ -317,8 +320,8 @@ class MaskedExamples:
         fill: RGB in [0, 1] of what a photo leaves of a crop.
     """
 
-    kept: Sequence[tuple[Path, Path]]
-    held_out: Sequence[tuple[Path, Path]]
+    kept: Sequence[MaskPair]
+    held_out: Sequence[MaskPair]
     settings: PhotoTraining
     seed: int
     fill: tuple[float, ...]

@@ -50,7 +50,7 @@ def run(step: Step, tools: Tools) -> None:
     samples = _confident(step, tools.photos)
     L.seed_everything(step.seed, verbose=False)
     network = build_irnet(settings.backbone)
-    pairs = mask_pairs(samples, step["masks"].folder, tools.photos.reviewed)
+    pairs = mask_pairs(samples, [step["masks"].folder], tools.photos.reviewed)
     examples = MaskedExamples(pairs, pairs, settings, step.seed, fill_of(network))
     loop = Loop.of(step, tools, examples)
     epochs = loop.fit(IRNetTraining(network, settings.optimizer, settings.decay_power))

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from weakseg.data.dataset import Sample
 from weakseg.data.images import read_photo, resize
-from weakseg.data.masks import IGNORE, read_mask, resized_mask
+from weakseg.data.masks import IGNORE, agreement, read_mask, resized_mask
 from weakseg.metrics import ConfusionMatrix
 from weakseg.names import AugmentationName
 from weakseg.networks.segmenter import Segmenter
@@ -22,6 +22,9 @@ from weakseg.training.augment import AUGMENTATIONS
 from weakseg.training.devices import share_of
 from weakseg.training.optimizers import Optimizer, check_finite, polynomial_decay
 from weakseg.training.photos import place, target
+
+MaskPair = tuple[Path, tuple[Path, ...]]
+"""A photo and its masks (PNG, at its own size): what they agree on is learned."""
 
 MaskedExample = tuple[Tensor, Tensor]
 """A photo, float32 (3, S, S) in [0, 1], and its mask, int64 (S, S), 255 ignored."""
@@ -37,7 +40,7 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
     Each draw depends on the seed, the epoch and the photo's place alone.
 
     Args:
-        pairs: photo and mask (PNG, at the photo's own size).
+        pairs: photos and their masks.
         long_side: range in pixels from which the photo's longer side is drawn.
         crop: side of the square; what the photo leaves of it is filled with `fill`, and ignored.
         fill: RGB in [0, 1].
@@ -48,7 +51,7 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Path, Path]],
+        pairs: Sequence[MaskPair],
         long_side: tuple[int, int],
         crop: int,
         fill: Sequence[float],
@@ -75,7 +78,8 @@ class MaskedPhotos(TorchDataset[MaskedExample]):
 
     def _cut(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Photo and mask of a place, and where in the square the photo lies."""
-        photo, mask = read_photo(self._pairs[number][0]), read_mask(self._pairs[number][1])
+        path, masks = self._pairs[number]
+        photo, mask = read_photo(path), agreement([read_mask(mask) for mask in masks])
         low, high = self._long_side
         if self._epoch is None:
             crop = (low + high) // 2
