@@ -23,9 +23,28 @@ input()
 """
 
 
-@pytest.mark.skipif(
+FORK = """
+import multiprocessing
+from weakseg.processes import end_with_parent
+
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+
+def wait():
+    end_with_parent()
+    print("waiting", flush=True)
+    queue.get()
+
+context.Process(target=wait).start()
+input()
+"""
+
+HAS_FORKS = pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="there are no forks"
 )
+
+
+@HAS_FORKS
 def test_fresh_processes_see_the_environment_and_no_script_and_end_with_their_parent(
     tmp_path: Path,
 ) -> None:
@@ -40,3 +59,16 @@ def test_fresh_processes_see_the_environment_and_no_script_and_end_with_their_pa
         parent.kill()
         rest, _ = parent.communicate(timeout=60)  # their end of the pipe is closed as well
     assert rest == ""
+
+
+@HAS_FORKS
+def test_a_fork_ends_with_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FORK)
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline().strip() == "waiting"
+        parent.kill()
+        parent.communicate(timeout=60)

@@ -22,6 +22,7 @@ from weakseg.export import EXPORTERS
 from weakseg.export.base import Exporter, Job, Masked
 from weakseg.export.choose import Choice
 from weakseg.export.pictures import put
+from weakseg.export.place import whole_folder
 from weakseg.export.write import export
 from weakseg.files import read_json
 from weakseg.recipe import check_recipe, dump_recipe
@@ -154,6 +155,21 @@ def test_a_folder_of_somebody_else_is_left_alone(made: Made, tmp_path: Path) -> 
     with pytest.raises(WeaksegError, match=r"own exists and is no export"):
         made.export("voc", tmp_path / "own")
     assert (tmp_path / "own" / "thesis.txt").read_text() == "dear"
+
+
+def test_a_folder_of_somebody_else_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear")
+    read = []
+
+    def digest() -> str:
+        read.append("photos")
+        return "digest"
+
+    with pytest.raises(WeaksegError, match="is no export"), whole_folder(tmp_path, {}, digest):
+        pass
+    assert not read
+    with whole_folder(tmp_path / "free", {}, digest):
+        assert read == ["photos"]
 
 
 @pytest.mark.parametrize("name", [name for name, one in EXPORTERS.items() if not one.file])

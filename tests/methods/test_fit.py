@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset, get_worker_info
 
 from tiny import Lines, Start, tiny_recipe
+from weakseg import processes
 from weakseg.data.images import read_photo
 from weakseg.engine.executor import InProcessExecutor
 from weakseg.errors import WeaksegError
@@ -298,6 +299,18 @@ def test_examples_are_not_made_in_forks_of_a_process_that_uses_threads_of_a_libr
     _fit(tmp_path, 1, 1, loaders=True, examples=_TellingExamples(told))
     parents = {int(line) for line in told.read_text().split()}
     assert (os.getpid() in parents) is (library is None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
+def test_forks_that_make_examples_end_with_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "forks_fail", lambda: False)
+    monkeypatch.setattr(
+        processes, "end_with_parent", lambda number: (tmp_path / f"loader-{number}").touch()
+    )
+    _fit(tmp_path, 1, 1, loaders=True)
+    assert (tmp_path / "loader-0").exists()
 
 
 @pytest.mark.parametrize("fault", ["compressed", "other"])
