@@ -58,27 +58,20 @@ class ConfusionMatrix:
                 f"the prediction is {_size(prediction)} pixels, the ground truth {_size(truth)}"
             )
         ids = len(self.classes) + 1
-        for name, mask in (("ground truth", truth), ("prediction", prediction)):
-            if strange := np.unique(mask[(mask >= ids) & (mask != IGNORE)]).tolist():
-                raise ValueError(
-                    f"the {name} has the ids {strange}; expected 0 to {ids - 1}, and {IGNORE}"
-                )
-        counts = np.zeros_like(self.counts)
+        pairs = np.zeros((256, 256), np.int64)
         step = max(1, _BAND // max(1, truth.shape[1]))
         for first in range(0, len(truth), step):
             rows = slice(first, first + step)
-            counts += self._count(truth[rows], prediction[rows])
-        self.counts += counts
+            pair = truth[rows].astype(np.uint16) << 8 | prediction[rows]
+            pairs += np.bincount(pair.ravel(), minlength=pairs.size).reshape(pairs.shape)
+        for name, axis in (("ground truth", 1), ("prediction", 0)):
+            seen = np.flatnonzero(pairs.any(axis=axis))
+            if strange := seen[(seen >= ids) & (seen != IGNORE)].tolist():
+                raise ValueError(
+                    f"the {name} has the ids {strange}; expected 0 to {ids - 1}, and {IGNORE}"
+                )
+        self.counts += pairs[:ids, [*range(ids), IGNORE]]
         self.images += 1
-
-    def _count(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
-        ids = len(self.classes) + 1
-        counted = truth != IGNORE
-        true = truth[counted].astype(np.int64)
-        predicted = prediction[counted].astype(np.int64)
-        predicted[predicted == IGNORE] = ids
-        flat = np.bincount(true * (ids + 1) + predicted, minlength=self.counts.size)
-        return flat.reshape(self.counts.shape)
 
     def without(self, dropped: Collection[str]) -> "ConfusionMatrix":
         """The counts of a set that lacks some of the classes: their pixels are background."""

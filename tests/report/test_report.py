@@ -19,6 +19,7 @@ from weakseg.errors import WeaksegError
 from weakseg.files import write_json
 from weakseg.recipe import RECIPE, dump_recipe
 from weakseg.report import build as building
+from weakseg.report import thumbnails
 from weakseg.report.build import build, page_of
 from weakseg.report.charts import confusions, curves_of, line
 from weakseg.report.thumbnails import MASK_BYTES, PHOTO_BYTES, class_ious, compare, encode_masks
@@ -194,6 +195,21 @@ def test_masks_that_are_hard_to_pack_get_smaller() -> None:
     assert Image.open(io.BytesIO(encoded)).width < 4 * 160
     assert len(encoded) <= MASK_BYTES
     assert (PHOTO_BYTES + MASK_BYTES) * 4 / 3 < 6000
+
+
+@pytest.mark.parametrize("cells", [2, 4, 6, 10, 16, 24, 60])
+def test_masks_are_as_large_as_their_bytes_allow(
+    monkeypatch: pytest.MonkeyPatch, cells: int
+) -> None:
+    rng = np.random.default_rng(cells)
+    coarse = [Image.fromarray(rng.integers(0, 4, (cells, cells), np.uint8)) for _ in range(5)]
+    masks = [np.array(mask.resize((400, 400), Image.Resampling.NEAREST)) for mask in coarse]
+    found = encode_masks(masks, (400, 400))
+    each = []
+    for side in thumbnails.MASK_SIDES:
+        monkeypatch.setattr(thumbnails, "MASK_SIDES", (side,))
+        each.append(encode_masks(masks, (400, 400)))
+    assert found == next((one for one in each if len(one) <= MASK_BYTES), each[-1])
 
 
 def test_ious_are_as_the_naive_reference() -> None:

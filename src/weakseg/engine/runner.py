@@ -29,7 +29,7 @@ from weakseg.engine.outputs import (
 )
 from weakseg.engine.record import Record, StepRecord, owned, write_record
 from weakseg.engine.reviewed import Reviewed
-from weakseg.errors import WeaksegError, quoted
+from weakseg.errors import WeaksegError, listed, quoted
 from weakseg.files import remove, remove_partial_files, sync_files, write_text
 from weakseg.methods.base import Artefact, Executor, Step, map_photos
 from weakseg.methods.maps import Writer, suffixes
@@ -339,7 +339,7 @@ class _Run:
         said = f"step {self._begun} of {self._count}: {name}"
         if known:
             said += f"; some {preview.duration(sum(known))} left for the run"
-            said += f", without {', '.join(unknown)}" if unknown else ""
+            said += f", without {listed(unknown, 3)}" if unknown else ""
         self._context.progress.say(said)
 
     def _put_right(self, unit: _Unit, known: StepRecord) -> bool:

@@ -23,6 +23,9 @@ MASK_SIDES = (160, 128, 96, 64, 32)
 PHOTO_BYTES, MASK_BYTES = 2500, 1800
 """What they may take: 6 kB a photo in base64, with its place in the table."""
 
+_COLOURS = np.column_stack([VOC_PALETTE, np.where(np.arange(256), 255, 0)]).astype(np.uint8)
+"""RGBA of each id, the background transparent."""
+
 _QUALITIES = (55, 40, 25, 10)
 
 
@@ -115,18 +118,20 @@ def class_ious(
 
 def encode_masks(masks: Sequence[NDArray[np.uint8] | None], size: tuple[int, int]) -> bytes:
     """Masks (H, W) side by side as one WebP, in VOC's colours, as large as `MASK_BYTES` allows."""
-    encoded = b""
+    encoded, most = b"", float(MASK_SIDES[0])
     for side in MASK_SIDES:
+        if MASK_SIDES[-1] != side > most:
+            continue
         factor = min(1.0, side / max(size))
         height, width = (max(1, round(length * factor)) for length in size)
         ids = np.zeros((height, len(masks) * width), np.uint8)
         for place, mask in enumerate(masks):
             if mask is not None:
                 ids[:, place * width : (place + 1) * width] = resized_mask(mask, height, width)
-        colours = np.dstack([VOC_PALETTE[ids], np.where(ids == 0, 0, 255).astype(np.uint8)])
-        encoded = encode_image(Image.fromarray(colours), "WEBP", lossless=True, quality=50)
+        encoded = encode_image(Image.fromarray(_COLOURS[ids]), "WEBP", lossless=True, quality=50)
         if len(encoded) <= MASK_BYTES:
             break
+        most = side * (MASK_BYTES / len(encoded)) ** 0.5  # bytes grow with the area at most
     return encoded
 
 
