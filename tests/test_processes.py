@@ -1,7 +1,10 @@
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -44,18 +47,23 @@ HAS_FORKS = pytest.mark.skipif(
 )
 
 
+@contextmanager
+def _started(script: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    path = folder / "script.py"
+    path.write_text(script)
+    with subprocess.Popen(
+        [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        yield parent, parent.stdout
+
+
 @HAS_FORKS
 def test_fresh_processes_see_the_environment_and_no_script_and_end_with_their_parent(
     tmp_path: Path,
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        said = [parent.stdout.readline().strip() for _ in range(4)]
-        assert said == ["script", "one", "two", "waiting"]
+    with _started(SCRIPT, tmp_path) as (parent, said):
+        assert [said.readline().strip() for _ in range(4)] == ["script", "one", "two", "waiting"]
         parent.kill()
         rest, _ = parent.communicate(timeout=60)  # their end of the pipe is closed as well
     assert rest == ""
@@ -63,12 +71,7 @@ def test_fresh_processes_see_the_environment_and_no_script_and_end_with_their_pa
 
 @HAS_FORKS
 def test_a_fork_ends_with_its_parent(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(FORK)
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline().strip() == "waiting"
+    with _started(FORK, tmp_path) as (parent, said):
+        assert said.readline().strip() == "waiting"
         parent.kill()
         parent.communicate(timeout=60)

@@ -67,9 +67,10 @@ def _fit(
     executor: Executor | None = None,
     rate: float = 0.1,
     examples: Examples = _Examples(),
+    training: _Line | None = None,
     **others: Any,
 ) -> tuple[float, list[dict[str, float]]]:
-    training = _Line(rate)
+    training = training or _Line(rate)
     figures = Loop(
         name="line",
         section="line",
@@ -218,22 +219,8 @@ def test_into_which_parts_batches_go(
     tmp_path: Path, count: int, every_example: bool, steps: list[list[int]]
 ) -> None:
     training = _Noting()
-    Loop(
-        name="line",
-        section="line",
-        folder=tmp_path,
-        examples=_Count(count),
-        epochs=1,
-        batch_size=8,
-        seed=0,
-        precision="32-true",
-        device=torch.device("cpu"),
-        executor=InProcessExecutor(),
-        progress=Lines(),
-        loaders=False,
-        accumulate=4,
-        every_example=every_example,
-    ).fit(training)
+    parts: dict[str, Any] = {"accumulate": 4, "every_example": every_example}
+    _fit(tmp_path, 1, 1, examples=_Count(count), training=training, **parts)
     found = [[n for at, n, _ in training.passes if at == step] for step in range(len(steps))]
     assert found == steps
     assert len({drawn for _, _, drawn in training.passes}) == len(training.passes)
