@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from weakseg.data.balance import balanced_split
 from weakseg.data.dataset import Sample
@@ -15,16 +15,12 @@ from weakseg.files import write_json
 from weakseg.methods.base import Artefact, File, Kind, Photos, Slot, Step, Tools, made
 from weakseg.methods.features import check_scales
 from weakseg.methods.settings import (
-    LARGEST_SIDE,
     BackboneSection,
-    LongSideRange,
-    PartedTraining,
-    PhotoTraining,
-    Precision,
+    CropTraining,
     Scale,
     Share,
 )
-from weakseg.names import FIGURES, AugmentationName, Head, final
+from weakseg.names import FIGURES, Head, final
 from weakseg.networks.pooling import AVERAGE, Pooling
 
 if TYPE_CHECKING:
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
 CLASSIFIER = "classifier.safetensors"
 
 
-class Classifier(PartedTraining):
+class Classifier(CropTraining):
     """Training of the classifier on tags.
 
     It learns from the features of a step that `of` names, whose backbone it has: from pooled ones,
@@ -51,23 +47,13 @@ class Classifier(PartedTraining):
             backbone has `head_lr`. See `weakseg.networks.cam_classifier.CamClassifier`.
         pooling: how a class's map becomes one number.
         scale: of the features' final map, where it is that which is pooled.
-        long_side: the range from which a photo's longer side is drawn, in pixels.
-        crop: the side of the square that is cut from it.
-        augmentation: `flip` mirrors half of the photos, `strong` is that of Dobko et al. (2020,
-            section 3.1).
-        precision: what the network computes in.
         validation_fraction: the share of the photos that it is judged by: the best epoch by F1 is
             kept.
     """
 
-    backbone: BackboneSection | None = None
     head: Head = "linear"
     pooling: Pooling = AVERAGE
     scale: Scale = 1.0
-    long_side: LongSideRange = (320, 640)
-    crop: int = Field(default=512, ge=32, le=LARGEST_SIDE)
-    augmentation: AugmentationName = "flip"
-    precision: Precision = "32-true"
     validation_fraction: Share = 0.1
 
     @model_validator(mode="after")
@@ -253,7 +239,7 @@ class TaggedExamples:
     kept: Sequence[Sample]
     held_out: Sequence[Sample]
     classes: tuple[str, ...]
-    settings: Classifier | PhotoTraining
+    settings: CropTraining
     seed: int
     fill: tuple[float, ...]
     covered: bool = False

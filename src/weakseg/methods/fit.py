@@ -29,7 +29,7 @@ from weakseg.memory import cores_here, give_back_freed_memory, keep_freed_memory
 from weakseg.methods.base import Executor, Step, Tools
 from weakseg.methods.maps import MASK
 from weakseg.methods.networks import usable_precision
-from weakseg.methods.settings import PhotoTraining, less_memory
+from weakseg.methods.settings import PhotoTraining
 from weakseg.networks.cpu.depthwise import use_fast_gradients
 from weakseg.networks.weights import check_inflated_size
 from weakseg.progress import Progress
@@ -126,7 +126,7 @@ class Loop:
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
             "accumulate": getattr(settings, "accumulate", 1),
-            "memory": less_memory(step.name, settings),
+            "memory": settings.less_memory(step.name),
             "seed": step.seed,
             "precision": getattr(settings, "precision", "32-true"),
             "device": tools.device,

@@ -17,7 +17,7 @@ from weakseg import stores
 from weakseg.errors import WeaksegError, mismatch, quoted
 from weakseg.files import describe, write_bytes
 from weakseg.memory import memory_here
-from weakseg.methods.settings import BackboneSection, PhotoTraining, Precision, less_memory
+from weakseg.methods.settings import BackboneSection, PhotoTraining, Precision
 from weakseg.names import Head
 from weakseg.networks.backbones import Backbone, count_weights
 from weakseg.networks.cam_classifier import CamClassifier
@@ -103,7 +103,7 @@ def check_memory(
         raise WeaksegError(
             f"{name}: a step with {count} crops of {side} pixels at a time takes over "
             f"{wanted / 2**30:.0f} GiB of memory, of {most / 2**30:.0f}: "
-            f"{less_memory(name, training)}."
+            f"{training.less_memory(name)}."
         )
 
 

@@ -1,6 +1,6 @@
 """Settings that several kinds of steps share, each checked where it is read."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -82,16 +82,31 @@ class Training(Section):
     optimizer: Annotated[Optimizer, Field(discriminator="name")]
     decay_power: Annotated[float, Field(ge=0, le=100)] = 0.9
 
+    def less_memory(self, step: str) -> str:
+        """What to change where memory is short, for messages, by the name of the step."""
+        return f"lower {step}.batch_size (now {self.batch_size})"
 
-class PartedTraining(Training):
-    """How a network is trained that a batch may pass in parts.
+
+class CropTraining(Training):
+    """How a network is trained on crops of photos.
 
     Attributes:
+        backbone: what it starts from.
+        long_side: the range from which a photo's longer side is drawn, in pixels.
+        crop: the side of the square that is cut from it.
+        augmentation: `flip` mirrors half of the photos, `strong` is that of Dobko et al. (2020,
+            section 3.1).
+        precision: what the network computes in.
         accumulate: in how many equal parts, one after the other, a batch passes the network; their
             gradients are added up. Memory is that of a part, steps and learning rates are those of
             the batch; what is a mean over pixels, and BatchNorm where it learns, sees a part alone.
     """
 
+    backbone: BackboneSection | None = None
+    long_side: LongSideRange = (320, 640)
+    crop: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 512
+    augmentation: AugmentationName = "flip"
+    precision: Precision = "32-true"
     accumulate: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] = 1
 
     @model_validator(mode="after")
@@ -103,35 +118,15 @@ class PartedTraining(Training):
             )
         return self
 
+    def less_memory(self, step: str) -> str:
+        lower = super().less_memory(step)
+        if self.backbone is None:
+            return lower
+        raised = f"raise {step}.accumulate (now {self.accumulate})"
+        return f"{raised}, or {lower} or {step}.crop (now {self.crop})"
 
-class PhotoTraining(PartedTraining):
-    """How a network is trained on photos.
 
-    Attributes:
-        backbone: what it starts from.
-        long_side: the range from which a photo's longer side is drawn, in pixels.
-        crop: the side of the square that is cut from it.
-        augmentation: `flip` mirrors half of the photos, `strong` is that of Dobko et al. (2020,
-            section 3.1).
-        precision: what the network computes in.
-    """
+class PhotoTraining(CropTraining):
+    """How a network is trained on crops of photos, which nothing else can take the place of."""
 
     backbone: BackboneSection
-    long_side: LongSideRange = (320, 640)
-    crop: Annotated[int, Field(ge=32, le=LARGEST_SIDE)] = 512
-    augmentation: AugmentationName = "flip"
-    precision: Precision = "32-true"
-
-
-def less_memory(step: str, settings: Any) -> str:
-    """What to change where a training's memory is short, for messages.
-
-    Args:
-        step: its name.
-        settings: a `Training`.
-    """
-    lower = [key for key in ("batch_size", "crop") if hasattr(settings, key)]
-    numbers = " or ".join(f"{step}.{key} (now {getattr(settings, key)})" for key in lower)
-    if not hasattr(settings, "accumulate"):
-        return f"lower {numbers}"
-    return f"raise {step}.accumulate (now {settings.accumulate}), or lower {numbers}"
