@@ -91,7 +91,7 @@ def describe_protocol(row: dict[str, Any]) -> str:
         parts.append(f"threshold {protocol['threshold']} by {protocol['threshold_source']}")
     parts += [
         f"{key} {' and '.join(protocol[key]) if key == 'of' else protocol[key]}"
-        for key in ("folder", "uncertain", "start", "masks", "tta", "of")
+        for key in ("folder", "uncertain", "start", "masks", "agreeing", "loss", "tta", "of")
         if key in protocol
     ]
     if row.get("abo") is not None:
