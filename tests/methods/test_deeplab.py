@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tiny import SEGMENT, Start, tiny_recipe
+from tiny import SEGMENT, STEPS, Start, tiny_recipe
 from weakseg.errors import WeaksegError
 from weakseg.files import read_json
 
@@ -53,6 +53,19 @@ def test_a_network_learns_what_two_steps_agree_on(
     assert scores["miou_against"] == "held-out masks of cam and svm"
     rows = {row["name"]: row for row in read_json(tmp_path / "metrics.json")["stages"]}
     assert rows["direct-masks"]["protocol"]["agreeing"] == "svm"
+
+
+def test_masks_under_other_tags_cant_agree(photos: Path, start: Start, tmp_path: Path) -> None:
+    other: dict[str, Any] = {
+        "other-tags": {"kind": "tags", "only": ["flower"]},
+        "other-classify": {**STEPS["classify"], "of": "other-tags"},
+        "other-localize": {"kind": "cam", "of": "other-classify", "scales": [0.5, 1.0]},
+        "other-cam": {**STEPS["cam"], "of": "other-localize"},
+        "segmenter": {**SEGMENT["segmenter"], "of": ["cam", "other-cam"]},
+    }
+    message = "segmenter: other-cam sees other tags than cam, so that their masks can't agree"
+    with pytest.raises(WeaksegError, match=message):
+        start(photos, tmp_path, tiny_recipe(**other))
 
 
 @pytest.mark.parametrize(

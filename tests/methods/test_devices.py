@@ -23,8 +23,12 @@ from weakseg.methods.fit import (
 from weakseg.methods.irnet import Irnet
 from weakseg.methods.networks import build_classifier, build_irnet, build_segmenter
 from weakseg.methods.settings import BackboneSection
+from weakseg.networks.segmenter import Segmenter
+from weakseg.networks.sipe import Sides
 from weakseg.training.classifier import ClassifierTraining
 from weakseg.training.irnet import IRNetTraining
+from weakseg.training.segmentation import SegmentationTraining
+from weakseg.training.sipe import SipeTraining
 
 SETTINGS = Irnet.model_validate({**NETWORK, "decay_power": 0})
 
@@ -122,6 +126,49 @@ def test_two_devices_learn_and_judge_as_one_does(photos: Path, tmp_path: Path) -
 
     (one, figures), (two, others) = train(1), train(2)
     assert {"loss", "f1", "map"} <= figures[0].keys()
+    _assert_equal(one, two, figures, others)
+
+
+@pytest.mark.slow
+def test_two_devices_learn_sipe_as_one_does(photos: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(photos, "all")
+
+    def train(devices: int) -> tuple[Any, list[dict[str, float]]]:
+        torch.manual_seed(0)
+        network = build_classifier(SETTINGS.backbone, len(dataset.classes))
+        sides = Sides(network.backbone.stages)
+        kept, held_out = dataset.samples[3:], dataset.samples[:3]
+        fill = fill_of(network)
+        examples = TaggedExamples(kept, held_out, dataset.classes, SETTINGS, 0, fill, covered=True)
+        training = SipeTraining(network, sides, SETTINGS.optimizer, SETTINGS.decay_power)
+        return training, _fit(tmp_path / str(devices), training, examples, devices, 2)[0]
+
+    (one, figures), (two, others) = train(1), train(2)
+    assert {"loss", "tags", "consistency"} <= figures[0].keys()
+    _assert_equal(one, two, figures, others)
+
+
+class _Unnormalized(SegmentationTraining):
+    def training_step(self, batch: Any, index: int) -> Any:
+        self.network.eval()
+        return super().training_step(batch, index)
+
+
+@pytest.mark.slow
+def test_two_devices_learn_a_segmenter_as_one_does(photos: Path, tmp_path: Path) -> None:
+    """Without what a CPU's processes don't share or draw alike: batch statistics and dropout."""
+    dataset = load_dataset(photos, "all")
+    pairs = mask_pairs(dataset.samples, [photos / "SegmentationClass"])
+
+    def train(devices: int) -> tuple[Any, list[dict[str, float]]]:
+        torch.manual_seed(0)
+        network = build_segmenter(SETTINGS.backbone, len(dataset.classes))
+        assert isinstance(network, Segmenter)
+        examples = MaskedExamples(pairs, pairs, SETTINGS, 0, fill_of(network))
+        training = _Unnormalized(network, SETTINGS.optimizer, SETTINGS.decay_power)
+        return training, _fit(tmp_path / str(devices), training, examples, devices, 2)[0]
+
+    (one, figures), (two, others) = train(1), train(2)
     _assert_equal(one, two, figures, others)
 
 

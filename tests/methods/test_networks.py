@@ -1,16 +1,18 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, tiny_recipe
+from tiny import EVERY_KIND, IRN, NETWORK, SEGMENT, SGD, tiny_recipe
 from weakseg.data.balance import Balance
 from weakseg.data.dataset import Sample
 from weakseg.errors import WeaksegError
 from weakseg.methods import networks
 from weakseg.methods.base import Photos
+from weakseg.methods.classifier import Classifier
 from weakseg.methods.networks import (
     build_classifier,
     build_irnet,
@@ -44,6 +46,27 @@ def test_a_training_that_memory_has_no_room_for_is_refused_at_the_start(name: st
         f"{name}.crop (now 4096)."
     )
     step.kind.check(step, _photos(1), CPU)  # of which no batch has more
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "message"),
+    [(2, "with 32 crops"), (4, None)],
+)
+def test_memory_is_that_of_a_part(
+    monkeypatch: pytest.MonkeyPatch, accumulate: int, message: str | None
+) -> None:
+    settings = {**NETWORK, "crop": 512, "batch_size": 64, "accumulate": accumulate}
+    training = PhotoTraining.model_validate(settings)
+    network = build_classifier(training.backbone, 1)
+    wanted = training_bytes(network, 16, 512)
+    monkeypatch.setattr(networks, "memory_here", lambda: wanted)
+    with pytest.raises(WeaksegError, match=message) if message else nullcontext():
+        check_memory("classify", network, training, 64, CPU)
+
+
+def test_a_training_on_kept_features_has_its_batch_alone_to_lower() -> None:
+    training = Classifier.model_validate({"epochs": 1, "batch_size": 4, "optimizer": SGD})
+    assert training.less_memory("classify") == "lower classify.batch_size (now 4)"
 
 
 def test_16_bits_take_half(monkeypatch: pytest.MonkeyPatch) -> None:
