@@ -170,7 +170,7 @@ EVERY_KIND: dict[str, Any] = {
     "diffused": {"kind": "par", "of": "cam", "iterations": 2},
     "given": {"kind": "folder", "path": "/masks", "holds": "masks"},
     "pieces": {"kind": "components", "of": ["irn", "seed"], "least_share": 0.01},
-    "both": {"kind": "combine", "of": ["svm", "irn"], "how": "mean"},
+    "both": {"kind": "combine", "of": ["svm", "irn"], "how": "mean", "weights": [1, 2]},
     **CELLS,
 }
 """Steps for `tiny_recipe`: with its own, one of each kind at least."""

@@ -1,5 +1,6 @@
 """Several maps or masks as one, and a class that is left out and comes back by its own steps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,12 @@ TASK = PhotoTask(Sample("a", Path("a.png"), ("cat", "dog"), None), (2, 5))
 IDS = (0, 2, 5)
 
 
-def _combined(folder: Path, how: str, **inputs: NDArray[np.generic]) -> PhotoMaps | PhotoMask:
+def _combined(
+    folder: Path, settings: Mapping[str, Any], **inputs: NDArray[np.generic]
+) -> PhotoMaps | PhotoMask:
     """What a photo's maps and masks are together, by the names of the steps that give them."""
     coarse = {"kind": "cam", "of": "classify", "scales": [1.0]}
-    both = {"kind": "combine", "of": list(inputs), "how": how}
+    both = {"kind": "combine", "of": list(inputs), **settings}
     built = tiny_recipe(coarse=coarse, both=both).build(folder)
     steps = {step.name: step for step in built}
     for name, given in inputs.items():
@@ -121,7 +124,7 @@ def _masks(count: int) -> list[NDArray[np.uint8]]:
 def test_masks_are_joined_pixel_by_pixel(tmp_path: Path, how: str) -> None:
     names = ("seed", "cam+crf", "svm+crf")
     masks = _masks(3)
-    found = _combined(tmp_path, how, **dict(zip(names, masks, strict=True)))
+    found = _combined(tmp_path, {"how": how}, **dict(zip(names, masks, strict=True)))
     assert isinstance(found, PhotoMask)
     for y, x in np.ndindex(found.ids.shape):
         first, *others = (int(mask[y, x]) for mask in masks)
@@ -140,7 +143,7 @@ def test_maps_and_masks_are_joined_score_by_score(tmp_path: Path, how: str) -> N
     rng = np.random.default_rng(1)
     scores = rng.normal(size=(3, 20, 30)).astype(np.float32)
     (mask,) = _masks(1)
-    found = _combined(tmp_path, how, svm=scores, seed=mask)
+    found = _combined(tmp_path, {"how": how}, svm=scores, seed=mask)
     assert isinstance(found, PhotoMaps) and found.scores.dtype == np.float32
     for k, y, x in np.ndindex(scores.shape):
         of_mask = 1 / 3 if mask[y, x] == IGNORE else float(mask[y, x] == IDS[k])
@@ -149,16 +152,50 @@ def test_maps_and_masks_are_joined_score_by_score(tmp_path: Path, how: str) -> N
         assert found.scores[k, y, x] == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_mean_counts_each_input_by_its_weight(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(size=(2, 2, 4, 6)).astype(np.float32)
+    settings = {"how": "mean", "weights": [0.5, 2.0]}
+    found = _combined(tmp_path, settings, localize=first, coarse=second)
+    assert isinstance(found, PhotoMaps) and found.scores.dtype == np.float32
+    for place in np.ndindex(first.shape):
+        expected = (0.5 * float(first[place]) + 2.0 * float(second[place])) / 2.5
+        assert found.scores[place] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "merged, message",
+    [
+        (
+            {"how": "maximum", "weights": [1, 2]},
+            "merged: weights are for how: mean, not maximum",
+        ),
+        (
+            {"how": "mean", "weights": [1, 2, 3]},
+            r"merged\.weights has 3 numbers for 2 inputs: give one for each",
+        ),
+        ({"how": "mean", "weights": [1, 0]}, r"merged\.weights\.1"),
+        ({"how": "mean", "weights": []}, r"merged\.weights has 0 numbers for 2 inputs"),
+    ],
+)
+def test_weights_that_fit_no_mean_are_refused(
+    photos: Path, start: Start, tmp_path: Path, merged: dict[str, Any], message: str
+) -> None:
+    of = ["cam+crf", "own-cam+crf"]
+    with pytest.raises(WeaksegError, match=message):
+        start(photos, tmp_path / "out", _recipe(merged={"kind": "combine", "of": of, **merged}))
+
+
 def test_maps_are_brought_to_the_grid_of_the_first(tmp_path: Path) -> None:
     first, second = np.zeros((2, 4, 6), np.float32), np.full((2, 1, 1), 0.5, np.float32)
-    found = _combined(tmp_path, "mean", localize=first, coarse=second)
+    found = _combined(tmp_path, {"how": "mean"}, localize=first, coarse=second)
     assert isinstance(found, PhotoMaps)
     np.testing.assert_array_equal(found.scores, np.full((2, 4, 6), 0.25, np.float32))
 
 
 def test_maps_of_other_classes_are_not_combined(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="maps of 1 and of 2 classes can't be combined"):
-        _combined(tmp_path, "mean", localize=np.ones((2, 1, 1)), coarse=np.ones((1, 1, 1)))
+        _combined(tmp_path, {"how": "mean"}, localize=np.ones((2, 1, 1)), coarse=np.ones((1, 1, 1)))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """Several maps or masks as one: their mean, their maximum, or what they agree on."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from weakseg.data.masks import IGNORE, agreement
 from weakseg.errors import WeaksegError
@@ -34,9 +35,18 @@ class Combine(Section):
             them all have a background, and a mask's scores are 1 and 0. `agreement`: masks, 255
             where they differ. `fill`: the first's masks, their background filled by the others, one
             after the other; `first`: the same of what they leave unknown (255).
+        weights: of a mean, what each input counts; all alike by default. Scores of different
+            ranges, such as logits and walked maps, need them.
     """
 
     how: Literal["mean", "maximum", "agreement", "fill", "first"]
+    weights: tuple[Annotated[float, Field(ge=1e-3, le=1e3)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _weights_are_a_means(self) -> Self:
+        if self.weights and self.how != "mean":
+            raise ValueError(f"weights are for how: mean, not {self.how}")
+        return self
 
 
 def work(step: Step) -> PhotoWork:
@@ -49,7 +59,7 @@ def work(step: Step) -> PhotoWork:
         scores = [open_scores(given) for given in inputs]
     else:
         scores = [_class_maps(given) for given in inputs]
-    merge = np.mean if step.settings.how == "mean" else np.max
+    merge = np.max if step.settings.how == "maximum" else _mean(step.settings.weights)
 
     def compute(task: PhotoTask) -> PhotoMaps:
         first, *others = (read(task) for read in scores)
@@ -57,6 +67,12 @@ def work(step: Step) -> PhotoWork:
         return PhotoMaps(merge(np.stack(alike), axis=0))
 
     return compute
+
+
+def _mean(weights: Sequence[float] | None) -> Callable[..., NDArray[np.float32]]:
+    if weights is None:
+        return np.mean
+    return lambda maps, axis: np.average(maps, axis, weights).astype(np.float32)
 
 
 def _class_maps(step: Step) -> Callable[[PhotoTask], NDArray[np.float32]]:
@@ -99,6 +115,12 @@ def _gives(step: Step) -> Gives:
 
 
 def _check(step: Step, photos: Photos, device: Any) -> None:
+    weights = step.settings.weights
+    if weights is not None and len(weights) != len(step.inputs):
+        raise WeaksegError(
+            f"{step.name}.weights has {len(weights)} numbers for {len(step.inputs)} inputs: give "
+            "one for each."
+        )
     if step.settings.how not in _OF_MASKS:
         step.check_rows("inputs")
     needs_masks = step.settings.how in _OF_MASKS or Artefact.MASKS in step.gives
