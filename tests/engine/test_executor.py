@@ -246,6 +246,26 @@ def test_a_script_with_a_guard_may_define_the_work(tmp_path: Path) -> None:
     assert ran.stdout == "True\n", ran.stderr
 
 
+LATER = """
+import test_executor
+
+if __name__ == "__main__":
+    with LocalExecutor(1) as executor:
+        found = [
+            list(executor.map(make, range(10)))
+            for make in (test_executor.Squares(), Squares(), test_executor.Squares())
+        ]
+    print([len(one) for one in found])
+"""
+
+
+def test_workers_that_began_without_a_scripts_work_make_way_for_some_that_know_it(
+    tmp_path: Path,
+) -> None:
+    ran = _run_script(OWN_WORK + LATER, tmp_path / "script.py")
+    assert ran.stdout == "[10, 10, 10]\n", ran.stderr
+
+
 @pytest.mark.parametrize("from_file", [True, False])
 def test_a_script_whose_work_workers_cant_import_is_told_so(
     tmp_path: Path, from_file: bool

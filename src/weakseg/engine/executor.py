@@ -43,6 +43,7 @@ class LocalExecutor:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or cores_here()
         self._pool: ProcessPoolExecutor | None = None
+        self._knows_script = False
 
     def __enter__(self) -> "LocalExecutor":
         return self
@@ -54,6 +55,7 @@ class LocalExecutor:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+            self._knows_script = False
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]
@@ -65,17 +67,20 @@ class LocalExecutor:
                 yield from one_by_one(make, first)
                 return
             items = chain(first, items)
+        own_script = b"__main__" in pickle.dumps(make)
+        if own_script and not self._knows_script:
+            self.rest()  # processes that work already have not seen the script
+        if self._pool is None:
             use_huge_pages()
             self._started = _Starts()
+            self._knows_script = own_script
             self._pool = ProcessPoolExecutor(
                 self.workers, mp_context=self._started, initializer=_start_worker
             )
-        pool, started = self._pool, self._started
-
-        own_script = b"__main__" in pickle.dumps(make)
+        pool, started, knows_script = self._pool, self._started, self._knows_script
 
         def submit(item: Item) -> Future[Result]:
-            with _interrupts_held_back(), nullcontext() if own_script else script_unseen():
+            with _interrupts_held_back(), nullcontext() if knows_script else script_unseen():
                 return pool.submit(_work, make, item)
 
         try:
