@@ -55,7 +55,6 @@ class LocalExecutor:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-            self._knows_script = False
 
     def map(
         self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]

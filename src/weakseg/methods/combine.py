@@ -1,6 +1,7 @@
 """Several maps or masks as one: their mean, their maximum, or what they agree on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -44,7 +45,7 @@ class Combine(Section):
 
     @model_validator(mode="after")
     def _weights_are_a_means(self) -> Self:
-        if self.weights and self.how != "mean":
+        if self.weights is not None and self.how != "mean":
             raise ValueError(f"weights are for how: mean, not {self.how}")
         return self
 
@@ -59,20 +60,15 @@ def work(step: Step) -> PhotoWork:
         scores = [open_scores(given) for given in inputs]
     else:
         scores = [_class_maps(given) for given in inputs]
-    merge = np.max if step.settings.how == "maximum" else _mean(step.settings.weights)
+    settings = step.settings
+    merge = np.max if settings.how == "maximum" else partial(np.average, weights=settings.weights)
 
     def compute(task: PhotoTask) -> PhotoMaps:
         first, *others = (read(task) for read in scores)
         alike = [first, *(_resized(other, first) for other in others)]
-        return PhotoMaps(merge(np.stack(alike), axis=0))
+        return PhotoMaps(merge(np.stack(alike), axis=0).astype(np.float32, copy=False))
 
     return compute
-
-
-def _mean(weights: Sequence[float] | None) -> Callable[..., NDArray[np.float32]]:
-    if weights is None:
-        return np.mean
-    return lambda maps, axis: np.average(maps, axis, weights).astype(np.float32)
 
 
 def _class_maps(step: Step) -> Callable[[PhotoTask], NDArray[np.float32]]:
