@@ -17,6 +17,9 @@ from weakseg.refine.settings import CRFSettings
 _LIKELY = 0.02
 """A class that no pixel of a photo has at this probability is none of its CRF's labels."""
 
+_SMALL = 250
+"""Pixels of a photo's longer side that `scale` leaves: smaller photos lose more than time."""
+
 _LEAST = np.float32(1e-6)
 """Probability that no class is under: a logarithm of 0 is no score."""
 
@@ -31,8 +34,8 @@ class Crf(Section):
         temperature: the higher, the less the scores are believed; beyond its limits they are the
             hard labels, or the same for all.
         kernels: which pixels speak with each other, and how much.
-        scale: the size that is worked at, as a share of the photo's; the kernels are as much
-            narrower.
+        scale: the size that is worked at, as a share of the photo's, where its longer side keeps
+            250 pixels; the kernels are as much narrower.
     """
 
     unary: Literal["labels", "scores"]
@@ -59,10 +62,12 @@ def refine(
     """The dense CRF's probabilities (N, h, w) of scores (N, h', w'); see `unary_of`."""
     from weakseg.refine.crf import dense_crf
 
-    if settings.scale < 1:
-        photo = resize(photo, max(1, round(max(photo.shape[:2]) * settings.scale)))
+    long_side = max(photo.shape[:2])
+    scale = max(settings.scale, min(1, _SMALL / long_side))
+    if scale < 1:
+        photo = resize(photo, round(long_side * scale))
     unary = unary_of(upsample(scores, *photo.shape[:2]), settings, of_masks)
-    return dense_crf(photo, unary, settings.kernels.scaled(settings.scale))
+    return dense_crf(photo, unary, settings.kernels.scaled(scale))
 
 
 def logarithms(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -122,6 +127,7 @@ KIND = Kind(
     gives=frozenset({Artefact.MASKS}),
     takes=(Slot("scores", frozenset({Artefact.MASKS})),),
     role="refiner",
+    version=2,
     work=work,
     protocol=_protocol,
 )

@@ -317,6 +317,7 @@ KIND = Kind(
     settings=Segment,
     gives=frozenset({Artefact.MASKS}),
     takes=(Slot("network", frozenset({Artefact.SEGMENTER})),),
+    version=2,
     run=run,
     files=_files,
     photos="held out",
