@@ -179,7 +179,7 @@ def _networks(folder: Path, rng: random.Random) -> None:
         name = path.name
         if "sipe" in name:
             backbone = Backbone("test_efficientnet", "none")
-            every(partial(networks.read_sides, path, backbone, cpu))
+            every(partial(networks.read_sides, path, backbone, False, cpu))
         elif "irnet" in name:
             every(partial(networks.read_irnet, path, cpu))
         elif "segmenter" in name:

@@ -105,3 +105,16 @@ def test_missing_tags_are_found_by_classifiers_alone(
     with pytest.raises(WeaksegError, match="of kind classifier alone, and taught is of kind sipe"):
         start(photos, tmp_path / "out", recipe)
     assert not (tmp_path / "out").exists()
+
+
+def test_levels_are_normalized_where_the_recipe_says_so(
+    finished: Path, photos: Path, start: Start, tmp_path: Path
+) -> None:
+    start(photos, tmp_path / "out", _recipe(taught=EVERY_KIND["taught"] | {"normalized": True}))
+    sides = safetensors.numpy.load_file(tmp_path / "out/taught/sipe.safetensors")
+    assert all(sides[f"normalizations.{level}.running_var"].all() for level in range(4))
+    maps = [
+        {name: file for name, file in masks(out).items() if name.startswith("is-cam/")}
+        for out in (finished, tmp_path / "out")
+    ]
+    assert maps[0].keys() == maps[1].keys() and maps[0] != maps[1]

@@ -49,12 +49,29 @@ def test_a_backbone_of_two_stages_has_two_sides() -> None:
     assert sides.indices == (0, 1) and features.shape == (1, 512, 4, 6)
 
 
+def test_normalized_levels_are_those_of_all_images_seen() -> None:
+    torch.manual_seed(0)
+    sides = Sides([Stage(8, 3), Stage(16, 5)], normalized=True)
+    batches = [[3 + 2 * torch.randn(4, 3, 8, 8), torch.randn(4, 5, 4, 4) - 1] for _ in range(3)]
+    for batch in batches:
+        for level in sides.levels(batch):
+            torch.testing.assert_close(level.mean((0, 2, 3)), torch.zeros(level.shape[1]))
+    stages = [torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 5, 4, 4)]
+    for index, level in enumerate(sides.eval().levels(stages)):
+        seen = [batch[index] for batch in batches]
+        mean = torch.stack([one.mean((0, 2, 3)) for one in seen]).mean(0)
+        variance = torch.stack([one.var((0, 2, 3)) for one in seen]).mean(0)
+        expected = (stages[index] - mean[:, None, None]) / (variance + 1e-5).sqrt()[:, None, None]
+        torch.testing.assert_close(level, expected.detach())
+        assert not level.requires_grad
+
+
 def naive_consistency(
     network: CamClassifier, sides: Sides, image: Tensor, tags: Tensor, covered: Tensor
 ) -> Tensor:
     """Of one image, row by row and cell by cell; the maps are all on one grid."""
     maps, stages = network.class_maps(image[None], [1, 2, 3, 4])
-    features = sides(stages)[0]
+    features = sides(sides.levels(stages))[0]
     cells = [(y, x) for y in range(maps.shape[2]) for x in range(maps.shape[3])]
     inside = {(y, x): bool(covered[16 * y + 8, 16 * x + 8]) for y, x in cells}
     cams = [raw.clamp(min=0) / (raw.clamp(min=0).max() + 1e-5) for raw in maps[0]]

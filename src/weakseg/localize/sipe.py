@@ -126,7 +126,7 @@ def localize_by_prototypes(
     total = torch.zeros(own.numel(), *size, device=device)
     for scale in scales:
         maps, stages = network.class_maps(rescale(images, scale), sides.indices)
-        features = _add_mirror_image(sides(stages))
+        features = _add_mirror_image(sides(sides.levels(stages)))
         cams = with_background(_add_mirror_image(maps.float()))
         with torch.autocast(device.type, enabled=False):
             cams = F.interpolate(cams, features.shape[2:], mode="bilinear", align_corners=False)

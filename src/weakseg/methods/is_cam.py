@@ -33,7 +33,7 @@ def work(step: Step) -> PhotoWork:
     network, computing = prepare(
         read_classifier(trained.folder / CLASSIFIER, device), settings.precision, device
     )
-    sides = read_sides(trained.folder / SIPE, network.backbone, device)
+    sides = read_sides(trained.folder / SIPE, network.backbone, trained.settings.normalized, device)
     outputs = {name: index for index, name in enumerate(network.classes)}
 
     def compute(task: PhotoTask) -> PhotoMaps:

@@ -166,7 +166,7 @@ def write_sides(path: Path, sides: Sides) -> None:
     _write(path, sides.state_dict(), {})
 
 
-def read_sides(path: Path, backbone: Backbone, device: torch.device) -> Sides:
+def read_sides(path: Path, backbone: Backbone, normalized: bool, device: torch.device) -> Sides:
     """Read what `write_sides` wrote, in eval mode.
 
     Raises:
@@ -174,7 +174,7 @@ def read_sides(path: Path, backbone: Backbone, device: torch.device) -> Sides:
     """
     with _whole(path, "side convolutions"):
         _, tensors = _read(path)
-        sides = Sides(backbone.stages)
+        sides = Sides(backbone.stages, normalized)
         sides.load_state_dict(tensors)
     return sides.to(device).eval()
 

@@ -22,12 +22,15 @@ class Sipe(PhotoTraining):
         gradient_norm: what the gradient's norm is cut to.
         background_factor: what the background counts where seeds are told, in the training and in
             the IS-CAMs that it is for.
+        normalized: whether side convolutions see a stage's channels at mean 0 and deviation 1, as a
+            frozen backbone needs.
     """
 
     validation_fraction: Share = 0.1
     consistency: Annotated[float, Field(ge=0, le=100)] = 1.0
     gradient_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     background_factor: Annotated[float, Field(gt=0, le=10)] = 0.5
+    normalized: bool = False
 
 
 def run(step: Step, tools: Tools) -> None:
@@ -47,7 +50,7 @@ def run(step: Step, tools: Tools) -> None:
     settings, classes = step.settings, tools.photos.learned
     L.seed_everything(step.seed, verbose=False)
     network = build_classifier(settings.backbone, len(classes))
-    sides = Sides(network.backbone.stages)
+    sides = Sides(network.backbone.stages, settings.normalized)
     training = SipeTraining(
         network,
         sides,

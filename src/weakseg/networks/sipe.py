@@ -21,12 +21,15 @@ class Sides(nn.Module):
 
     Args:
         stages: all of the backbone's.
+        normalized: whether each channel of a stage is brought to mean 0 and deviation 1, as over
+            all images learned from. Not in the paper, whose stages are trained: of a frozen
+            backbone, what all cells have in common else makes them alike.
 
     Attributes:
-        indices: of the stages that `forward` takes.
+        indices: of the stages that `levels` takes.
     """
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, stages: Sequence[Stage], normalized: bool = False) -> None:
         super().__init__()
         count = min(len(stages), len(_WIDTHS))
         self.indices = tuple(range(len(stages)))[-count:]
@@ -34,21 +37,39 @@ class Sides(nn.Module):
             nn.Conv2d(stage.channels, width, kernel_size=1, bias=False)
             for stage, width in zip(stages[-count:], _WIDTHS[-count:], strict=True)
         )
+        self.normalizations = nn.ModuleList(
+            nn.BatchNorm2d(stage.channels, affine=False, momentum=None)
+            if normalized
+            else nn.Identity()
+            for stage in stages[-count:]
+        )
 
-    def forward(self, stages: Sequence[Tensor]) -> Tensor:
-        """The hierarchical feature (N, D, h, w), on the grid of the last stage but one.
-
-        Each level has a length of 1 at each of its cells. No gradient reaches the backbone.
+    def levels(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """What `forward` takes; no gradient reaches the backbone.
 
         Args:
             stages: maps (N, channels, h, w) of the stages in `indices`.
         """
-        size = stages[-2 if len(stages) > 1 else -1].shape[2:]
-        levels = [
-            F.normalize(convolution(stage.detach()).float(), dim=1)
-            for convolution, stage in zip(self.convolutions, stages, strict=True)
+        pairs = zip(self.normalizations, stages, strict=True)
+        return [normalization(stage.detach().float()) for normalization, stage in pairs]
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """The hierarchical feature (N, D, h, w), on the grid of the last level but one.
+
+        Each level has a length of 1 at each of its cells.
+
+        Args:
+            levels: as `levels` gives them.
+        """
+        size = levels[-2 if len(levels) > 1 else -1].shape[2:]
+        projected = [
+            F.normalize(convolution(level).float(), dim=1)
+            for convolution, level in zip(self.convolutions, levels, strict=True)
         ]
         return torch.cat(
-            [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels],
+            [
+                F.interpolate(level, size, mode="bilinear", align_corners=False)
+                for level in projected
+            ],
             dim=1,
         )

@@ -101,7 +101,7 @@ def sipe_losses(
 
     The latter is the mean difference (L1, over all cells, the background and all classes) of the
     CAMs and the IS-CAMs, these over their maximum. Seeds are told by the correlation of the deepest
-    stage. CAMs of absent classes, and of cells that no photo covers, are 0 and have no seeds.
+    level. CAMs of absent classes, and of cells that no photo covers, are 0 and have no seeds.
 
     Args:
         images: float (N, 3, S, S) in [0, 1].
@@ -110,9 +110,10 @@ def sipe_losses(
         background_factor: see `weakseg.localize.sipe.seed_pixels`.
     """
     maps, stages = network.class_maps(images, sides.indices)
-    features = sides(stages)
+    levels = sides.levels(stages)
+    features = sides(levels)
     with torch.autocast(images.device.type, enabled=False):
-        maps, deepest, size = maps.float(), stages[-1].detach().float(), features.shape[2:]
+        maps, deepest, size = maps.float(), levels[-1], features.shape[2:]
         photo = F.interpolate(covered.unsqueeze(1).float(), size, mode="nearest-exact")
         known = photo * F.pad(tags == 1, (1, 0), value=True)[:, :, None, None]
         cams = _resize(with_background(maps), size) * known
