@@ -18,7 +18,7 @@ _LIKELY = 0.02
 """A class that no pixel of a photo has at this probability is none of its CRF's labels."""
 
 _SMALL = 250
-"""Pixels of a photo's longer side that `scale` leaves: smaller photos lose more than time."""
+"""Pixels of a longer side that `scale` doesn't go below: there masks lose more than time is won."""
 
 _LEAST = np.float32(1e-6)
 """Probability that no class is under: a logarithm of 0 is no score."""
