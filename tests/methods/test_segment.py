@@ -11,7 +11,7 @@ from PIL import Image
 
 import tiny
 from tiny import SEGMENT, CutOff, Cutting, Lines, Start, masks, tiny_recipe
-from weakseg.data.images import read_photo
+from weakseg.data.images import read_photo, resize
 from weakseg.data.masks import read_mask
 from weakseg.engine import predict, runner
 from weakseg.engine.executor import InProcessExecutor
@@ -218,12 +218,17 @@ def test_scores_are_the_probabilities_behind_the_mask(finished: Path, tmp_path: 
     assert (highest == scores.max(axis=0)).all()
 
 
-CRF = {"unary": "scores", "temperature": 0.5, "kernels": tiny.CRF["kernels"]}
+CRF = {"unary": "scores", "temperature": 0.5, "scale": 0.5, "kernels": tiny.CRF["kernels"]}
 
 
 def test_a_crf_between_the_likely_classes_draws_the_masks(
-    finished: Path, photos: Path, start: Start, tmp_path: Path
+    finished: Path,
+    photos: Path,
+    start: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("weakseg.methods.crf._SMALL", 1)
     out = Path(shutil.copytree(finished, tmp_path / "out"))
     crf = {"segment+crf": {"kind": "segment", "of": "segmenter", "crf": CRF}}
     recipe = tiny_recipe(data=HELD_OUT, **LEFT_OUT, **SEGMENT, **crf)
@@ -241,9 +246,11 @@ def test_a_crf_between_the_likely_classes_draws_the_masks(
             label for label in range(len(before)) if label == 0 or before[label].max() >= 0.02
         ]
         pixels = read_photo(photo)
-        chances = upsample(before[likely], *pixels.shape[:2]) ** 2  # of temperature 0.5
+        half = resize(pixels, round(max(pixels.shape[:2]) / 2))
+        chances = upsample(before[likely], *half.shape[:2]) ** 2  # of temperature 0.5
         unary = -np.log(chances / chances.sum(axis=0)).astype(np.float32)
-        expected = dense_crf(pixels, unary, CRFSettings(**tiny.CRF["kernels"]))
+        kernels = CRFSettings(**tiny.CRF["kernels"]).scaled(0.5)
+        expected = upsample(dense_crf(half, unary, kernels), *pixels.shape[:2])
         found = safetensors.numpy.load_file(tmp_path / "refined" / f"{photo.stem}.safetensors")
         np.testing.assert_allclose(found["scores"][likely], expected, atol=0.02)
         rest = [label for label in range(len(before)) if label not in likely]
